@@ -1,0 +1,80 @@
+#include "memory/guest_memory.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include <fcntl.h>
+#include <sys/mman.h>
+
+namespace caisson {
+
+Result<std::unique_ptr<GuestMemory>> GuestMemory::create(uint64_t size) {
+  if (size < (1u << 20) || size % page_size != 0) {
+    return fail("memory of {} bytes: it must be at least 1 MiB and a multiple of 4096 bytes", size);
+  }
+  std::unique_ptr<GuestMemory> memory{new GuestMemory};
+  memory->size_ = size;
+  memory->low_size_ = std::min<uint64_t>(size, low_limit);
+  memory->high_size_ = size - memory->low_size_;
+  memory->memfd_ = Fd{memfd_create("caisson-guest-ram", MFD_CLOEXEC)};
+  if (!memory->memfd_.valid()) return fail_errno(errno, "create guest memory");
+  if (ftruncate(memory->memfd_.get(), static_cast<off_t>(size)) != 0) {
+    return fail_errno(errno, fmt::format("reserve {} MiB of guest memory; choose a smaller --memory", size >> 20));
+  }
+  // One linear reservation: low RAM, the hole, high RAM, and a guard page at the end.
+  memory->reserved_ = memory->end() + page_size;
+  void* base = mmap(nullptr, memory->reserved_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (base == MAP_FAILED) return fail_errno(errno, "reserve address space for guest memory");
+  memory->base_ = static_cast<uint8_t*>(base);
+  const auto map = [&](Gpa gpa, uint64_t length, uint64_t offset) {
+    return mmap(memory->base_ + gpa, length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, memory->memfd_.get(),
+                static_cast<off_t>(offset)) != MAP_FAILED;
+  };
+  if (!map(0, memory->low_size_, 0) ||
+      (memory->high_size_ != 0 && !map(high_start, memory->high_size_, memory->low_size_))) {
+    return fail_errno(errno, fmt::format("map {} MiB of guest memory; choose a smaller --memory", size >> 20));
+  }
+  // Advice only: fewer host page faults where the host allows huge pages on shared memory.
+  madvise(memory->base_, memory->low_size_, MADV_HUGEPAGE);
+  memory->flags_ = std::make_unique<std::atomic<uint32_t>[]>(size / page_size);
+  return memory;
+}
+
+GuestMemory::~GuestMemory() {
+  if (base_ != nullptr) munmap(base_, reserved_);
+}
+
+bool GuestMemory::read(Gpa gpa, std::span<uint8_t> out) const {
+  const auto from = span(gpa, out.size());
+  if (from.size() != out.size()) return false;
+  std::memcpy(out.data(), from.data(), out.size());
+  return true;
+}
+
+bool GuestMemory::write(Gpa gpa, std::span<const uint8_t> in) {
+  const auto to = span(gpa, in.size());
+  if (to.size() != in.size()) return false;
+  std::memcpy(to.data(), in.data(), in.size());
+  written(gpa, in.size());
+  return true;
+}
+
+void GuestMemory::written(Gpa gpa, uint64_t length) {
+  if (length == 0 || !contains(gpa, length)) return;
+  const Gpa last = (gpa + length - 1) / page_size * page_size;
+  for (Gpa page = gpa / page_size * page_size; page <= last; page += page_size) {
+    if ((page_flags(page).load(std::memory_order_acquire) & code_flag) == 0 || observer_ == nullptr) continue;
+    const Gpa from = std::max(gpa, page);
+    observer_->code_written(from, std::min(gpa + length, page + page_size) - from);
+  }
+}
+
+Result<> GuestMemory::clear() {
+  if (fallocate(memfd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, static_cast<off_t>(size_)) != 0) {
+    return fail_errno(errno, "clear guest memory");
+  }
+  return {};
+}
+
+}  // namespace caisson

@@ -1,0 +1,106 @@
+// Guest RAM, and the one checked way to it for devices, loaders and engines.
+//   Layout   RAM starts at 0; what does not fit below `low_limit` (the hole for devices) goes on at 4 GiB. The host maps
+//            all of it at one linear range: host address = base() + guest-physical address; the hole is inaccessible.
+//   Threads  any. Guest memory changes while you look at it: copy once, check the copy, use the copy.
+//   Dirty    every write by anyone but a vCPU's translated code must go through write()/write_object() or be followed by
+//            written(); pages that hold translated code are reported to the observer so that translations die.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <type_traits>
+
+#include "base/fd.h"
+#include "base/result.h"
+
+namespace caisson {
+
+using Gpa = uint64_t;  // guest-physical address
+
+inline constexpr uint64_t page_size = 4096;
+
+class GuestMemory {
+ public:
+  // First guest-physical address of the device hole below 4 GiB.
+  static constexpr Gpa low_limit = 0xc000'0000;
+  static constexpr Gpa high_start = 0x1'0000'0000;
+
+  // `size` in bytes: a multiple of the page size, at least 1 MiB. The error names size and remedy.
+  [[nodiscard]] static Result<std::unique_ptr<GuestMemory>> create(uint64_t size);
+  ~GuestMemory();
+  GuestMemory(const GuestMemory&) = delete;
+  GuestMemory& operator=(const GuestMemory&) = delete;
+
+  [[nodiscard]] uint64_t size() const { return size_; }
+  [[nodiscard]] uint64_t low_size() const { return low_size_; }    // bytes of RAM from 0
+  [[nodiscard]] uint64_t high_size() const { return high_size_; }  // bytes of RAM from 4 GiB
+  [[nodiscard]] Gpa end() const { return high_size_ ? high_start + high_size_ : low_size_; }
+  [[nodiscard]] uint8_t* base() const { return base_; }
+  [[nodiscard]] int memfd() const { return memfd_.get(); }
+
+  // True when [gpa, gpa+length) is RAM throughout. Never overflows; length 0 is true for any gpa in RAM.
+  [[nodiscard]] bool contains(Gpa gpa, uint64_t length) const {
+    if (gpa < low_size_) return length <= low_size_ - gpa;
+    return gpa >= high_start && gpa - high_start < high_size_ && length <= high_size_ - (gpa - high_start);
+  }
+
+  // Host view of guest memory, or an empty span where any byte is not RAM (or length is 0). Call written() after writing.
+  [[nodiscard]] std::span<uint8_t> span(Gpa gpa, uint64_t length) const {
+    if (!contains(gpa, length)) return {};
+    return {base_ + gpa, length};
+  }
+
+  // False, with nothing copied, where any byte is not RAM.
+  [[nodiscard]] bool read(Gpa gpa, std::span<uint8_t> out) const;
+  [[nodiscard]] bool write(Gpa gpa, std::span<const uint8_t> in);
+
+  template <class T>
+    requires std::is_trivially_copyable_v<T>
+  [[nodiscard]] bool read_object(Gpa gpa, T& out) const {
+    return read(gpa, {reinterpret_cast<uint8_t*>(&out), sizeof(T)});
+  }
+  template <class T>
+    requires std::is_trivially_copyable_v<T>
+  [[nodiscard]] bool write_object(Gpa gpa, const T& in) {
+    return write(gpa, {reinterpret_cast<const uint8_t*>(&in), sizeof(T)});
+  }
+
+  // To be called after bytes in RAM were changed through span().
+  void written(Gpa gpa, uint64_t length);
+
+  // Page flags, one atomic word per RAM page, for the engine (see jit/mmu). Index: page_index(gpa).
+  //   bit 31  page holds translated code: written() reports writes to the observer
+  static constexpr uint32_t code_flag = 1u << 31;
+  [[nodiscard]] size_t page_index(Gpa gpa) const {
+    return gpa < low_limit ? gpa / page_size : (gpa - high_start + low_size_) / page_size;
+  }
+  [[nodiscard]] std::atomic<uint32_t>& page_flags(Gpa gpa) { return flags_[page_index(gpa)]; }
+
+  // Told of writes (by any thread) to pages whose code_flag is set. One engine at most; set before CPUs run.
+  class CodeWriteObserver {
+   public:
+    virtual ~CodeWriteObserver() = default;
+    virtual void code_written(Gpa gpa, uint64_t length) = 0;
+  };
+  void set_observer(CodeWriteObserver* observer) { observer_ = observer; }
+
+  // Zeroes RAM (gives the pages back to the host). No CPU may run.
+  [[nodiscard]] Result<> clear();
+
+ private:
+  GuestMemory() = default;
+
+  Fd memfd_;
+  uint8_t* base_ = nullptr;
+  uint64_t reserved_ = 0;
+  uint64_t size_ = 0;
+  uint64_t low_size_ = 0;
+  uint64_t high_size_ = 0;
+  std::unique_ptr<std::atomic<uint32_t>[]> flags_;
+  CodeWriteObserver* observer_ = nullptr;
+};
+
+}  // namespace caisson
