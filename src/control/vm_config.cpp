@@ -1,0 +1,50 @@
+#include "control/vm_config.h"
+
+#include <vector>
+
+#include <arpa/inet.h>
+
+#include "control/vm_config_table.h"
+
+namespace caisson::control {
+
+Result<> VmConfig::validate(size_t descriptors) const {
+  if (auto ok = check_bounds(*this); !ok) return with_context("VM configuration", ok.error());
+  if (memory_bytes % (uint64_t{1} << 20) != 0) return fail("VM configuration: memory_bytes is not a multiple of 1 MiB");
+  for (const auto& forward : forwards) {
+    in_addr address{};
+    if (inet_pton(AF_INET, forward.host_address.c_str(), &address) != 1) {
+      return fail("VM configuration: {} is not an IPv4 address", forward.host_address);
+    }
+  }
+  if (!forwards.empty() && net == NetKind::None) return fail("VM configuration: forwards without a network");
+  std::vector<bool> used(descriptors);
+  const auto take = [&](uint32_t index, std::string_view what) -> Result<> {
+    if (index >= descriptors) return fail("VM configuration: {} is {} but {} descriptors came", what, index, descriptors);
+    if (used[index]) return fail("VM configuration: {} names descriptor {} a second time", what, index);
+    used[index] = true;
+    return {};
+  };
+  if (auto ok = take(kernel_fd, "kernel_fd"); !ok) return ok;
+  if (initrd_fd) {
+    if (auto ok = take(*initrd_fd, "initrd_fd"); !ok) return ok;
+  }
+  if (auto ok = take(console_fd, "console_fd"); !ok) return ok;
+  for (const auto& disk : disks) {
+    if (auto ok = take(disk.image_fd, "image_fd"); !ok) return ok;
+  }
+  return {};
+}
+
+Result<VmConfig> VmConfig::parse(std::string_view text, size_t descriptors) {
+  auto json = parse_json(text);
+  if (!json) return with_context("VM configuration", json.error());
+  VmConfig config;
+  if (auto ok = from_json(*json, config); !ok) return with_context("VM configuration", ok.error());
+  if (auto ok = config.validate(descriptors); !ok) return std::unexpected(ok.error());
+  return config;
+}
+
+std::string VmConfig::serialise() const { return dump_json(to_json(*this)); }
+
+}  // namespace caisson::control

@@ -1,0 +1,76 @@
+// What one virtual machine is made of: everything the CLI tells the VMM before it starts.
+//   Form     one JSON object; the tables in vm_config.cpp state every key and its bounds once, for both directions
+//   Files    never by path: a member called *_fd is an index into the descriptors that came with the message
+//   Checks   parse() is strict: unknown keys, wrong types and values out of bounds are errors. It checks what can be said
+//            without the host; whether memory fits the host or a port is free is for others to find out.
+//   Threads  plain data
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+
+namespace caisson::control {
+
+enum class NetKind : uint8_t { None, User };
+enum class EngineChoice : uint8_t { Auto, Jit };
+enum class Protocol : uint8_t { Tcp, Udp };
+
+struct DiskConfig {
+  uint32_t image_fd = 0;
+  bool read_only = false;
+  std::string serial;  // at most 20 bytes; what the guest sees as the disk's serial number
+  bool operator==(const DiskConfig&) const = default;
+};
+
+struct PortForward {
+  Protocol protocol = Protocol::Tcp;
+  std::string host_address = "127.0.0.1";  // IPv4, dotted
+  uint32_t host_port = 0;                  // 1 to 65535
+  uint32_t guest_port = 0;                 // 1 to 65535
+  bool operator==(const PortForward&) const = default;
+};
+
+struct VmConfig {
+  static constexpr uint32_t max_cpus = 64;
+  static constexpr uint64_t min_memory = uint64_t{16} << 20;
+  static constexpr uint64_t max_memory = uint64_t{1} << 40;
+  static constexpr size_t max_append = 2047;  // x86's COMMAND_LINE_SIZE less the closing zero
+  static constexpr size_t max_disks = 20;
+  static constexpr size_t max_forwards = 64;
+
+  std::string name = "vm";
+  uint32_t cpus = 1;
+  uint64_t memory_bytes = uint64_t{1} << 30;  // a multiple of 1 MiB
+  std::string cpu_model = "auto";             // "auto", "x86-64-v2", "x86-64-v3", "x86-64-v4" or "host"
+  EngineChoice engine = EngineChoice::Auto;
+
+  uint32_t kernel_fd = 0;
+  std::optional<uint32_t> initrd_fd;
+  std::string append;       // the whole kernel command line
+  uint32_t console_fd = 0;  // a stream socket: the serial console's bytes both ways
+
+  std::vector<DiskConfig> disks;  // vda, vdb, … in this order
+  NetKind net = NetKind::None;
+  std::vector<PortForward> forwards;
+
+  bool no_reboot = false;   // a reset ends the VM with ExitReason::Reset
+  bool debug_exit = false;  // a write to port 0xf4 ends the VM with ExitReason::DebugExit
+  bool lockstep = false;    // compare translated code with the interpreter, block by block
+  std::vector<std::string> jit_off;  // instruction classes that the translator leaves to the interpreter
+  std::vector<std::string> trace;    // names of trace points
+
+  bool operator==(const VmConfig&) const = default;
+
+  // `descriptors`: how many descriptors came along; every *_fd must be below it and stand for itself alone.
+  [[nodiscard]] static Result<VmConfig> parse(std::string_view json, size_t descriptors);
+  [[nodiscard]] std::string serialise() const;
+  // The bounds that parse() enforces, for a configuration made in memory.
+  [[nodiscard]] Result<> validate(size_t descriptors) const;
+};
+
+}  // namespace caisson::control

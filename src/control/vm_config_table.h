@@ -1,0 +1,73 @@
+// The one table of VmConfig's keys, names and bounds.
+//   Threads  constants
+#pragma once
+
+#include <array>
+
+#include "control/json_fields.h"
+#include "control/vm_config.h"
+
+namespace caisson::control {
+
+template <>
+struct EnumNames<NetKind> {
+  static constexpr std::array<std::string_view, 2> names{"none", "user"};
+};
+template <>
+struct EnumNames<EngineChoice> {
+  static constexpr std::array<std::string_view, 2> names{"auto", "jit"};
+};
+template <>
+struct EnumNames<Protocol> {
+  static constexpr std::array<std::string_view, 2> names{"tcp", "udp"};
+};
+
+template <>
+struct JsonTable<DiskConfig> {
+  static constexpr auto fields() {
+    return std::tuple{
+        key("image_fd", &DiskConfig::image_fd, {0, 63}, true),
+        key("read_only", &DiskConfig::read_only),
+        key("serial", &DiskConfig::serial, {0, 20}),
+    };
+  }
+};
+
+template <>
+struct JsonTable<PortForward> {
+  static constexpr auto fields() {
+    return std::tuple{
+        key("protocol", &PortForward::protocol),
+        key("host_address", &PortForward::host_address, {7, 15}),
+        key("host_port", &PortForward::host_port, {1, 65535}, true),
+        key("guest_port", &PortForward::guest_port, {1, 65535}, true),
+    };
+  }
+};
+
+template <>
+struct JsonTable<VmConfig> {
+  static constexpr auto fields() {
+    return std::tuple{
+        key("name", &VmConfig::name, {1, 64}),
+        key("cpus", &VmConfig::cpus, {1, VmConfig::max_cpus}, true),
+        key("memory_bytes", &VmConfig::memory_bytes, {VmConfig::min_memory, VmConfig::max_memory}, true),
+        key("cpu_model", &VmConfig::cpu_model, {1, 32}),
+        key("engine", &VmConfig::engine),
+        key("kernel_fd", &VmConfig::kernel_fd, {0, 63}, true),
+        key("initrd_fd", &VmConfig::initrd_fd, {0, 63}),
+        key("append", &VmConfig::append, {0, VmConfig::max_append}),
+        key("console_fd", &VmConfig::console_fd, {0, 63}, true),
+        key("disks", &VmConfig::disks, {0, VmConfig::max_disks}),
+        key("net", &VmConfig::net),
+        key("forwards", &VmConfig::forwards, {0, VmConfig::max_forwards}),
+        key("no_reboot", &VmConfig::no_reboot),
+        key("debug_exit", &VmConfig::debug_exit),
+        key("lockstep", &VmConfig::lockstep),
+        key("jit_off", &VmConfig::jit_off, {0, 64, 32}),
+        key("trace", &VmConfig::trace, {0, 64, 32}),
+    };
+  }
+};
+
+}  // namespace caisson::control
