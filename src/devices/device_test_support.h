@@ -17,7 +17,7 @@
 #include "bus/interrupt.h"
 #include "bus/power.h"
 
-namespace caisson::testing {
+namespace caisson::test_support {
 
 // An interrupt wire that remembers its level and counts rising edges.
 class RecordingLine final : public InterruptLine {
@@ -111,4 +111,4 @@ void expect_round_trip(DeviceType& device,
   EXPECT_EQ(join(fields::diff(original, end)), "") << "the original state did not come back";
 }
 
-}  // namespace caisson::testing
+}  // namespace caisson::test_support
