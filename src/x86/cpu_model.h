@@ -5,6 +5,7 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -19,6 +20,10 @@ struct CpuidResult {
   uint32_t ecx = 0;
   uint32_t edx = 0;
 };
+
+// The local APIC timer's input clock (before its divider), which is also the "crystal" of leaf 0x15: Linux takes one for
+// the other.
+inline constexpr uint64_t apic_timer_hz = 1'000'000'000;
 
 // Instruction-set groups an engine may have to check before it runs an instruction (else #UD).
 enum class Feature : uint8_t {
@@ -35,6 +40,16 @@ class CpuModel {
   // `name`: "x86-64-v2", "x86-64-v3", "x86-64-v4" or "host". An error where the host's CPU lacks what the model has.
   // `cpus`: how many CPUs the machine has (for the topology leaves). `tsc_hz`: frequency of the guest's TSC.
   [[nodiscard]] static Result<CpuModel> create(std::string_view name, unsigned cpus, uint64_t tsc_hz);
+  // The CPU under the engine: its CPUID, and the XCR0 that its operating system has set (0 without OSXSAVE).
+  struct Host {
+    std::function<CpuidResult(uint32_t leaf, uint32_t subleaf)> cpuid;
+    uint64_t xcr0 = 0;
+  };
+  [[nodiscard]] static Host this_host();
+  // As create(), on a given host.
+  [[nodiscard]] static Result<CpuModel> create_on(const Host& host, std::string_view name, unsigned cpus,
+                                                  uint64_t tsc_hz);
+  [[nodiscard]] static std::string_view best_for(const Host& host);
   // The best level that this host can run.
   [[nodiscard]] static std::string_view best_for_host();
 
@@ -67,6 +82,14 @@ class CpuModel {
   };
 
   CpuModel() = default;
+  void add_cache_leaves(const Host& host, bool host_identity);
+  void add_state_leaves(const Host& host);
+  void add_time_leaves();
+  void set_brand(std::string_view brand);
+  [[nodiscard]] CpuidResult& row(uint32_t leaf, uint32_t subleaf);
+  [[nodiscard]] const CpuidResult* find(uint32_t leaf, uint32_t subleaf) const;
+  [[nodiscard]] CpuidResult topology(uint32_t subleaf, uint32_t apic_id) const;
+  [[nodiscard]] uint32_t xsave_compact_size(uint64_t xcr0) const;
 
   std::string name_;
   std::array<bool, static_cast<size_t>(Feature::Count)> features_{};
