@@ -1,0 +1,27 @@
+// Opens a disk image or block device by path, with every check, and locks it against double use.
+//   Used by  the command line, which hands the descriptor to the VMM: the lock goes with it (an open file description
+//   lock
+//            lasts until the last copy of the descriptor is closed)
+//   Lock     exclusive for a writable disk, shared for a read-only one; kept by fcntl F_OFD_SETLK, see fcntl(2)
+//   Threads  none of its own
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "base/fd.h"
+#include "base/result.h"
+
+namespace caisson {
+
+struct DiskFile {
+  Fd fd;
+  std::string path;
+  uint64_t size = 0;  // in bytes, as the host counts them
+  bool read_only = false;
+  bool block_device = false;
+};
+
+[[nodiscard]] Result<DiskFile> open_disk(const std::string& path, bool read_only);
+
+}  // namespace caisson
