@@ -191,6 +191,8 @@ void fill_operand(const ZydisDecodedOperand& in, Operand& out) {
   out.reads = in.actions & ZYDIS_OPERAND_ACTION_MASK_READ;
   out.writes = in.actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
   out.bits = in.size;
+  out.field = static_cast<uint8_t>(in.encoding);
+  out.element_bits = in.element_size;
   switch (in.type) {
     case ZYDIS_OPERAND_TYPE_REGISTER: {
       const RegisterName reg = register_names[in.reg.value];
@@ -203,7 +205,7 @@ void fill_operand(const ZydisDecodedOperand& in, Operand& out) {
       out.kind = Operand::Kind::Memory;
       out.base = gpr_or_none(in.mem.base);
       out.index = gpr_or_none(in.mem.index);
-      out.scale = in.mem.index == ZYDIS_REGISTER_NONE ? uint8_t{0} : in.mem.scale;
+      out.scale = in.mem.index == ZYDIS_REGISTER_NONE ? uint8_t{0} : std::max<uint8_t>(in.mem.scale, 1);
       out.vsib = in.mem.type == ZYDIS_MEMOP_TYPE_VSIB;
       out.displacement = in.mem.disp.has_displacement ? in.mem.disp.value : 0;
       const RegisterName segment = register_names[in.mem.segment];
@@ -294,6 +296,7 @@ DecodeStatus decode(std::span<const uint8_t> code, unsigned code_bits, Instructi
   out.category = static_cast<uint8_t>(in.meta.category);
   static_assert(ZYDIS_ISA_SET_MAX_VALUE < 256 && ZYDIS_CATEGORY_MAX_VALUE < 256);
   out.isa_set = static_cast<uint8_t>(in.meta.isa_set);
+  out.exception_class = static_cast<uint8_t>(in.meta.exception_class);
   out.displacement_offset = in.raw.disp.size ? in.raw.disp.offset : uint8_t{0};
   out.displacement_size = in.raw.disp.size / 8;
   out.immediate_offset = in.raw.imm[0].size ? in.raw.imm[0].offset : uint8_t{0};

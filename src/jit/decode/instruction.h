@@ -17,6 +17,7 @@ struct Operand {
   uint8_t reg = 0;                                // Register: number; HighByte: 0-3 for AH CH DH BH
   bool reads = false;
   bool writes = false;
+  uint8_t field = 0;  // where it is encoded: ZydisOperandEncoding
   uint16_t bits = 0;  // operand size in bits (memory: of the access; 0 where it has none, as in LEA or FXSAVE: see bytes)
 
   // Memory
@@ -26,6 +27,7 @@ struct Operand {
   uint8_t scale = 0;            // 1 2 4 8 (0 without index)
   uint8_t segment = 3;          // x86::SegmentRegister in effect (default or override)
   bool vsib = false;
+  uint16_t element_bits = 0;  // size of one vector element
   int64_t displacement = 0;  // Memory; for RIP-relative relative to the next instruction
 
   uint64_t immediate = 0;  // Immediate (sign-extended where the encoding says so); Relative: signed distance from the next
@@ -54,6 +56,7 @@ struct Instruction {
   bool privileged_or_system = false;
   uint8_t category = 0;  // ZydisInstructionCategory
   uint8_t isa_set = 0;   // ZydisISASet (fits a byte in 4.0)
+  uint8_t exception_class = 0;  // ZydisExceptionClass
   uint8_t modrm_offset = 0, displacement_offset = 0, displacement_size = 0, immediate_offset = 0, immediate_size = 0;  // bytes
   uint8_t opcode_offset = 0;  // of the last opcode byte
   uint8_t prefix_count = 0;   // legacy prefixes (REX counts as one)
