@@ -169,7 +169,8 @@ TEST_P(RawImageTest, CompletionMaySubmit) {
 
 TEST_P(RawImageTest, DrainCompletesEverythingOnThisThread) {
   make(8 << 20);
-  Bytes bytes(64 * 1024);
+  constexpr size_t size = 64 * 1024;
+  Bytes bytes(300 * size);
   int finished = 0;
   const auto here = std::this_thread::get_id();
   const std::lock_guard lock{guard};
@@ -180,8 +181,8 @@ TEST_P(RawImageTest, DrainCompletesEverythingOnThisThread) {
     const bool has_data = op == BlockOp::Write || op == BlockOp::Read;
     image->submit({.op = op,
                    .offset = 0,
-                   .length = has_range ? bytes.size() : 0,
-                   .buffers = has_data ? std::vector<iovec>{{bytes.data(), bytes.size()}} : std::vector<iovec>{},
+                   .length = has_range ? size : 0,
+                   .buffers = has_data ? std::vector<iovec>{{bytes.data() + i * size, size}} : std::vector<iovec>{},
                    .done = [&](int error) {
                      EXPECT_EQ(error, 0);
                      EXPECT_EQ(std::this_thread::get_id(), here);
@@ -194,15 +195,16 @@ TEST_P(RawImageTest, DrainCompletesEverythingOnThisThread) {
 
 TEST_P(RawImageTest, DestroyedWithRequestsInFlight) {
   make(8 << 20);
-  Bytes bytes(1 << 20);
+  constexpr size_t size = 64 * 1024;
+  Bytes bytes(200 * size);
   bool reported = false;
   {
     const std::lock_guard lock{guard};
-    for (int i = 0; i < 200; ++i) {
-      image->submit({.op = i % 2 ? BlockOp::Discard : BlockOp::Read,
+    for (size_t i = 0; i < 200; ++i) {
+      image->submit({.op = i % 2 != 0 ? BlockOp::Discard : BlockOp::Read,
                      .offset = 0,
-                     .length = bytes.size(),
-                     .buffers = {{bytes.data(), bytes.size()}},
+                     .length = size,
+                     .buffers = {{bytes.data() + i * size, size}},
                      .done = [&](int) { reported = true; }});
     }
     image.reset();
