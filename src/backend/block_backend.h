@@ -1,7 +1,7 @@
 // What a disk device asks of the host: asynchronous access to one image or block device.
 //   Threads  every call comes with the device lock held (from a vCPU thread or the event loop's thread).
-//            Completions run on the event loop's thread with the device lock held, never inside submit(); the one exception
-//            is drain(), which delivers them on the caller's thread before it returns.
+//            Completions run on the event loop's thread with the device lock held, never inside submit(); the one
+//            exception is drain(), which delivers them on the caller's thread before it returns.
 //   Order    requests may complete in any order; each completes exactly once. A Flush covers every write that had
 //            completed before the flush was submitted.
 //   Checks   the device has checked: offset and length are multiples of 512 and inside size(); the backend checks again
@@ -21,13 +21,14 @@ enum class BlockOp : uint8_t { Read, Write, Flush, Discard, WriteZeroes };
 
 struct BlockRequest {
   BlockOp op = BlockOp::Read;
-  bool may_unmap = false;      // WriteZeroes: the range may be deallocated if it reads as zeroes afterwards
-  uint64_t offset = 0;         // in bytes; 0 for Flush
-  uint64_t length = 0;         // in bytes; for Read and Write the sum of `buffers`; 0 for Flush
-  std::vector<iovec> buffers;  // Read, Write: host memory that stays mapped until completion; any number and alignment
-  // 0 or an errno value (positive). A short read or write is the backend's to continue; past the end of a file reads give
-  // zeroes.
-  std::function<void(int error)> done;
+  bool may_unmap = false;  // WriteZeroes: the range may be deallocated if it reads as zeroes afterwards
+  uint64_t offset = 0;     // in bytes; 0 for Flush
+  uint64_t length = 0;     // in bytes; for Read and Write the sum of `buffers`; 0 for Flush
+  std::vector<iovec>
+      buffers{};  // Read, Write: host memory that stays mapped until completion; any number and alignment
+  // 0 or an errno value (positive). A short read or write is the backend's to continue; past the end of a file reads
+  // give zeroes.
+  std::function<void(int error)> done{};
 };
 
 class BlockBackend {
@@ -42,8 +43,8 @@ class BlockBackend {
   // Starts a request. Never blocks for the disk, never calls `done` itself; errors come through `done`.
   virtual void submit(BlockRequest request) = 0;
 
-  // Waits until nothing is in flight, calling the outstanding completions on this thread before it returns. A completion
-  // may submit nothing new while draining.
+  // Waits until nothing is in flight, calling the outstanding completions on this thread before it returns. A
+  // completion may submit nothing new while draining.
   virtual void drain() = 0;
 };
 

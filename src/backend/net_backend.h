@@ -20,8 +20,8 @@ class NetBackend {
   // Sends one frame; never blocks. A backend that cannot keep up drops frames, as a wire would.
   virtual void send(std::span<const uint8_t> frame) = 0;
 
-  // False: the guest has no buffer; the backend keeps the frame (and bounds how many it keeps) and offers it again after
-  // receive_ready(). True: taken, or dropped for good. An empty function ends reception.
+  // False: the guest has no buffer; the backend keeps the frame (and bounds how many it keeps) and offers it again
+  // after receive_ready(). True: taken, or dropped for good. An empty function ends reception.
   using Receiver = std::function<bool(std::span<const uint8_t> frame)>;
   virtual void set_receiver(Receiver receiver) = 0;
 

@@ -80,9 +80,10 @@ Result<> ConfigSpace::restore(const State& state) {
     // The interrupt status bit is the device's to say.
     const unsigned constant = 0xff & ~writable_[i] & (i == status ? ~unsigned{status_interrupt} : ~0u);
     if (((state.bytes[i] ^ reset_[i]) & constant) != 0) {
-      return fail("PCI configuration byte {:#x} is {:#04x} where this device has {:#04x}: the saved state is of another "
-                  "device; use the configuration that it was saved with",
-                  i, state.bytes[i], reset_[i]);
+      return fail(
+          "PCI configuration byte {:#x} is {:#04x} where this device has {:#04x}: the saved state is of another "
+          "device; use the configuration that it was saved with",
+          i, state.bytes[i], reset_[i]);
     }
   }
   state_ = state;

@@ -65,7 +65,8 @@ class ConfigSpace {
 
   // Building, before the guest runs. A field of 1 to 4 bytes: its value at reset and the bits a guest can write.
   void define(unsigned offset, unsigned width, uint32_t reset_value, uint32_t writable);
-  // Appends a capability; `body` follows its id and next pointer; `writable` has as many bytes, or none. Returns its offset.
+  // Appends a capability; `body` follows its id and next pointer; `writable` has as many bytes, or none. Returns its
+  // offset.
   unsigned add_capability(uint8_t id, std::span<const uint8_t> body, std::span<const uint8_t> writable = {});
 
   // As the guest: any size of 1, 2 or 4 at any offset; beyond the end reads give ones and writes vanish.

@@ -10,11 +10,8 @@ namespace {
 constexpr uint32_t config_enable = 1u << 31;
 
 // "PCIe host bridge" of the Red Hat virtual devices: an id that kernels know and have no quirks for.
-constexpr Identity bridge_identity{.vendor = 0x1b36,
-                                   .device = 0x0008,
-                                   .class_code = 0x060000,
-                                   .subsystem_vendor = 0x1af4,
-                                   .subsystem = 0x1100};
+constexpr Identity bridge_identity{
+    .vendor = 0x1b36, .device = 0x0008, .class_code = 0x060000, .subsystem_vendor = 0x1af4, .subsystem = 0x1100};
 
 constexpr bool disjoint(Gpa a, uint64_t a_size, Gpa b, uint64_t b_size) { return a + a_size <= b || b + b_size <= a; }
 
@@ -98,8 +95,8 @@ bool HostBridge::possible(Gpa base, uint64_t size) const {
       !inside(base, size, layout_.mmio64_base, layout_.mmio64_size)) {
     return false;
   }
-  return std::ranges::all_of(
-      windows_, [&](const Window& window) { return disjoint(base, size, window.base, window.size); });
+  return std::ranges::all_of(windows_,
+                             [&](const Window& window) { return disjoint(base, size, window.base, window.size); });
 }
 
 void HostBridge::update_windows() {
@@ -174,7 +171,8 @@ void HostBridge::write(unsigned region, uint64_t offset, unsigned size, uint64_t
   if ((config_address_ & config_enable) == 0 || offset + size > 8) return;
   PciDevice* target = function(config_address_ >> 16 & 0xff, config_address_ >> 11 & 31, config_address_ >> 8 & 7);
   if (target == nullptr) return;
-  target->config_write((config_address_ & 0xfc) + static_cast<unsigned>(offset - 4), size, static_cast<uint32_t>(value));
+  target->config_write((config_address_ & 0xfc) + static_cast<unsigned>(offset - 4), size,
+                       static_cast<uint32_t>(value));
 }
 
 void HostBridge::reset() {

@@ -1,16 +1,18 @@
 // Host bridge and root of PCI bus 0.
-//   Spec     PCI Local Bus Specification 3.0, 3.2.2.3.2 (configuration mechanism #1); PCI Firmware Specification 3.3, 4.1
+//   Spec     PCI Local Bus Specification 3.0, 3.2.2.3.2 (configuration mechanism #1); PCI Firmware
+//   Specification 3.3, 4.1
 //            (memory-mapped configuration)
-//   Models   ports 0xCF8 and 0xCFC, the memory-mapped window, slots 0 to 31 with one function each, placing and moving of
+//   Models   ports 0xCF8 and 0xCFC, the memory-mapped window, slots 0 to 31 with one function each, placing and moving
+//   of
 //            BARs, wired-or of interrupt pins
 //   Omits    bridges to further buses, I/O BARs, PIRQ routing to the 8259s
 //   Threads  under the device lock
 //
-// No firmware runs before a kernel that is booted directly, so every BAR has an address from reset on; nothing is decoded
-// until the guest turns memory decode on. A BAR that the guest moves to where it cannot be (outside the windows, as while
-// it is being sized, or onto another) is not decoded there; nothing else is disturbed, its registers keep what was
-// written, and it is decoded again as soon as they name a possible address. The reset control register 0xCF9 lies inside the
-// ports: its device must be mapped on the bus after this one.
+// No firmware runs before a kernel that is booted directly, so every BAR has an address from reset on; nothing is
+// decoded until the guest turns memory decode on. A BAR that the guest moves to where it cannot be (outside the
+// windows, as while it is being sized, or onto another) is not decoded there; nothing else is disturbed, its registers
+// keep what was written, and it is decoded again as soon as they name a possible address. The reset control register
+// 0xCF9 lies inside the ports: its device must be mapped on the bus after this one.
 #pragma once
 
 #include <array>
@@ -48,8 +50,8 @@ class HostBridge final : public PciDevice {
   HostBridge(Bus& bus, const Layout& layout, const LineFactory& lines);
   ~HostBridge() override;
 
-  // Puts a function into a slot (1 to 31) that must be free, and places its BARs; the bridge owns it from now on. Without
-  // a slot: into the first free one.
+  // Puts a function into a slot (1 to 31) that must be free, and places its BARs; the bridge owns it from now on.
+  // Without a slot: into the first free one.
   unsigned plug(std::unique_ptr<PciDevice> device, std::optional<unsigned> slot = {});
   [[nodiscard]] std::optional<unsigned> free_slot() const;
   // Every function in slot order, this bridge first: for reset, save and restore.

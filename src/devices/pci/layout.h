@@ -12,8 +12,8 @@ namespace caisson::pci {
 inline constexpr unsigned slot_count = 32;
 
 struct Layout {
-  // Configuration space in memory (PCI Firmware Specification 3.3, 4.1): 1 MiB a bus, only bus 0 has devices. It lies above
-  // GuestMemory::low_limit, as RAM may reach up to there.
+  // Configuration space in memory (PCI Firmware Specification 3.3, 4.1): 1 MiB a bus, only bus 0 has devices. It lies
+  // above GuestMemory::low_limit, as RAM may reach up to there.
   Gpa ecam_base = 0xe000'0000;
   unsigned ecam_buses = 1;
   // Where 32-bit BARs are placed and decoded.

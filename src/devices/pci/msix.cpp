@@ -46,8 +46,7 @@ bool Msix::enabled() const { return (config_.get(capability_ + 2, 2) & control_e
 bool Msix::can_send(unsigned vector) const {
   // A message is a memory write, so it needs bus mastering.
   return (config_.get(capability_ + 2, 2) & control_function_mask) == 0 &&
-         (state_.table[vector].control & entry_masked) == 0 &&
-         (config_.get(command, 2) & command_bus_master) != 0;
+         (state_.table[vector].control & entry_masked) == 0 && (config_.get(command, 2) & command_bus_master) != 0;
 }
 
 void Msix::send(unsigned vector) {

@@ -2,8 +2,8 @@
 //   Spec     PCI Local Bus Specification 3.0, 6.2 and 2.2.6
 //   Models   memory BARs of 32 and 64 bits, INTx with its status and disable bits, bus mastering
 //   Threads  under the device lock
-// The registers say where a BAR is; the host bridge maps what they say (bars_changed()). Nothing else remembers addresses,
-// so reset and restore need no second truth.
+// The registers say where a BAR is; the host bridge maps what they say (bars_changed()). Nothing else remembers
+// addresses, so reset and restore need no second truth.
 #pragma once
 
 #include <array>
@@ -38,6 +38,9 @@ class PciDevice : public Device {
   // The guest's accesses, sizes 1, 2 and 4. A device that has registers with side effects there overrides them.
   [[nodiscard]] virtual uint32_t config_read(unsigned offset, unsigned size);
   virtual void config_write(unsigned offset, unsigned size, uint32_t value);
+
+  // Completes what is in flight, so that save() finds all of it in guest memory. The machine calls it, CPUs stopped.
+  virtual void quiesce() {}
 
   [[nodiscard]] const std::array<Bar, bar_count>& bars() const { return bars_; }
   [[nodiscard]] uint64_t bar_address(unsigned bar) const;

@@ -1,5 +1,5 @@
-// The two halves of a virtio device: the Model is what it does (a disk, a network card…), the Transport is how the driver
-// reaches it (virtio_pci.h). A model knows nothing of PCI; a transport nothing of disks.
+// The two halves of a virtio device: the Model is what it does (a disk, a network card…), the Transport is how the
+// driver reaches it (virtio_pci.h). A model knows nothing of PCI; a transport nothing of disks.
 //   Threads  every call, both ways, comes with the device lock held.
 #pragma once
 
@@ -56,8 +56,8 @@ class Model {
   virtual void connect(Transport& transport) { transport_ = &transport; }
   // The driver is ready: queues exist from now on. A kick of each queue follows.
   virtual void start() {}
-  // Queues are about to go: ends all that is in flight, without touching queues. Afterwards as after creation, but for what
-  // the host has set (a link's state, a console's size). May come without a start().
+  // Queues are about to go: ends all that is in flight, without touching queues. Afterwards as after creation, but for
+  // what the host has set (a link's state, a console's size). May come without a start().
   virtual void stop() {}
   // Completes what is in flight through the queues: before a save, or before the device loses access to memory.
   virtual void quiesce() {}
@@ -75,8 +75,9 @@ class Model {
   Transport* transport_ = nullptr;
 };
 
-// Serves the chains of a queue: `handle(queue, chain)` gives each back (or keeps its ticket) and returns true; false puts the
-// chain back and stops. Bounded: a driver that feeds faster than the device eats must not hold the device lock for ever.
+// Serves the chains of a queue: `handle(queue, chain)` gives each back (or keeps its ticket) and returns true; false
+// puts the chain back and stops. Bounded: a driver that feeds faster than the device eats must not hold the device lock
+// for ever.
 template <class Handle>
 void serve(Transport& transport, unsigned index, Handle handle) {
   Queue* queue = transport.queue(index);

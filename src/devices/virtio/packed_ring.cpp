@@ -1,4 +1,7 @@
 // Packed virtqueues: VIRTIO 1.2, 2.8.
+#include <optional>
+#include <utility>
+
 #include "devices/virtio/queue.h"
 #include "devices/virtio/ring_format.h"
 
@@ -45,19 +48,28 @@ Queue::Popped Queue::pop_packed(Chain& chain) {
   return Popped::Chain;
 }
 
-void Queue::push_packed(const Ticket& ticket, uint32_t written) {
-  const Gpa descriptor = state_->descriptors + descriptor_size * state_->next_used;
-  store32(descriptor + packed_length, written);
-  // The flags come last: they hand the descriptor over (2.8.6).
-  store16(descriptor + packed_flags - 2, ticket.id);
-  const uint16_t turn = state_->used_wrap ? descriptor_available | descriptor_used : 0;
-  store16(descriptor + packed_flags, static_cast<uint16_t>(turn | (written != 0 ? descriptor_write : 0)));
-  unsigned next = state_->next_used + ticket.slots;
-  if (next >= state_->size) {
-    next -= state_->size;
-    state_->used_wrap = !state_->used_wrap;
+void Queue::push_packed(std::span<const Used> used) {
+  // Flags hand a descriptor over (2.8.6); those of the first one come last, as the driver looks at it first.
+  std::optional<std::pair<Gpa, uint16_t>> first;
+  for (const Used& entry : used) {
+    const Gpa descriptor = state_->descriptors + descriptor_size * state_->next_used;
+    store32(descriptor + packed_length, entry.written);
+    store16(descriptor + packed_id, entry.ticket.id);
+    const uint16_t turn = state_->used_wrap ? descriptor_available | descriptor_used : 0;
+    const auto flags = static_cast<uint16_t>(turn | (entry.written != 0 ? descriptor_write : 0));
+    if (first) {
+      store16(descriptor + packed_flags, flags);
+    } else {
+      first = {descriptor + packed_flags, flags};
+    }
+    unsigned next = state_->next_used + entry.ticket.slots;
+    if (next >= state_->size) {
+      next -= state_->size;
+      state_->used_wrap = !state_->used_wrap;
+    }
+    state_->next_used = static_cast<uint16_t>(next);
   }
-  state_->next_used = static_cast<uint16_t>(next);
+  if (first) store16(first->first, first->second);
 }
 
 bool Queue::should_signal_packed(uint16_t unsignalled) {

@@ -61,9 +61,10 @@ void Queue::unpop(const Chain& chain) {
   }
 }
 
-void Queue::push(const Ticket& ticket, uint32_t written) {
-  packed_ ? push_packed(ticket, written) : push_split(ticket, written);
-  const unsigned count = state_->unsignalled + (packed_ ? ticket.slots : 1u);
+void Queue::push(std::span<const Used> used) {
+  packed_ ? push_packed(used) : push_split(used);
+  unsigned count = state_->unsignalled;
+  for (const Used& entry : used) count += packed_ ? entry.ticket.slots : 1u;
   state_->unsignalled = static_cast<uint16_t>(std::min(count, 0xffffu));
 }
 

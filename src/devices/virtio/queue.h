@@ -4,13 +4,14 @@
 //   Omits    in-order use, queue reset, notification data
 //   Threads  under the device lock
 //
-// Rings lie in guest memory, which changes while one looks: each index and descriptor is copied once, checked, and the copy
-// used. Whatever a chain names is inside RAM when pop() returns it. A queue that breaks a rule is broken for good: pop()
-// says so and fault() tells why; the device then sets DEVICE_NEEDS_RESET.
+// Rings lie in guest memory, which changes while one looks: each index and descriptor is copied once, checked, and the
+// copy used. Whatever a chain names is inside RAM when pop() returns it. A queue that breaks a rule is broken for good:
+// pop() says so and fault() tells why; the device then sets DEVICE_NEEDS_RESET.
 #pragma once
 
-#include <cstdint>
 #include <array>
+#include <cstddef>
+#include <cstdint>
 #include <optional>
 #include <span>
 #include <string_view>
@@ -59,6 +60,12 @@ struct Ticket {
   uint16_t slots = 1;  // how many ring descriptors it took (packed)
 };
 
+// A chain given back: `written` bytes from the front of its writable part have been written.
+struct Used {
+  Ticket ticket;
+  uint32_t written = 0;
+};
+
 struct Chain {
   Ticket ticket;
   std::vector<Segment> readable;
@@ -83,8 +90,9 @@ class Queue {
   [[nodiscard]] Popped pop(Chain& chain);
   // Undoes the latest pop() that has not been undone; more than one in reverse order.
   void unpop(const Chain& chain);
-  // Gives a chain back; `written` bytes from the front of its writable part have been written.
-  void push(const Ticket& ticket, uint32_t written);
+  // Gives chains back; the driver sees all of them or none.
+  void push(std::span<const Used> used);
+  void push(const Ticket& ticket, uint32_t written) { push(std::array{Used{ticket, written}}); }
   // Whether the driver wants an interrupt for what was pushed since the last call.
   [[nodiscard]] bool should_signal();
 
@@ -114,12 +122,12 @@ class Queue {
   void store32(Gpa address, uint32_t value);
 
   Popped pop_split(Chain& chain);
-  void push_split(const Ticket& ticket, uint32_t written);
+  void push_split(std::span<const Used> used);
   [[nodiscard]] bool should_signal_split(uint16_t unsignalled);
   [[nodiscard]] bool available_split() const;
 
   Popped pop_packed(Chain& chain);
-  void push_packed(const Ticket& ticket, uint32_t written);
+  void push_packed(std::span<const Used> used);
   [[nodiscard]] bool should_signal_packed(uint16_t unsignalled);
   [[nodiscard]] bool available_packed() const;
 
@@ -131,8 +139,8 @@ class Queue {
   std::string_view fault_;
 };
 
-// Copies between a chain's segments and host bytes, from byte `offset` of the segments on; says how many were copied, which
-// is less than asked for only where the segments end.
+// Copies between a chain's segments and host bytes, from byte `offset` of the segments on; says how many were copied,
+// which is less than asked for only where the segments end.
 size_t gather(const GuestMemory& memory, std::span<const Segment> segments, uint64_t offset, std::span<uint8_t> out);
 size_t scatter(GuestMemory& memory, std::span<const Segment> segments, uint64_t offset, std::span<const uint8_t> in);
 

@@ -21,8 +21,10 @@ inline constexpr uint64_t split_used_size = 8;
 inline constexpr uint16_t split_no_interrupt = 1;  // in the available ring's flags
 inline constexpr uint16_t split_no_notify = 1;     // in the used ring's flags
 
-// Packed: where flags and length stand in a descriptor, and the event suppression structure: offset and wrap, then flags.
+// Packed: where flags, id and length stand in a descriptor, and the event suppression structure: offset and wrap, then
+// flags.
 inline constexpr uint64_t packed_flags = 14;
+inline constexpr uint64_t packed_id = 12;
 inline constexpr uint64_t packed_length = 8;
 inline constexpr uint64_t packed_event_length = 4;
 inline constexpr uint16_t packed_event_disable = 1;

@@ -42,11 +42,13 @@ Queue::Popped Queue::pop_split(Chain& chain) {
   return Popped::Chain;
 }
 
-void Queue::push_split(const Ticket& ticket, uint32_t written) {
-  const Gpa element = state_->device + split_header + split_used_size * (state_->next_used % state_->size);
-  store32(element, ticket.id);
-  store32(element + 4, written);
-  ++state_->next_used;
+void Queue::push_split(std::span<const Used> used) {
+  for (const Used& entry : used) {
+    const Gpa element = state_->device + split_header + split_used_size * (state_->next_used % state_->size);
+    store32(element, entry.ticket.id);
+    store32(element + 4, entry.written);
+    ++state_->next_used;
+  }
   store16(state_->device + split_index, state_->next_used);
 }
 

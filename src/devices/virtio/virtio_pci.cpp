@@ -30,7 +30,7 @@ struct CommonField {
   uint8_t width;
 };
 constexpr CommonField common_fields[] = {
-    {Common::DeviceFeatureSelect, 4}, {Common::DeviceFeature, 4}, {Common::DriverFeatureSelect, 4},
+    {Common::DeviceFeatureSelect, 4}, {Common::DeviceFeature, 4},    {Common::DriverFeatureSelect, 4},
     {Common::DriverFeature, 4},       {Common::ConfigMsixVector, 2}, {Common::NumQueues, 2},
     {Common::DeviceStatus, 1},        {Common::ConfigGeneration, 1}, {Common::QueueSelect, 2},
     {Common::QueueSize, 2},           {Common::QueueMsixVector, 2},  {Common::QueueEnable, 2},
@@ -45,9 +45,7 @@ const CommonField* field_at(uint64_t offset) {
   return nullptr;
 }
 
-uint64_t half(uint64_t features, uint32_t select) {
-  return select < 2 ? features >> (32 * select) & 0xffff'ffff : 0;
-}
+uint64_t half(uint64_t features, uint32_t select) { return select < 2 ? features >> (32 * select) & 0xffff'ffff : 0; }
 
 }  // namespace
 
@@ -113,9 +111,7 @@ uint64_t VirtioPci::offered() const {
   return model_->features() | feature::version_1 | feature::indirect_desc | feature::event_idx | feature::ring_packed;
 }
 
-uint64_t VirtioPci::features() const {
-  return (state_.status & status::features_ok) != 0 ? state_.driver_features : 0;
-}
+uint64_t VirtioPci::features() const { return (state_.status & status::features_ok) != 0 ? state_.driver_features : 0; }
 
 Queue* VirtioPci::queue(unsigned index) {
   auto* active = std::get_if<Active>(&life_);
@@ -452,8 +448,8 @@ Result<> VirtioPci::restore(std::span<const uint8_t> in) {
 
   // From here on pieces are replaced; each checks itself, and what was is put back where one refuses.
   fields::Buffer model_before;
-  model_->stop();
   model_->save(model_before);
+  model_->stop();
   life_ = Inactive{};
   const State before = std::exchange(state_, all);
   const pci::ConfigSpace::State config_before = config_.state();

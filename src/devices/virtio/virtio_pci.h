@@ -1,6 +1,7 @@
 // Virtio over PCI: the registers of a modern device around any Model.
 //   Spec     VIRTIO 1.2, 2.1 (status), 2.2 (features), 4.1 (PCI transport)
-//   Models   common, notify, ISR, device and PCI configuration structures; MSI-X and INTx; status order; both ring formats;
+//   Models   common, notify, ISR, device and PCI configuration structures; MSI-X and INTx; status order; both ring
+//   formats;
 //            DEVICE_NEEDS_RESET
 //   Omits    the legacy interface, queue reset, notification data, administration of several functions
 //   Threads  under the device lock
@@ -56,22 +57,21 @@ class VirtioPci final : public pci::PciDevice, private Transport {
 
     static constexpr auto fields() {
       using fields::row;
-      return fields::table<State>(
-          row<1>("config", &State::config), row<2>("msix", &State::msix),
-          row<3>("device_feature_select", &State::device_feature_select),
-          row<4>("driver_feature_select", &State::driver_feature_select),
-          row<5>("driver_features", &State::driver_features), row<6>("config_vector", &State::config_vector),
-          row<7>("status", &State::status), row<8>("isr", &State::isr),
-          row<9>("config_generation", &State::config_generation), row<10>("queue_select", &State::queue_select),
-          row<11>("queues", &State::queues), row<12>("model", &State::model));
+      return fields::table<State>(row<1>("config", &State::config), row<2>("msix", &State::msix),
+                                  row<3>("device_feature_select", &State::device_feature_select),
+                                  row<4>("driver_feature_select", &State::driver_feature_select),
+                                  row<5>("driver_features", &State::driver_features),
+                                  row<6>("config_vector", &State::config_vector), row<7>("status", &State::status),
+                                  row<8>("isr", &State::isr), row<9>("config_generation", &State::config_generation),
+                                  row<10>("queue_select", &State::queue_select), row<11>("queues", &State::queues),
+                                  row<12>("model", &State::model));
     }
   };
 
   VirtioPci(std::string name, std::unique_ptr<Model> model, GuestMemory& memory, MsiSink& msi, Post post);
   ~VirtioPci() override;
 
-  // Completes what is in flight, so that save() finds all of it in guest memory. The machine calls it with CPUs stopped.
-  void quiesce() { model_->quiesce(); }
+  void quiesce() override { model_->quiesce(); }
 
   [[nodiscard]] std::string_view name() const override { return name_; }
   uint64_t read(unsigned region, uint64_t offset, unsigned size) override;

@@ -1,0 +1,43 @@
+#include "devices/virtio/attach.h"
+
+#include <memory>
+#include <utility>
+
+#include "base/check.h"
+
+namespace caisson::virtio {
+namespace {
+
+template <class ModelType>
+ModelType& add(pci::HostBridge& bridge, const Services& services, std::unique_ptr<ModelType> model, WantedSlot slot) {
+  if (!slot) slot = bridge.free_slot();
+  CAISSON_CHECK(slot.has_value());
+  ModelType& reference = *model;
+  // Named by its slot: stable from run to run, unique in the machine.
+  bridge.plug(std::make_unique<VirtioPci>(fmt::format("{}.{}", model->kind(), *slot), std::move(model), services.memory,
+                                          services.msi, services.post),
+              slot);
+  return reference;
+}
+
+}  // namespace
+
+Blk& add_blk(pci::HostBridge& bridge, const Services& services, BlockBackend& backend, const Blk::Options& options,
+             WantedSlot slot) {
+  return add(bridge, services, std::make_unique<Blk>(backend, options), slot);
+}
+
+Net& add_net(pci::HostBridge& bridge, const Services& services, NetBackend& backend, const Net::Options& options,
+             WantedSlot slot) {
+  return add(bridge, services, std::make_unique<Net>(backend, options), slot);
+}
+
+Console& add_console(pci::HostBridge& bridge, const Services& services, CharBackend& backend, WantedSlot slot) {
+  return add(bridge, services, std::make_unique<Console>(backend), slot);
+}
+
+Rng& add_rng(pci::HostBridge& bridge, const Services& services, WantedSlot slot) {
+  return add(bridge, services, std::make_unique<Rng>(), slot);
+}
+
+}  // namespace caisson::virtio
