@@ -62,6 +62,8 @@ bool GuestMemory::write(Gpa gpa, std::span<const uint8_t> in) {
 
 void GuestMemory::written(Gpa gpa, uint64_t length) {
   if (length == 0 || !contains(gpa, length)) return;
+  // The bytes before the flag: whoever sets the flag later than this looks at the new bytes.
+  std::atomic_thread_fence(std::memory_order_seq_cst);
   const Gpa last = (gpa + length - 1) / page_size * page_size;
   for (Gpa page = gpa / page_size * page_size; page <= last; page += page_size) {
     if ((page_flags(page).load(std::memory_order_acquire) & code_flag) == 0 || observer_ == nullptr) continue;

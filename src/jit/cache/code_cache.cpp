@@ -1,0 +1,178 @@
+#include "jit/cache/code_cache.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include <sys/mman.h>
+
+#include "base/check.h"
+
+namespace caisson::jit {
+namespace {
+
+constexpr unsigned granule_shift = 7;
+
+uint32_t granules_of(uint64_t offset, uint64_t size) {
+  if (size == 0) return 0;
+  const unsigned first = static_cast<unsigned>(offset >> granule_shift);
+  const unsigned last = static_cast<unsigned>(std::min<uint64_t>(offset + size - 1, page_size - 1) >> granule_shift);
+  return static_cast<uint32_t>((uint64_t{2} << last) - (uint64_t{1} << first));
+}
+
+}  // namespace
+
+Result<std::unique_ptr<CodeCache>> CodeCache::create(GuestMemory& memory, size_t size) {
+  std::unique_ptr<CodeCache> cache{new CodeCache(memory)};
+  cache->memfd_ = Fd{memfd_create("caisson-code", MFD_CLOEXEC)};
+  if (!cache->memfd_.valid() || ftruncate(cache->memfd_.get(), static_cast<off_t>(size)) != 0) {
+    return fail_errno(errno, "create the code cache");
+  }
+  void* writable = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, cache->memfd_.get(), 0);
+  if (writable == MAP_FAILED) return fail_errno(errno, "map the code cache");
+  cache->writable_ = static_cast<uint8_t*>(writable);
+  cache->size_ = size;
+  void* executable = mmap(nullptr, size, PROT_READ | PROT_EXEC, MAP_SHARED, cache->memfd_.get(), 0);
+  if (executable == MAP_FAILED) {
+    return fail_errno(errno, "map the code cache executable; the host's policy may forbid executable shared memory");
+  }
+  cache->executable_ = static_cast<uint8_t*>(executable);
+  return cache;
+}
+
+CodeCache::~CodeCache() {
+  if (writable_ != nullptr) munmap(writable_, size_);
+  if (executable_ != nullptr) munmap(executable_, size_);
+}
+
+Block* CodeCache::find(const BlockKey& key) {
+  const auto found = by_key_.find(key);
+  return found == by_key_.end() ? nullptr : found->second;
+}
+
+Block* CodeCache::commit(const Block& block, const std::vector<HostPoint>& points) {
+  blocks_.push_back(std::make_unique<Block>(block));
+  Block* kept = blocks_.back().get();
+  kept->entry = run_position();
+  std::memcpy(&kept->entry_bytes, write_position(), sizeof kept->entry_bytes);
+  kept->first_point = static_cast<uint32_t>(points_.size());
+  kept->points = static_cast<uint32_t>(points.size());
+  points_.insert(points_.end(), points.begin(), points.end());
+  by_key_[kept->key] = kept;
+  CodePageBlocks& page = by_page_[memory_.page_index(kept->key.gpa)];
+  page.granules |= granules_of(kept->key.gpa % page_size, kept->guest_size);
+  for (unsigned i = 0; i < 2; ++i) page.granules |= granules_of(kept->peek_offset[i], kept->peek_size[i]);
+  page.blocks.push_back(kept);
+  ++statistics_.blocks;
+  statistics_.host_bytes += kept->host_size;
+  statistics_.guest_bytes += kept->guest_size;
+  advance(kept->host_size);
+  return kept;
+}
+
+void CodeCache::advance(size_t bytes) {
+  used_ += (bytes + 15) & ~size_t{15};
+  CAISSON_CHECK(used_ <= size_);
+}
+
+void CodeCache::drop_all() {
+  for (const auto& [index, page] : by_page_) {
+    const Gpa gpa = index * page_size < memory_.low_size() ? index * page_size
+                                                           : GuestMemory::high_start + index * page_size - memory_.low_size();
+    memory_.page_flags(gpa).fetch_and(~GuestMemory::code_flag, std::memory_order_seq_cst);
+  }
+  by_page_.clear();
+  by_key_.clear();
+  cross_page_.clear();
+  blocks_.clear();
+  points_.clear();
+  used_ = base_used_;
+  ++generation_;
+  ++statistics_.drops;
+}
+
+void CodeCache::kill(Block& block) {
+  if (!block.alive) return;
+  suspend(block);
+  block.alive = false;
+  by_key_.erase(block.key);
+  ++statistics_.killed;
+}
+
+void CodeCache::suspend(Block& block) {
+  if (block.suspended) return;
+  block.suspended = true;
+  ++statistics_.suspended;
+  // jmp rel32 to the stale exit, in one aligned 8-byte store.
+  uint64_t bytes = block.entry_bytes;
+  auto* raw = reinterpret_cast<uint8_t*>(&bytes);
+  const int32_t distance = static_cast<int32_t>(block.stale_offset) - 5;
+  raw[0] = 0xe9;
+  std::memcpy(raw + 1, &distance, 4);
+  __atomic_store_n(reinterpret_cast<uint64_t*>(writable_of(block.entry)), bytes, __ATOMIC_SEQ_CST);
+}
+
+void CodeCache::resume(Block& block) {
+  CAISSON_CHECK(block.alive);
+  block.suspended = false;
+  __atomic_store_n(reinterpret_cast<uint64_t*>(writable_of(block.entry)), block.entry_bytes, __ATOMIC_SEQ_CST);
+}
+
+bool CodeCache::written(Gpa gpa, uint64_t length) {
+  const auto found = by_page_.find(memory_.page_index(gpa));
+  if (found == by_page_.end()) return false;
+  const uint64_t offset = gpa % page_size;
+  CodePageBlocks& page = found->second;
+  if ((page.granules & granules_of(offset, length)) == 0) return false;
+  const auto overlaps = [&](uint64_t start, uint64_t size) {
+    return size != 0 && offset < start + size && start < offset + length;
+  };
+  bool any = false;
+  page.granules = 0;
+  std::erase_if(page.blocks, [&](Block* block) {
+    if (!block->alive) return true;
+    const uint64_t start = block->key.gpa % page_size;
+    if (overlaps(start, block->guest_size) || overlaps(block->peek_offset[0], block->peek_size[0]) ||
+        overlaps(block->peek_offset[1], block->peek_size[1])) {
+      kill(*block);
+      any = true;
+      return true;
+    }
+    page.granules |= granules_of(start, block->guest_size);
+    for (unsigned i = 0; i < 2; ++i) page.granules |= granules_of(block->peek_offset[i], block->peek_size[i]);
+    return false;
+  });
+  if (page.blocks.empty()) {
+    memory_.page_flags(gpa).fetch_and(~GuestMemory::code_flag, std::memory_order_seq_cst);
+    by_page_.erase(found);
+  }
+  return any;
+}
+
+void CodeCache::patch_jump(const uint8_t* slot, const uint8_t* target) {
+  const int32_t distance = static_cast<int32_t>(target - (slot + 4));
+  __atomic_store_n(reinterpret_cast<int32_t*>(writable_of(slot)), distance, __ATOMIC_RELEASE);
+}
+
+void CodeCache::note_cross_page_target(Block& block) {
+  auto& blocks = cross_page_[block.key.rip & ~(caisson::page_size - 1)];
+  if (std::find(blocks.begin(), blocks.end(), &block) == blocks.end()) blocks.push_back(&block);
+}
+
+Block* CodeCache::block_at(const uint8_t* address) {
+  auto after = std::upper_bound(blocks_.begin(), blocks_.end(), address,
+                                [](const uint8_t* at, const auto& block) { return at < block->entry; });
+  if (after == blocks_.begin()) return nullptr;
+  Block* block = std::prev(after)->get();
+  return address < block->entry + block->host_size ? block : nullptr;
+}
+
+HostPoint CodeCache::point_at(const Block& block, const uint8_t* address) const {
+  const auto first = points_.begin() + block.first_point, last = first + block.points;
+  const auto offset = static_cast<uint16_t>(address - block.entry);
+  auto after = std::upper_bound(first, last, offset, [](uint16_t at, const HostPoint& point) { return at < point.host_offset; });
+  CAISSON_CHECK(after != first);
+  return *std::prev(after);
+}
+
+}  // namespace caisson::jit

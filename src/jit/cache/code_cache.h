@@ -1,0 +1,156 @@
+// Translated code: the memory it stands in, the blocks, and which guest bytes they come from.
+//   Memory   one memfd mapped twice: writable and executable, never both in one mapping. Blocks are laid down one behind the
+//            other; dead ones are not reused; when the cache is full everything is dropped while no vCPU runs guest code.
+//   Dying    a block dies by one atomic store that turns its entry into a jump to its own "stale" exit, so whatever still
+//            points to it (chained jumps, jump caches) lands in the dispatcher. Nothing has to be unlinked.
+//   Threads  any; everything takes the code lock inside unless it says otherwise.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <unordered_map>
+#include <vector>
+
+#include "base/fd.h"
+#include "base/result.h"
+#include "memory/guest_memory.h"
+
+namespace caisson::jit {
+
+// Everything besides address and bytes that a translation depends on; see mode_word() in translate/.
+using ModeWord = uint32_t;
+
+struct BlockKey {
+  Gpa gpa = 0;        // of the first byte
+  uint64_t rip = 0;   // linear address of the first byte
+  ModeWord mode = 0;
+  bool operator==(const BlockKey&) const = default;
+};
+
+// Host code offset at which a guest instruction's code starts, for faults and slow paths.
+struct HostPoint {
+  uint16_t host_offset;
+  uint16_t guest_offset : 15;
+  uint16_t flags_in_memory : 1;  // guest status flags stand in Cpu::flags_ax there
+};
+
+struct Block {
+  BlockKey key;
+  uint8_t* entry = nullptr;        // executable address; 16-byte aligned
+  uint32_t host_size = 0;
+  uint32_t stale_offset = 0;       // from entry: code that sets RIP and leaves to the dispatcher
+  uint16_t guest_size = 0;         // bytes of the guest's code it stands for (and looked at), from the first
+  uint16_t instructions = 0;
+  bool alive = true;
+  bool suspended = false;          // entry is patched though the block is good: its mapping must be looked at again
+  bool global = false;             // its page was mapped by a global entry
+  uint64_t entry_bytes = 0;        // what stood at the entry before it was patched
+  uint32_t first_point = 0, points = 0;  // in CodeCache::points_
+  // A second piece of guest code on the same page that was looked at (flags on the way out): [offset in page, size).
+  uint16_t peek_offset[2] = {0, 0}, peek_size[2] = {0, 0};
+};
+
+class CodeCache {
+ public:
+  [[nodiscard]] static Result<std::unique_ptr<CodeCache>> create(GuestMemory& memory, size_t size);
+  ~CodeCache();
+
+  [[nodiscard]] std::mutex& lock() { return lock_; }
+
+  // --- with the lock held --------------------------------------------------------------------------------------------
+  [[nodiscard]] Block* find(const BlockKey& key);
+  // Room for at least `size` more bytes?
+  [[nodiscard]] bool has_room(size_t size) const { return used_ + size <= size_; }
+  [[nodiscard]] uint8_t* write_position() { return writable_ + used_; }
+  [[nodiscard]] uint8_t* run_position() { return executable_ + used_; }
+  // Takes over the `block` whose code was written at write_position().
+  Block* commit(const Block& block, const std::vector<HostPoint>& points);
+  void advance(size_t bytes);  // for code that is no block (stubs)
+  // Everything from the first block on is forgotten. No vCPU may be in guest code.
+  void drop_all();
+  void set_base() { base_used_ = used_; }  // what was emitted so far (stubs) survives drop_all()
+
+  void kill(Block& block);
+  void suspend(Block& block);
+  void resume(Block& block);
+  // Kills the blocks that come from these guest bytes. True if any died.
+  bool written(Gpa gpa, uint64_t length);
+  // Points the jump at `slot` (executable address of its rel32; 4-byte aligned) to `target`.
+  void patch_jump(const uint8_t* slot, const uint8_t* target);
+
+  // --- targets of jumps across pages, which stay good only while the target's mapping does ----------------------------
+  void note_cross_page_target(Block& block);
+  template <class Check>  // bool check(uint64_t linear_page, Gpa gpa_page): still mapped so
+  void recheck_cross_page_targets(Check check);
+  template <class Check>
+  void recheck_cross_page_target(uint64_t linear_page, Check check);
+
+  // The block whose code contains the executable address, or null.
+  [[nodiscard]] Block* block_at(const uint8_t* address);
+  // The guest instruction there.
+  [[nodiscard]] HostPoint point_at(const Block& block, const uint8_t* address) const;
+
+  [[nodiscard]] bool contains(const uint8_t* address) const {
+    return address >= executable_ && address < executable_ + size_;
+  }
+
+  struct Statistics {
+    uint64_t blocks = 0, host_bytes = 0, guest_bytes = 0, killed = 0, drops = 0, suspended = 0;
+  };
+  [[nodiscard]] const Statistics& statistics() const { return statistics_; }
+  [[nodiscard]] uint64_t generation() const { return generation_; }
+
+ private:
+  struct KeyHash {
+    size_t operator()(const BlockKey& key) const {
+      uint64_t hash = (key.gpa ^ key.rip * 0x9e37'79b9'7f4a'7c15 ^ key.mode * 0xc2b2'ae3d'27d4'eb4f);
+      hash ^= hash >> 29;
+      return hash * 0xff51'afd7'ed55'8ccd >> 20;
+    }
+  };
+  struct CodePageBlocks {
+    uint32_t granules = 0;  // 128-byte pieces of the page that translations depend on
+    std::vector<Block*> blocks;
+  };
+
+  explicit CodeCache(GuestMemory& memory) : memory_(memory) {}
+  [[nodiscard]] uint8_t* writable_of(const uint8_t* executable) { return writable_ + (executable - executable_); }
+
+  GuestMemory& memory_;
+  std::mutex lock_;
+  Fd memfd_;
+  uint8_t* writable_ = nullptr;
+  uint8_t* executable_ = nullptr;
+  size_t size_ = 0;
+  size_t used_ = 0;
+  size_t base_used_ = 0;
+  uint64_t generation_ = 0;
+  std::vector<std::unique_ptr<Block>> blocks_;  // by address
+  std::vector<HostPoint> points_;
+  std::unordered_map<BlockKey, Block*, KeyHash> by_key_;
+  std::unordered_map<size_t, CodePageBlocks> by_page_;  // by GuestMemory::page_index
+  std::unordered_map<uint64_t, std::vector<Block*>> cross_page_;  // by linear page
+  Statistics statistics_;
+};
+
+template <class Check>
+void CodeCache::recheck_cross_page_targets(Check check) {
+  for (auto& [page, blocks] : cross_page_) {
+    for (Block* block : blocks) {
+      if (block->alive && !block->suspended && !check(page, block->key.gpa & ~(caisson::page_size - 1))) suspend(*block);
+    }
+  }
+}
+
+template <class Check>
+void CodeCache::recheck_cross_page_target(uint64_t linear_page, Check check) {
+  const auto found = cross_page_.find(linear_page);
+  if (found == cross_page_.end()) return;
+  for (Block* block : found->second) {
+    if (block->alive && !block->suspended && !check(linear_page, block->key.gpa & ~(caisson::page_size - 1))) suspend(*block);
+  }
+}
+
+}  // namespace caisson::jit

@@ -1,0 +1,163 @@
+// The state of one virtual CPU in the jit engine: the guest's registers, what is derived from them, and the tables that
+// translated code reads directly (through host GS, see translate/).
+//   Threads  owned by the vCPU's thread; only the members of `Cpu::Shared` are touched by others.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+#include "bus/bus.h"
+#include "bus/clock.h"
+#include "bus/interrupt.h"
+#include "engine/cpu_state.h"
+#include "memory/guest_memory.h"
+#include "x86/cpu_model.h"
+#include "x86/registers.h"
+
+namespace caisson::jit {
+
+class JitEngine;
+
+// The address-translation caches of one access mode; translated code looks entries up by bits 12.. of the linear address.
+inline constexpr unsigned tlb_bits = 10;
+inline constexpr unsigned tlb_entries = 1u << tlb_bits;
+inline constexpr uint64_t invalid_tag = 1;  // never equals a page-aligned address
+
+struct Tlb {
+  // Linear page address, or invalid_tag. The write tag is set only where a plain store may go straight to RAM: writable,
+  // dirty bit set, no translated code on the page.
+  std::array<uint64_t, tlb_entries> read_tag;
+  std::array<uint64_t, tlb_entries> write_tag;
+  std::array<uint64_t, tlb_entries> addend;  // host address = linear address + addend
+  std::array<uint8_t, tlb_entries> global;   // survives flushes of non-global entries
+};
+
+// Which translation cache data accesses use.
+enum class TlbMode : uint8_t {
+  Supervisor = 0,      // CPL 0-2, user pages forbidden (SMAP and AC = 0); all implicit supervisor accesses
+  SupervisorUser = 1,  // CPL 0-2, user pages allowed
+  User = 2,            // CPL 3
+};
+
+// A pending exception, set by whoever detects it; delivered by the interpreter.
+struct Fault {
+  bool raised = false;
+  uint8_t vector = 0;
+  bool has_error = false;
+  uint32_t error = 0;
+  uint64_t address = 0;  // goes to CR2 when a #PF is delivered
+};
+
+struct Segment {
+  uint64_t base = 0;
+  uint32_t limit = 0xffff;
+  uint32_t attributes = 0;  // as in SegmentState
+  uint16_t selector = 0;
+
+  [[nodiscard]] unsigned type() const { return attributes & 15; }
+  [[nodiscard]] bool code_or_data() const { return attributes & 1u << 4; }
+  [[nodiscard]] unsigned dpl() const { return attributes >> 5 & 3; }
+  [[nodiscard]] bool present() const { return attributes & 1u << 7; }
+  [[nodiscard]] bool long_mode() const { return attributes & 1u << 13; }
+  [[nodiscard]] bool big() const { return attributes & 1u << 14; }
+  [[nodiscard]] bool granular() const { return attributes & 1u << 15; }
+  [[nodiscard]] bool unusable() const { return attributes & 1u << 16; }
+};
+
+struct DescriptorTable {
+  uint64_t base = 0;
+  uint16_t limit = 0xffff;
+};
+
+// Where code is fetched from: one page.
+struct CodePage {
+  uint64_t linear = invalid_tag;
+  Gpa gpa = 0;
+  const uint8_t* host = nullptr;  // null: not RAM
+  bool user = false;
+  bool global = false;
+  bool large = false;
+};
+inline constexpr unsigned code_page_entries = 256;
+
+// Where indirect branches find the translation of their target: one table per TlbMode, by pieces of the target's address.
+inline constexpr unsigned jump_bits = 10;
+inline constexpr unsigned jump_entries = 1u << jump_bits;
+inline constexpr uint64_t jump_empty = 0x8000'0000'0000'0000;  // matches no canonical address
+struct JumpCache {
+  std::array<uint64_t, jump_entries> negative_rip;  // 0 - linear RIP, or jump_empty
+  std::array<const uint8_t*, jump_entries> code;
+};
+
+inline constexpr size_t xsave_area_size = 16384 / 4;  // legacy, header, AVX, AVX-512: 2696 bytes; rounded up
+
+struct alignas(64) Cpu {
+  // --- read and written by translated code ---------------------------------------------------------------------------
+  std::array<uint64_t, 16> gpr{};
+  uint64_t rip = 0xfff0;
+  uint64_t rflags = 2;  // complete whenever C++ runs
+  // Set by any thread to bring the vCPU out of translated code and out of HLT; the run loop clears it and looks at
+  // `shared` and at interrupts.
+  std::atomic<uint32_t> exit_request{0};
+  uint32_t flags_ax = 0;      // guest status flags as LAHF and SETO AL leave them in AX, while not in EFLAGS
+  uint64_t scratch[4] = {};   // spill slots of translated code: effective address, RCX, branch target, one more
+  Cpu* self = this;
+  uint32_t leave = 0;         // why translated code was left, see translate/stubs.h
+  uint32_t leave_word = 0;
+  uint64_t leave_detail = 0;
+  uint64_t jump_mask = 0;     // PEXT mask that makes a jump-cache index of an address
+  bool fpu_live = false;  // the guest's x87/SSE/AVX state is in the host's registers, not in `xsave`
+  // Derived by update_mode():
+  uint8_t code_bits = 16;  // 16, 32, 64
+  uint8_t cpl = 0;
+  TlbMode tlb_mode = TlbMode::SupervisorUser;
+  bool stack_32 = false;  // SS.B (64-bit mode: stack pointer is always 64 bits)
+  bool long_mode = false;       // EFER.LMA
+  bool paging = false;
+  std::array<Segment, 6> segments{};
+  std::array<Tlb, 3> tlb{};
+  std::array<JumpCache, 3> jumps{};
+  std::array<uint32_t, 3> jumps_mode{};   // mode word of the code in each table
+  std::array<bool, 3> jumps_local{};  // the table holds code that is not mapped globally
+  std::array<CodePage, code_page_entries> code_pages{};
+  // Filter for INVLPG: bit set for each GiB (modulo 256) from which a piece of a large page is cached.
+  std::array<uint64_t, 4> large_regions{};
+
+  // --- the rest of the guest's state ---------------------------------------------------------------------------------
+  Segment ldtr{}, tr{};
+  DescriptorTable gdtr{}, idtr{};
+  uint64_t cr0 = 0x6000'0010, cr2 = 0, cr3 = 0, cr4 = 0, efer = 0, xcr0 = 1;
+  std::array<uint64_t, 4> pdpte{};
+  std::array<uint64_t, 8> dr{0, 0, 0, 0, 0, 0, 0xffff'0ff0, 0x400};
+  std::array<uint64_t, 64> msrs{};  // by x86::MsrSlot
+  uint64_t tsc_offset = 0;
+  Activity activity = Activity::Running;
+  uint8_t interrupt_shadow = 0;  // 1 STI, 2 MOV SS: holds interrupts off until one more instruction has run
+  bool nmi_blocked = false;
+  Fault fault{};
+  alignas(64) std::array<uint8_t, xsave_area_size> xsave{};
+
+  // --- surroundings --------------------------------------------------------------------------------------------------
+  GuestMemory* memory = nullptr;
+  Bus* bus = nullptr;
+  Clock* clock = nullptr;
+  CpuInterrupts* interrupts = nullptr;
+  const x86::CpuModel* model = nullptr;
+  JitEngine* engine = nullptr;
+  unsigned index = 0;  // APIC id
+  uint64_t instructions = 0;  // interpreted so far
+
+  [[nodiscard]] bool user() const { return cpl == 3; }
+  [[nodiscard]] uint64_t& msr(x86::MsrSlot slot) { return msrs[static_cast<size_t>(slot)]; }
+};
+
+// Recomputes what is derived from CR0, CR4, EFER, RFLAGS.{AC,VM}, CS and SS. To be called after any of them changed.
+void update_mode(Cpu& cpu);
+
+// Marks an exception; always returns false, so that `return raise(…)` reads well in functions that return success.
+bool raise(Cpu& cpu, uint8_t vector);
+bool raise(Cpu& cpu, uint8_t vector, uint32_t error);
+
+}  // namespace caisson::jit

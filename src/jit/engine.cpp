@@ -1,0 +1,122 @@
+#include "jit/engine.h"
+
+#include <algorithm>
+
+#include "jit/mmu/code_pages.h"
+#include "jit/mmu/mmu.h"
+#include "jit/translate/stubs.h"
+#include "jit/vcpu.h"
+
+namespace caisson::jit {
+namespace {
+
+constexpr size_t code_cache_size = size_t{64} << 20;
+
+}  // namespace
+
+Result<std::unique_ptr<JitEngine>> JitEngine::create(const EngineServices& services, const JitOptions& options) {
+  std::unique_ptr<JitEngine> engine{new JitEngine(services, options)};
+  auto cache = CodeCache::create(services.memory, code_cache_size);
+  if (!cache) return with_context("jit engine", cache.error());
+  engine->cache_ = std::move(*cache);
+  if (options.translate) {
+    auto stubs = emit_stubs(*engine->cache_);
+    if (!stubs) return std::unexpected(stubs.error());
+    engine->stubs_ = *stubs;
+    engine->cache_->set_base();
+    install_fault_handlers(*engine->cache_, engine->stubs_);
+  }
+  services.memory.set_observer(engine.get());
+  return engine;
+}
+
+JitEngine::~JitEngine() {
+  services_.memory.set_observer(nullptr);
+  forget_fault_handlers(*cache_);
+}
+
+void JitEngine::close_gate(const Cpu& caller) {
+  gate_closed_.store(true, std::memory_order_seq_cst);
+  for (JitVcpu* vcpu : vcpus_) {
+    if (&vcpu->cpu() != &caller) vcpu->request(JitVcpu::leave_guest | JitVcpu::drop_jumps);
+  }
+  for (JitVcpu* vcpu : vcpus_) {
+    if (&vcpu->cpu() != &caller) vcpu->await_out_of_guest();
+  }
+}
+
+Result<std::unique_ptr<Vcpu>> JitEngine::create_vcpu(unsigned index, CpuInterrupts& interrupts) {
+  auto vcpu = std::make_unique<JitVcpu>(*this, index, interrupts);
+  vcpus_.push_back(vcpu.get());
+  return vcpu;
+}
+
+void JitEngine::vcpu_gone(JitVcpu& vcpu) { std::erase(vcpus_, &vcpu); }
+
+void JitEngine::memory_replaced() {
+  const std::lock_guard hold(cache_->lock());
+  cache_->drop_all();
+  for (JitVcpu* vcpu : vcpus_) vcpu->request(JitVcpu::drop_write_entries | JitVcpu::drop_jumps);
+}
+
+void JitEngine::code_written(Gpa gpa, uint64_t length) {
+  const std::lock_guard hold(cache_->lock());
+  (void)cache_->written(gpa, length);
+}
+
+void JitEngine::page_becomes_code(Cpu& cpu, Gpa page) {
+  std::atomic<uint32_t>& flags = services_.memory.page_flags(page);
+  if (flags.load(std::memory_order_acquire) & GuestMemory::code_flag) return;
+  const uint32_t writers = flags.fetch_or(GuestMemory::code_flag, std::memory_order_seq_cst) & ~GuestMemory::code_flag;
+  if (writers == 0) return;
+  const uint8_t* host = services_.memory.base() + page;
+  if (writers & writer_bit(cpu)) {
+    for (Tlb& tlb : cpu.tlb) {
+      for (unsigned i = 0; i < tlb_entries; ++i) {
+        if (tlb.write_tag[i] + tlb.addend[i] == reinterpret_cast<uint64_t>(host)) tlb.write_tag[i] = invalid_tag;
+      }
+    }
+  }
+  for (JitVcpu* vcpu : vcpus_) {
+    if (&vcpu->cpu() == &cpu || (writers & writer_bit(vcpu->cpu())) == 0) continue;
+    vcpu->request(JitVcpu::drop_write_entries);
+  }
+  for (JitVcpu* vcpu : vcpus_) {
+    if (&vcpu->cpu() == &cpu || (writers & writer_bit(vcpu->cpu())) == 0) continue;
+    vcpu->await(JitVcpu::drop_write_entries);
+  }
+  flags.fetch_and(~writers, std::memory_order_seq_cst);
+}
+
+void JitEngine::code_mapping_flushed(Cpu& cpu, bool global_too) {
+  if (!options_.translate) return;
+  for (unsigned mode = 0; mode < cpu.jumps.size(); ++mode) {
+    // Supervisor code is mapped globally as a rule: then it survives.
+    if (!global_too && mode != static_cast<unsigned>(TlbMode::User) && !cpu.jumps_local[mode]) continue;
+    cpu.jumps_local[mode] = false;
+    cpu.jumps[mode].negative_rip.fill(jump_empty);
+  }
+  if (!global_too) return;
+  const std::lock_guard hold(cache_->lock());
+  cache_->recheck_cross_page_targets([&](uint64_t linear_page, Gpa gpa_page) {
+    Gpa now = 0;
+    return mmu::debug_translate(cpu, linear_page, now) && now == gpa_page;
+  });
+}
+
+void JitEngine::code_page_flushed(Cpu& cpu, uint64_t linear_page) {
+  if (!options_.translate) return;
+  for (JumpCache& cache : cpu.jumps) {
+    for (uint64_t& negative : cache.negative_rip) {
+      if (((0 - negative) ^ linear_page) >> 12 == 0) negative = jump_empty;
+    }
+  }
+  if (linear_page >> 63 == 0) return;  // only supervisor code is chained across pages
+  const std::lock_guard hold(cache_->lock());
+  cache_->recheck_cross_page_target(linear_page, [&](uint64_t linear, Gpa gpa_page) {
+    Gpa now = 0;
+    return mmu::debug_translate(cpu, linear, now) && now == gpa_page;
+  });
+}
+
+}  // namespace caisson::jit

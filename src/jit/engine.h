@@ -1,0 +1,73 @@
+// The jit engine: vCPUs that interpret and translate, one shared code cache.
+//   Threads  create_vcpu() before any CPU runs; the rest says so itself.
+//   Locks    code lock (CodeCache): below the device lock, above nothing.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "engine/engine.h"
+#include "jit/cache/code_cache.h"
+#include "jit/cpu.h"
+#include "jit/translate/stubs.h"
+
+namespace caisson::jit {
+
+class JitVcpu;
+
+struct JitOptions {
+  bool translate = true;              // false: interpreter only
+  bool lockstep = false;              // compare every translated block with the interpreter (one CPU)
+  std::vector<std::string> jit_off;   // instruction classes that always go to the interpreter
+};
+
+class JitEngine final : public Engine, public GuestMemory::CodeWriteObserver {
+ public:
+  [[nodiscard]] static Result<std::unique_ptr<JitEngine>> create(const EngineServices& services, const JitOptions& options);
+  ~JitEngine() override;
+
+  [[nodiscard]] Result<std::unique_ptr<Vcpu>> create_vcpu(unsigned index, CpuInterrupts& interrupts) override;
+  void memory_replaced() override;
+
+  // Any thread: bytes of a page that holds translated code have changed.
+  void code_written(Gpa gpa, uint64_t length) override;
+
+  // The vCPU's thread: the guest has flushed code mappings (its caches of them are already empty).
+  void code_mapping_flushed(Cpu& cpu, bool global_too);
+  void code_page_flushed(Cpu& cpu, uint64_t linear_page);
+
+  // The vCPU's thread, between two runs of guest code, before code of the page is translated for the first time: when it
+  // returns no vCPU stores to the page without telling.
+  void page_becomes_code(Cpu& cpu, Gpa page);
+
+  [[nodiscard]] CodeCache& cache() { return *cache_; }
+  [[nodiscard]] const Stubs& stubs() const { return stubs_; }
+  [[nodiscard]] const EngineServices& services() const { return services_; }
+  [[nodiscard]] const JitOptions& options() const { return options_; }
+
+  // Runs `work` while no vCPU runs guest code. The calling vCPU must be out of guest mode itself.
+  template <class Work>
+  void exclusive(const Cpu& caller, Work work) {
+    const std::lock_guard one(exclusive_);
+    close_gate(caller);
+    work();
+    gate_closed_.store(false, std::memory_order_seq_cst);
+  }
+  [[nodiscard]] bool gate_closed() const { return gate_closed_.load(std::memory_order_seq_cst); }
+
+  void vcpu_gone(JitVcpu& vcpu);
+
+ private:
+  void close_gate(const Cpu& caller);
+  JitEngine(const EngineServices& services, const JitOptions& options) : services_(services), options_(options) {}
+
+  EngineServices services_;
+  JitOptions options_;
+  std::unique_ptr<CodeCache> cache_;
+  Stubs stubs_;
+  std::atomic<bool> gate_closed_{false};
+  std::mutex exclusive_;
+  std::vector<JitVcpu*> vcpus_;
+};
+
+}  // namespace caisson::jit

@@ -1,0 +1,327 @@
+#include "jit/mmu/mmu.h"
+
+#include <algorithm>
+
+#include "jit/engine.h"
+#include "jit/mmu/page_walk.h"
+
+namespace caisson::jit::mmu {
+namespace {
+
+using namespace x86;
+
+TlbMode mode_of(const Cpu& cpu, As as) {
+  if (as == As::Current) return cpu.tlb_mode;
+  return (cpu.cr4 & cr4::smap) ? TlbMode::Supervisor : TlbMode::SupervisorUser;
+}
+
+// One access of 1, 2, 4 or 8 bytes is one host access; anything else is bytes.
+void copy(void* to, const void* from, unsigned size) {
+  switch (size) {
+    case 1: __builtin_memcpy(to, from, 1); break;
+    case 2: __builtin_memcpy(to, from, 2); break;
+    case 4: __builtin_memcpy(to, from, 4); break;
+    case 8: __builtin_memcpy(to, from, 8); break;
+    default: std::memcpy(to, from, size); break;
+  }
+}
+
+bool is_local_apic(const Cpu& cpu, Gpa gpa) {
+  const uint64_t base = cpu.interrupts->apic_base();
+  return (base & 0xc00) == 0x800 && (gpa & ~Gpa{0xfff}) == (base & 0xf'ffff'f000);
+}
+
+void device_read(Cpu& cpu, Gpa gpa, uint8_t* out, unsigned size) {
+  while (size > 0) {
+    // Naturally sized pieces: the bus knows 1, 2, 4 and 8.
+    const unsigned piece = size >= 8 ? 8 : size >= 4 ? 4 : size >= 2 ? 2 : 1;
+    uint64_t value;
+    if (is_local_apic(cpu, gpa)) {
+      // The register's 32 bits, from the byte asked for (vol. 3, 11.4.1: other widths are undefined).
+      value = uint64_t{cpu.interrupts->read_register(gpa & 0xff0)} >> (8 * (gpa & 3));
+    } else {
+      value = cpu.bus->read(Space::Memory, gpa, piece);
+    }
+    std::memcpy(out, &value, piece);
+    out += piece;
+    gpa += piece;
+    size -= piece;
+  }
+}
+
+void device_write(Cpu& cpu, Gpa gpa, const uint8_t* in, unsigned size) {
+  while (size > 0) {
+    const unsigned piece = size >= 8 ? 8 : size >= 4 ? 4 : size >= 2 ? 2 : 1;
+    uint64_t value = 0;
+    std::memcpy(&value, in, piece);
+    if (is_local_apic(cpu, gpa)) {
+      if ((gpa & 15) == 0 && piece >= 4) cpu.interrupts->write_register(gpa & 0xff0, static_cast<uint32_t>(value));
+    } else {
+      cpu.bus->write(Space::Memory, gpa, piece, value);
+    }
+    in += piece;
+    gpa += piece;
+    size -= piece;
+  }
+}
+
+Filled resolve(Cpu& cpu, uint64_t linear, Access access, As as) {
+  const TlbMode mode = mode_of(cpu, as);
+  const Tlb& cache = cpu.tlb[static_cast<unsigned>(mode)];
+  const unsigned slot = linear >> 12 & (tlb_entries - 1);
+  const uint64_t page = linear & ~uint64_t{0xfff};
+  const uint64_t tag = access == Access::Write ? cache.write_tag[slot] : cache.read_tag[slot];
+  if (tag == page && access != Access::Execute) {
+    uint8_t* host = reinterpret_cast<uint8_t*>(linear + cache.addend[slot]);
+    return {.ok = true, .ram = true, .direct = true, .gpa = static_cast<Gpa>(host - cpu.memory->base()), .host = host};
+  }
+  if (!cpu.long_mode) linear &= 0xffff'ffff;
+  return fill(cpu, linear, access, mode);
+}
+
+void store(Cpu& cpu, const Filled& to, const uint8_t* in, unsigned size) {
+  if (!to.ram) {
+    device_write(cpu, to.gpa, in, size);
+    return;
+  }
+  copy(to.host, in, size);
+  if (!to.direct) cpu.memory->written(to.gpa, size);
+}
+
+unsigned left_in_page(uint64_t linear) { return static_cast<unsigned>(page_size - (linear & 0xfff)); }
+
+}  // namespace
+
+bool read_bytes(Cpu& cpu, uint64_t linear, void* out, unsigned size, As as) {
+  auto* to = static_cast<uint8_t*>(out);
+  while (size > 0) {
+    const unsigned piece = std::min(size, left_in_page(linear));
+    const Filled from = resolve(cpu, linear, Access::Read, as);
+    if (!from.ok) return false;
+    if (from.ram) {
+      copy(to, from.host, piece);
+    } else {
+      device_read(cpu, from.gpa, to, piece);
+    }
+    to += piece;
+    linear += piece;
+    size -= piece;
+  }
+  return true;
+}
+
+bool write_bytes(Cpu& cpu, uint64_t linear, const void* in, unsigned size, As as) {
+  const auto* from = static_cast<const uint8_t*>(in);
+  if (size <= left_in_page(linear)) {
+    const Filled to = resolve(cpu, linear, Access::Write, as);
+    if (!to.ok) return false;
+    store(cpu, to, from, size);
+    return true;
+  }
+  if (!probe(cpu, linear, size, Access::Write, as)) return false;
+  while (size > 0) {
+    const unsigned piece = std::min(size, left_in_page(linear));
+    const Filled to = resolve(cpu, linear, Access::Write, as);
+    if (!to.ok) return false;
+    store(cpu, to, from, piece);
+    from += piece;
+    linear += piece;
+    size -= piece;
+  }
+  return true;
+}
+
+bool probe(Cpu& cpu, uint64_t linear, unsigned size, Access access, As as) {
+  for (uint64_t at = linear;;) {
+    if (!resolve(cpu, at, access, as).ok) return false;
+    const unsigned piece = left_in_page(at);
+    if (size <= piece) return true;
+    size -= piece;
+    at += piece;
+  }
+}
+
+Host host_for_write(Cpu& cpu, uint64_t linear, unsigned size) {
+  if (size > left_in_page(linear)) {
+    if (!probe(cpu, linear, size, Access::Write)) return {};
+    return {};
+  }
+  const Filled to = resolve(cpu, linear, Access::Write, As::Current);
+  if (!to.ok || !to.ram) return {};
+  return {.pointer = to.host, .gpa = to.gpa};
+}
+
+Host host_for_read(Cpu& cpu, uint64_t linear, unsigned size) {
+  if (size > left_in_page(linear)) return {};
+  const Filled from = resolve(cpu, linear, Access::Read, As::Current);
+  if (!from.ok || !from.ram) return {};
+  return {.pointer = from.host, .gpa = from.gpa};
+}
+
+void wrote(Cpu& cpu, const Host& host, unsigned size) { cpu.memory->written(host.gpa, size); }
+
+unsigned run_for_read(Cpu& cpu, uint64_t linear, unsigned size, uint8_t*& host) {
+  const Filled from = resolve(cpu, linear, Access::Read, As::Current);
+  if (!from.ok || !from.ram) return 0;
+  host = from.host;
+  return std::min(size, left_in_page(linear));
+}
+
+unsigned run_for_write(Cpu& cpu, uint64_t linear, unsigned size, Host& host) {
+  const Filled to = resolve(cpu, linear, Access::Write, As::Current);
+  if (!to.ok || !to.ram) return 0;
+  host = {.pointer = to.host, .gpa = to.gpa};
+  return std::min(size, left_in_page(linear));
+}
+
+unsigned fetch(Cpu& cpu, uint64_t linear, uint8_t* out) {
+  constexpr unsigned longest = 15;
+  CodePage page;
+  if (!code_page(cpu, linear, page)) return 0;
+  unsigned size = std::min(longest, left_in_page(linear));
+  if (page.host != nullptr) {
+    std::memcpy(out, page.host + (linear & 0xfff), size);
+  } else {
+    device_read(cpu, page.gpa | (linear & 0xfff), out, size);
+  }
+  if (size == longest) return size;
+  uint64_t next = linear + size;
+  if (!cpu.long_mode) next &= 0xffff'ffff;
+  if (!code_page(cpu, next, page)) {
+    cpu.fault = {};
+    return size;
+  }
+  if (page.host != nullptr) {
+    std::memcpy(out + size, page.host, longest - size);
+  } else {
+    device_read(cpu, page.gpa, out + size, longest - size);
+  }
+  return longest;
+}
+
+bool fetch_fault(Cpu& cpu, uint64_t linear) {
+  CodePage page;
+  const uint64_t next = (linear | 0xfff) + 1;
+  if (code_page(cpu, cpu.long_mode ? next : next & 0xffff'ffff, page)) return true;
+  return false;
+}
+
+bool debug_translate(const Cpu& cpu, uint64_t linear, Gpa& out) {
+  if (!cpu.paging) {
+    out = linear & 0xffff'ffff;
+    return true;
+  }
+  const bool wide = cpu.long_mode || (cpu.cr4 & cr4::pae);
+  uint64_t table = cpu.cr3 & (cpu.long_mode ? 0x000f'ffff'ffff'f000ull : 0xffff'f000ull);
+  unsigned level = cpu.long_mode ? 4 : 2;
+  if (!cpu.long_mode && wide) {
+    const uint64_t pdpte = cpu.pdpte[linear >> 30 & 3];
+    if ((pdpte & 1) == 0) return false;
+    table = pdpte & 0x000f'ffff'ffff'f000;
+  }
+  for (;; --level) {
+    const unsigned bits = wide ? 9 : 10;
+    const unsigned shift = 12 + bits * (level - 1);
+    const auto index = static_cast<unsigned>(linear >> shift & ((1u << bits) - 1));
+    uint64_t value = 0;
+    uint32_t narrow = 0;
+    const bool readable = wide ? cpu.memory->read_object(table + index * 8, value) : cpu.memory->read_object(table + index * 4, narrow);
+    if (!wide) value = narrow;
+    if (!readable || (value & 1) == 0) return false;
+    if (level == 1 || (level <= 3 && (value & 0x80))) {
+      const uint64_t mask = (uint64_t{1} << shift) - 1;
+      out = (value & 0x000f'ffff'ffff'f000 & ~mask) | (linear & mask);
+      return true;
+    }
+    table = value & 0x000f'ffff'ffff'f000;
+  }
+}
+
+// --- invalidation ----------------------------------------------------------------------------------------------------
+
+namespace {
+
+void drop(Tlb& cache, unsigned slot) {
+  cache.read_tag[slot] = invalid_tag;
+  cache.write_tag[slot] = invalid_tag;
+}
+
+}  // namespace
+
+void flush_all(Cpu& cpu) {
+  for (Tlb& cache : cpu.tlb) {
+    cache.read_tag.fill(invalid_tag);
+    cache.write_tag.fill(invalid_tag);
+  }
+  for (CodePage& page : cpu.code_pages) page.linear = invalid_tag;
+  cpu.large_regions = {};
+  cpu.engine->code_mapping_flushed(cpu, true);
+}
+
+void flush_non_global(Cpu& cpu) {
+  // User mappings are practically never global.
+  Tlb& user = cpu.tlb[static_cast<unsigned>(TlbMode::User)];
+  for (Tlb& cache : cpu.tlb) {
+    if (&cache == &user) {
+      cache.read_tag.fill(invalid_tag);
+      cache.write_tag.fill(invalid_tag);
+      continue;
+    }
+    for (unsigned slot = 0; slot < tlb_entries; ++slot) {
+      const uint64_t stays = uint64_t{0} - (cache.global[slot] & 1u);
+      cache.read_tag[slot] = (cache.read_tag[slot] & stays) | (invalid_tag & ~stays);
+      cache.write_tag[slot] = (cache.write_tag[slot] & stays) | (invalid_tag & ~stays);
+    }
+  }
+  for (CodePage& page : cpu.code_pages) {
+    if (!page.global || page.user) page.linear = invalid_tag;
+  }
+  cpu.engine->code_mapping_flushed(cpu, false);
+}
+
+void flush_page(Cpu& cpu, uint64_t linear) {
+  const uint64_t page = linear & ~uint64_t{0xfff};
+  const unsigned slot = linear >> 12 & (tlb_entries - 1);
+  for (Tlb& cache : cpu.tlb) drop(cache, slot);
+  CodePage& code = cpu.code_pages[linear >> 12 & (code_page_entries - 1)];
+  if (code.linear == page) code.linear = invalid_tag;
+  // A page of a larger mapping goes with the whole mapping (vol. 3, 4.10.4.1), which is cached here in 4 KiB pieces.
+  if (cpu.large_regions[linear >> 36 & 3] & uint64_t{1} << (linear >> 30 & 63)) {
+    for (Tlb& cache : cpu.tlb) {
+      for (unsigned i = 0; i < tlb_entries; ++i) {
+        if ((cache.global[i] & 2) && (cache.read_tag[i] ^ linear) >> 30 == 0) drop(cache, i);
+      }
+    }
+    for (CodePage& other : cpu.code_pages) {
+      if (other.large && (other.linear ^ linear) >> 30 == 0) other.linear = invalid_tag;
+    }
+  }
+  cpu.engine->code_page_flushed(cpu, page);
+}
+
+void cr3_changed(Cpu& cpu, bool /*keep*/) {
+  // Entries are not tagged by PCID, so even a switch that may keep them flushes; global pages stay.
+  flush_non_global(cpu);
+}
+
+void flush_pcid(Cpu& cpu, uint16_t /*pcid*/, bool and_global) {
+  if (and_global) {
+    flush_all(cpu);
+  } else {
+    flush_non_global(cpu);
+  }
+}
+
+bool load_pdptes(Cpu& cpu, uint64_t cr3) {
+  std::array<uint64_t, 4> loaded{};
+  if (!cpu.memory->read_object(cr3 & 0xffff'ffe0, loaded)) loaded = {};
+  // Reserved: 2:1, 8:5, and above the physical width (vol. 3, 4.4.1).
+  const uint64_t reserved = 0x1e6 | ~((uint64_t{1} << cpu.model->physical_bits()) - 1);
+  for (const uint64_t entry : loaded) {
+    if ((entry & 1) && (entry & reserved)) return raise(cpu, Gp, 0);
+  }
+  cpu.pdpte = loaded;
+  return true;
+}
+
+}  // namespace caisson::jit::mmu

@@ -1,0 +1,661 @@
+#include "jit/translate/block_builder.h"
+
+#include <Zydis/Zydis.h>
+
+#include <algorithm>
+
+namespace caisson::jit {
+namespace {
+
+constexpr unsigned longest_instruction = 15;
+
+bool loops_back(Kind kind) { return kind == Kind::Jump || kind == Kind::JumpIf || kind == Kind::JumpRcx || kind == Kind::Call; }
+
+uint64_t relative_target(const Instruction& in, uint64_t next) { return next + in.operands[0].immediate; }
+
+}  // namespace
+
+void BlockBuilder::read_items(const BlockKey& key, std::span<const uint8_t, page_size> page, uint32_t disabled_classes) {
+  items_.clear();
+  const unsigned code_bits = key.mode & mode_bits::code_32 ? 32 : 64;
+  unsigned at = static_cast<unsigned>(key.rip % page_size);
+  const unsigned start = at;
+  while (items_.size() < max_instructions && at < page_size) {
+    items_.emplace_back();
+    Item& item = items_.back();
+    const auto code = page.subspan(at, std::min<size_t>(longest_instruction, page_size - at));
+    item.offset = static_cast<uint16_t>(at - start);
+    // What crosses the page's end, and what does not decode, is the interpreter's.
+    if (decode(code, code_bits, item.in) != DecodeStatus::Ok) {
+      item.in = {};
+      item.in.length = static_cast<uint8_t>(code.size());
+      break;
+    }
+    item.kind = classify(item.in, key.mode);
+    if (disabled_classes & (item.in.simd ? 2u : 1u)) item.kind = Kind::Interpret;
+    item.use = flag_use(item.in);
+    at += item.in.length;
+    if (ends_block(item.kind)) break;
+  }
+}
+
+// Which status flags may be read from `rip` on before they are overwritten: a look at a few instructions of this page.
+uint32_t BlockBuilder::flags_live_at(uint64_t rip, std::span<const uint8_t, page_size> page) {
+  if (!same_page(rip)) return all_status_flags;
+  unsigned at = static_cast<unsigned>(rip % page_size);
+  const unsigned start = at;
+  uint32_t unknown = all_status_flags, live = 0;
+  const unsigned code_bits = block_.key.mode & mode_bits::code_32 ? 32 : 64;
+  Instruction in;
+  for (unsigned i = 0; i < 8 && unknown != 0 && at < page_size; ++i) {
+    const auto code = page.subspan(at, std::min<size_t>(longest_instruction, page_size - at));
+    if (decode(code, code_bits, in) != DecodeStatus::Ok) break;
+    const Kind kind = classify(in, block_.key.mode);
+    if (kind == Kind::Interpret || ends_block(kind)) break;
+    at += in.length;
+    const FlagUse use = flag_use(in);
+    live |= unknown & use.reads;
+    unknown &= ~(use.overwrites | use.reads);
+  }
+  if (peeks_ < 2) {
+    block_.peek_offset[peeks_] = static_cast<uint16_t>(start);
+    block_.peek_size[peeks_] = static_cast<uint16_t>(at - start);
+    ++peeks_;
+  } else {
+    return all_status_flags;
+  }
+  return live | unknown;
+}
+
+void BlockBuilder::find_live_flags(const BlockKey& key, std::span<const uint8_t, page_size> page) {
+  const Item& last = items_.back();
+  const uint64_t next = key.rip + last.offset + last.in.length;
+  peeks_ = 0;
+  block_.peek_size[0] = block_.peek_size[1] = 0;
+  uint32_t live = all_status_flags;
+  switch (last.kind) {
+    case Kind::Jump: live = flags_live_at(relative_target(last.in, next), page); break;
+    case Kind::JumpIf:
+    case Kind::JumpRcx: live = flags_live_at(relative_target(last.in, next), page) | flags_live_at(next, page); break;
+    default: break;
+  }
+  for (size_t i = items_.size(); i-- > 0;) {
+    Item& item = items_[i];
+    item.live_out = live;
+    live = (live & ~item.use.overwrites) | item.use.reads;
+    item.live_in = live;
+  }
+}
+
+// --- flags -----------------------------------------------------------------------------------------------------------
+
+void BlockBuilder::save_flags(Emitter& out) {
+  out.move(r15, rax);
+  out.u8(0x9f);                              // lahf
+  out.u8(0x0f), out.u8(0x90), out.u8(0xc0);  // seto al
+  out.store32(CPU_FIELD(flags_ax), rax);
+  out.move(rax, r15);
+  flags_ = Flags::InMemory;
+}
+
+void BlockBuilder::flags_to_eflags(Emitter& out) {
+  if (flags_ == Flags::InEflags) return;
+  out.move(r15, rax);
+  out.load32(rax, CPU_FIELD(flags_ax));
+  out.u8(0x04), out.u8(0x7f);  // add al, 7Fh
+  out.u8(0x9e);                // sahf
+  out.move(rax, r15);
+  flags_ = Flags::InEflags;
+}
+
+void BlockBuilder::free_flags(Emitter& out, const Item& item) {
+  if (item.live_in != 0 && flags_ == Flags::InEflags) save_flags(out);
+}
+
+void BlockBuilder::flags_for(Emitter& out, const Item& item) {
+  // It reads them, or changes some and leaves others that matter.
+  const uint32_t through = item.live_out & ~item.use.overwrites;
+  if (item.use.reads != 0 || (item.use.touches && through != 0)) flags_to_eflags(out);
+}
+
+void BlockBuilder::flags_after(const Item& item) {
+  if (item.use.touches) flags_ = Flags::InEflags;
+}
+
+// --- memory checks ---------------------------------------------------------------------------------------------------
+
+// `ea` uses registers that survive the check. The result is an address for the instruction; `collapse`: in R14 alone, so
+// that R15 is free.
+Address BlockBuilder::check_simple(Emitter& out, const Item& item, const Address& ea, unsigned size, bool write, bool collapse) {
+  free_flags(out, item);
+  const unsigned mode = block_.key.mode & mode_bits::tlb_mask;
+  const size_t tlb = offsetof(Cpu, tlb) + mode * sizeof(Tlb);
+  const size_t tags = tlb + (write ? offsetof(Tlb, write_tag) : offsetof(Tlb, read_tag));
+  const bool wide = !(block_.key.mode & mode_bits::code_32);
+  Address last = ea;
+  last.disp += static_cast<int32_t>(size - 1);
+  out.lea(r15, ea, wide);
+  out.lea(r14, last, wide);
+  out.shift_right32(r15, 9);
+  out.and32(r15, (tlb_entries - 1) << 3);
+  out.and_page(r14);
+  out.compare(r14, {.base = r15, .disp = static_cast<int32_t>(tags), .gs = true});
+  Cold cold{.what = Cold::What::Fill};
+  cold.from = out.jump_if_later(5);
+  out.load(r15, {.base = r15, .disp = static_cast<int32_t>(tlb + offsetof(Tlb, addend)), .gs = true});
+  cold.back = out.size();
+  cold.address = ea;
+  cold.word = size | (write ? fill_word::write : 0) | (flags_ == Flags::InMemory ? fill_word::flags_in_memory : 0) |
+              uint32_t{item.offset} << fill_word::guest_offset_shift;
+  cold_.push_back(cold);
+  const bool restore = flags_ == Flags::InMemory && (item.use.reads != 0 || (item.use.touches && (item.live_out & ~item.use.overwrites) != 0));
+  if (wide && ea.index == none && !collapse && !restore) return {.base = ea.base, .index = r15, .disp = ea.disp};
+  out.lea(r14, ea, wide);
+  if (!collapse && !restore) return {.base = r14, .index = r15};
+  out.lea(r14, {.base = r14, .index = r15});
+  return {.base = r14};
+}
+
+// The linear address is in R14.
+Address BlockBuilder::check_computed(Emitter& out, const Item& item, unsigned size, bool write) {
+  const unsigned mode = block_.key.mode & mode_bits::tlb_mask;
+  const size_t tlb = offsetof(Cpu, tlb) + mode * sizeof(Tlb);
+  const size_t tags = tlb + (write ? offsetof(Tlb, write_tag) : offsetof(Tlb, read_tag));
+  out.store(CPU_FIELD(scratch), r14);
+  out.move(r15, r14);
+  if (size > 1) out.lea(r14, {.base = r14, .disp = static_cast<int32_t>(size - 1)}, !(block_.key.mode & mode_bits::code_32));
+  out.shift_right32(r15, 9);
+  out.and32(r15, (tlb_entries - 1) << 3);
+  out.and_page(r14);
+  out.compare(r14, {.base = r15, .disp = static_cast<int32_t>(tags), .gs = true});
+  Cold cold{.what = Cold::What::Fill};
+  cold.from = out.jump_if_later(5);
+  out.load(r15, {.base = r15, .disp = static_cast<int32_t>(tlb + offsetof(Tlb, addend)), .gs = true});
+  cold.back = out.size();
+  cold.address_saved = true;
+  cold.word = size | (write ? fill_word::write : 0) | (flags_ == Flags::InMemory ? fill_word::flags_in_memory : 0) |
+              uint32_t{item.offset} << fill_word::guest_offset_shift;
+  cold_.push_back(cold);
+  out.load(r14, CPU_FIELD(scratch));
+  out.lea(r14, {.base = r14, .index = r15});
+  return {.base = r14};
+}
+
+Address BlockBuilder::emit_check(Emitter& out, const Item& item, const Operand& memory, unsigned size, bool write, bool collapse) {
+  const bool wide = !(block_.key.mode & mode_bits::code_32);
+  const bool based = memory.segment >= x86::Fs;
+  const auto spilled = [](uint8_t reg) { return reg >= 13 && reg < 16; };
+  const auto home = [](uint8_t reg) { return reg == Operand::no_register ? int{none} : reg == 4 ? int{r13} : int{reg}; };
+  if (memory.base == Operand::rip_register || (memory.base == Operand::no_register && memory.index == Operand::no_register)) {
+    const int64_t linear = memory.base == Operand::rip_register
+                               ? static_cast<int64_t>(rip_after(item)) + memory.displacement
+                               : memory.displacement;
+    if (!based && linear == static_cast<int32_t>(linear) && static_cast<int32_t>(linear) < INT32_MAX - 64 && wide) {
+      return check_simple(out, item, {.disp = static_cast<int32_t>(linear)}, size, write, collapse);
+    }
+    free_flags(out, item);
+    out.move_immediate(r14, wide ? static_cast<uint64_t>(linear) : static_cast<uint32_t>(linear));
+  } else if (!based && !spilled(memory.base) && !spilled(memory.index) && memory.displacement < INT32_MAX - 64) {
+    return check_simple(out, item,
+                        {.base = home(memory.base),
+                         .index = home(memory.index),
+                         .scale = memory.scale ? memory.scale : 1,
+                         .disp = static_cast<int32_t>(memory.displacement)},
+                        size, write, collapse);
+  } else {
+    free_flags(out, item);
+    int base = home(memory.base), index = home(memory.index);
+    if (memory.base != Operand::no_register && spilled(memory.base)) {
+      base = r14;
+      out.load(r14, cpu_at(offsetof(Cpu, gpr) + 8 * memory.base));
+    }
+    if (memory.index != Operand::no_register && spilled(memory.index)) {
+      index = r15;
+      out.load(r15, cpu_at(offsetof(Cpu, gpr) + 8 * memory.index));
+    }
+    out.lea(r14,
+            {.base = base, .index = index, .scale = memory.scale ? memory.scale : 1, .disp = static_cast<int32_t>(memory.displacement)},
+            wide);
+  }
+  if (based) {
+    out.add(r14, cpu_at(offsetof(Cpu, segments) + memory.segment * sizeof(Segment) + offsetof(Segment, base)));
+    if (!wide) out.register_op(0x89, r14, r14, false);  // 32-bit linear addresses wrap
+  }
+  return check_computed(out, item, size, write);
+}
+
+Address BlockBuilder::emit_stack_check(Emitter& out, const Item& item, int base, int32_t disp, unsigned size, bool write) {
+  return check_simple(out, item, {.base = base, .disp = disp}, size, write, false);
+}
+
+// --- registers, exits ------------------------------------------------------------------------------------------------
+
+int BlockBuilder::load_guest(Emitter& out, unsigned guest, int scratch) {
+  if (guest < 13) return guest == 4 ? int{r13} : static_cast<int>(guest);
+  out.load(scratch, cpu_at(offsetof(Cpu, gpr) + 8 * guest));
+  return scratch;
+}
+
+void BlockBuilder::set_rip(Emitter& out, uint64_t rip) {
+  if (static_cast<int64_t>(rip) == static_cast<int32_t>(rip)) {
+    out.store_immediate(CPU_FIELD(rip), static_cast<int32_t>(rip));
+  } else {
+    out.move_immediate(r15, rip);
+    out.store(CPU_FIELD(rip), r15);
+  }
+}
+
+void BlockBuilder::leave_to_interpreter(Emitter& out, uint64_t rip) {
+  flags_to_eflags(out);
+  set_rip(out, rip);
+  out.jump(stubs_.leave_interpret);
+}
+
+void BlockBuilder::exit_lookup(Emitter& out) { out.jump(stubs_.lookup[block_.key.mode & mode_bits::tlb_mask]); }
+
+void BlockBuilder::exit_to(Emitter& out, uint64_t target) {
+  if (block_.key.mode & mode_bits::code_32) target &= 0xffff'ffff;
+  const bool inside = same_page(target);
+  if (!inside && user()) {
+    // Another address space may map another page there: looked up each time.
+    out.move_immediate(r14, target);
+    exit_lookup(out);
+    return;
+  }
+  out.align(4, 1);
+  Cold cold{.what = Cold::What::Exit};
+  cold.from = out.jump_later();
+  cold.target = target;
+  cold.cross_page = !inside;
+  cold_.push_back(cold);
+}
+
+// --- instructions ----------------------------------------------------------------------------------------------------
+
+void BlockBuilder::emit_native(Emitter& out, const Item& item) {
+  const Instruction& in = item.in;
+  const bool lea = in.mnemonic == ZYDIS_MNEMONIC_LEA;
+  const Operand* memory = in.memory();
+  if ((in.simd || in.mnemonic == ZYDIS_MNEMONIC_LDMXCSR || in.mnemonic == ZYDIS_MNEMONIC_STMXCSR) && !fpu_checked_) {
+    free_flags(out, item);
+    out.u8(0x65), out.u8(0x80);  // cmp byte gs:[fpu_live], 0
+    out.address(7, CPU_FIELD(fpu_live));
+    out.u8(0);
+    Cold cold{.what = Cold::What::Fpu};
+    cold.from = out.jump_if_later(4);
+    cold.back = out.size();
+    cold_.push_back(cold);
+    fpu_checked_ = true;
+  }
+  RegisterMap map = home_registers();
+  if (lea) {
+    const bool wide_address = in.address_bits == 64;
+    const auto home = [&](uint8_t reg, int scratch) {
+      return reg == Operand::no_register ? int{none} : load_guest(out, reg, scratch);
+    };
+    const Operand& to = in.operands[0];
+    const int target = to.reg >= 13 ? int{r14} : map[to.reg];
+    if (memory->base == Operand::rip_register) {
+      const uint64_t linear = rip_after(item) + static_cast<uint64_t>(memory->displacement);
+      if (in.operand_bits == 16) {
+        gave_up_ = true;
+        return;
+      }
+      out.move_immediate(target, in.operand_bits == 64 ? linear : static_cast<uint32_t>(linear));
+    } else {
+      const int base = home(memory->base, r14), index = home(memory->index, r15);
+      const Address ea{.base = base, .index = index, .scale = memory->scale ? memory->scale : 1, .disp = static_cast<int32_t>(memory->displacement)};
+      if (in.operand_bits == 16) {
+        if (to.reg >= 13) out.load(target, cpu_at(offsetof(Cpu, gpr) + 8 * to.reg));
+        if (to.reg >= 13 && (base == r14 || index == r15)) {
+          gave_up_ = true;
+          return;
+        }
+        out.u8(0x66);
+      }
+      (void)wide_address;
+      out.lea(target, ea, in.operand_bits == 64);
+    }
+    if (to.reg >= 13) out.store(cpu_at(offsetof(Cpu, gpr) + 8 * to.reg), target);
+    return;
+  }
+
+  // Spilled registers that the instruction names, and scratch registers for them.
+  std::array<uint8_t, 3> spilled{};
+  std::array<bool, 3> reads{}, writes{};
+  unsigned count = 0;
+  for (unsigned i = 0; i < in.operand_count; ++i) {
+    const Operand& operand = in.operands[i];
+    if (operand.kind != Operand::Kind::Register || operand.reg_class != RegisterClass::Gpr || operand.reg < 13) continue;
+    unsigned n = 0;
+    while (n < count && spilled[n] != operand.reg) ++n;
+    if (n == count) {
+      if (count == spilled.size()) {
+        gave_up_ = true;
+        return;
+      }
+      spilled[count++] = operand.reg;
+    }
+    // A narrow or conditional write keeps the rest of the register.
+    reads[n] |= operand.reads || operand.bits < 32 || in.category == ZYDIS_CATEGORY_CMOV ||
+                in.mnemonic == ZYDIS_MNEMONIC_BSF || in.mnemonic == ZYDIS_MNEMONIC_BSR || in.mnemonic == ZYDIS_MNEMONIC_CMPXCHG;
+    writes[n] |= operand.writes;
+  }
+  if (count > (memory != nullptr ? 1u : 2u)) {
+    gave_up_ = true;
+    return;
+  }
+  // No REX prefix can stand with AH, CH, DH, BH: work on the low byte with the two swapped.
+  int high = -1;
+  if (memory != nullptr) {
+    for (unsigned i = 0; i < in.operand_count; ++i) {
+      if (in.operands[i].kind == Operand::Kind::Register && in.operands[i].reg_class == RegisterClass::HighByte) high = in.operands[i].reg;
+    }
+  }
+  Address address;
+  if (memory != nullptr) {
+    // A spilled register can take R14 where the address does not need it.
+    const bool collapse = count > 0 || high >= 0;
+    const bool write = memory->writes;
+    address = emit_check(out, item, *memory, memory->bits / 8u, write, collapse);
+  }
+  flags_for(out, item);  // uses R15: the address is collapsed where this does anything
+  static constexpr std::array<int, 2> with_memory{r15, none}, without{r14, r15};
+  for (unsigned n = 0; n < count; ++n) {
+    const int scratch = memory != nullptr ? with_memory[n] : without[n];
+    map[spilled[n]] = static_cast<int8_t>(scratch);
+    if (reads[n]) out.load(scratch, cpu_at(offsetof(Cpu, gpr) + 8 * spilled[n]));
+  }
+  const auto swap_high = [&] {  // xchg al, ah …
+    out.u8(0x86);
+    out.u8(0xc0 | static_cast<unsigned>(high) << 3 | static_cast<unsigned>(high + 4));
+  };
+  bool done = true;
+  if (high >= 0) {
+    Instruction low = in;
+    for (unsigned i = 0; i < low.operand_count; ++i) {
+      if (low.operands[i].reg_class == RegisterClass::HighByte) low.operands[i].reg_class = RegisterClass::Gpr;
+    }
+    swap_high();
+    done = rewrite(out, low, map, &address);
+    swap_high();
+  } else if (memory != nullptr && !in.has_modrm) {
+    // MOV between the accumulator and an absolute address (A0-A3).
+    if (in.bytes[in.opcode_offset] < 0xa0 || in.bytes[in.opcode_offset] > 0xa3 || in.encoding != Encoding::Legacy) {
+      gave_up_ = true;
+      return;
+    }
+    static constexpr std::array<uint8_t, 4> opcodes{0x8a, 0x8b, 0x88, 0x89};
+    if (in.operand_bits == 16 && (in.bytes[in.opcode_offset] & 1)) out.u8(0x66);
+    out.memory_op(opcodes[in.bytes[in.opcode_offset] & 3], rax, address, in.operand_bits == 64);
+  } else {
+    done = rewrite(out, in, map, memory != nullptr ? &address : nullptr);
+  }
+  if (!done) {
+    gave_up_ = true;
+    return;
+  }
+  for (unsigned n = 0; n < count; ++n) {
+    if (writes[n]) out.store(cpu_at(offsetof(Cpu, gpr) + 8 * spilled[n]), map[spilled[n]]);
+  }
+  flags_after(item);
+}
+
+void BlockBuilder::emit_push(Emitter& out, const Item& item) {
+  const bool wide = !(block_.key.mode & mode_bits::code_32);
+  const int size = wide ? 8 : 4;
+  if (item.kind == Kind::PushMemory) {
+    const Address from = emit_check(out, item, *item.in.memory(), static_cast<unsigned>(size), false, false);
+    out.memory_op(0x8b, r14, from, wide);
+    out.store(cpu_at(offsetof(Cpu, scratch) + 16), r14);
+  }
+  const Address to = emit_stack_check(out, item, r13, -size, static_cast<unsigned>(size), true);
+  if (item.kind == Kind::PushImmediate) {
+    out.memory_op(0xc7, 0, to, wide);
+    out.u32(static_cast<uint32_t>(item.in.operands[0].immediate));
+  } else if (item.kind == Kind::PushMemory) {
+    out.load(r14, cpu_at(offsetof(Cpu, scratch) + 16));
+    out.memory_op(0x89, r14, to, wide);
+  } else {
+    const int from = load_guest(out, item.in.operands[0].reg, r14);
+    out.memory_op(0x89, from, to, wide);
+  }
+  out.lea(r13, {.base = r13, .disp = -size}, wide);
+}
+
+void BlockBuilder::emit_pop(Emitter& out, const Item& item) {
+  const bool wide = !(block_.key.mode & mode_bits::code_32);
+  const int size = wide ? 8 : 4;
+  const Address from = emit_stack_check(out, item, r13, 0, static_cast<unsigned>(size), false);
+  const unsigned guest = item.in.operands[0].reg;
+  if (guest == x86::Rsp) {
+    out.memory_op(0x8b, r13, from, wide);
+    return;
+  }
+  const int to = guest >= 13 ? int{r14} : static_cast<int>(guest);
+  out.memory_op(0x8b, to, from, wide);
+  if (guest >= 13) out.store(cpu_at(offsetof(Cpu, gpr) + 8 * guest), to);
+  out.lea(r13, {.base = r13, .disp = size}, wide);
+}
+
+void BlockBuilder::emit_leave(Emitter& out, const Item& item) {
+  const bool wide = !(block_.key.mode & mode_bits::code_32);
+  const int size = wide ? 8 : 4;
+  const Address from = emit_stack_check(out, item, rbp, 0, static_cast<unsigned>(size), false);
+  out.memory_op(0x8b, r14, from, wide);
+  out.lea(r13, {.base = rbp, .disp = size}, wide);
+  out.move(rbp, r14);
+}
+
+void BlockBuilder::emit_end(Emitter& out, const Item& item) {
+  const Instruction& in = item.in;
+  const bool wide = !(block_.key.mode & mode_bits::code_32);
+  const int size = wide ? 8 : 4;
+  const uint64_t next = wide ? rip_after(item) : rip_after(item) & 0xffff'ffff;
+  const auto push_return = [&] {
+    const Address to = emit_stack_check(out, item, r13, -size, static_cast<unsigned>(size), true);
+    if (!wide || static_cast<int64_t>(next) == static_cast<int32_t>(next)) {
+      out.memory_op(0xc7, 0, to, wide);
+      out.u32(static_cast<uint32_t>(next));
+    } else {
+      out.move_immediate(r14, next);
+      out.memory_op(0x89, r14, to, wide);
+    }
+    out.lea(r13, {.base = r13, .disp = -size}, wide);
+  };
+  const auto target_to_r14 = [&] {
+    const Operand& operand = in.operands[0];
+    if (operand.kind == Operand::Kind::Memory) {
+      const Address from = emit_check(out, item, operand, static_cast<unsigned>(size), false, false);
+      out.memory_op(0x8b, r14, from, wide);
+    } else {
+      const int from = load_guest(out, operand.reg, r14);
+      if (from != r14) out.register_op(0x89, from, r14, wide);
+    }
+  };
+  // Whatever follows expects the status flags in EFLAGS, if it looks at them.
+  const auto settle = [&] {
+    if (item.live_out != 0) flags_to_eflags(out);
+  };
+  switch (item.kind) {
+    case Kind::Jump:
+      settle();
+      exit_to(out, relative_target(in, next));
+      break;
+    case Kind::JumpIf: {
+      flags_to_eflags(out);
+      const unsigned condition = in.opcode & 15u;
+      const uint64_t target = wide ? relative_target(in, next) : relative_target(in, next) & 0xffff'ffff;
+      if (same_page(target) || !user()) {
+        out.align(4, 2);
+        Cold cold{.what = Cold::What::Exit};
+        cold.from = out.jump_if_later(condition);
+        cold.target = target;
+        cold.cross_page = !same_page(target);
+        cold_.push_back(cold);
+      } else {
+        const size_t not_taken = out.jump_if_later(condition ^ 1);
+        exit_to(out, target);
+        out.land(not_taken);
+      }
+      exit_to(out, next);
+      break;
+    }
+    case Kind::JumpRcx: {
+      settle();
+      if (!wide || in.mnemonic == ZYDIS_MNEMONIC_JECXZ) out.u8(0x67);  // jecxz
+      const size_t taken = out.jump_rcx_zero_later();
+      exit_to(out, next);
+      out.land8(taken);
+      exit_to(out, relative_target(in, next));
+      break;
+    }
+    case Kind::Call:
+      push_return();
+      settle();
+      exit_to(out, relative_target(in, next));
+      break;
+    case Kind::JumpIndirect:
+      target_to_r14();
+      settle();
+      exit_lookup(out);
+      break;
+    case Kind::CallIndirect:
+      target_to_r14();
+      out.store(cpu_at(offsetof(Cpu, scratch) + 16), r14);
+      push_return();
+      settle();
+      out.load(r14, cpu_at(offsetof(Cpu, scratch) + 16));
+      exit_lookup(out);
+      break;
+    case Kind::Return: {
+      const Address from = emit_stack_check(out, item, r13, 0, static_cast<unsigned>(size), false);
+      out.memory_op(0x8b, r14, from, wide);
+      const int32_t extra = in.operand_count > 0 && in.operands[0].kind == Operand::Kind::Immediate ? static_cast<int32_t>(in.operands[0].immediate & 0xffff) : 0;
+      out.lea(r13, {.base = r13, .disp = size + extra}, wide);
+      settle();
+      exit_lookup(out);
+      break;
+    }
+    default: leave_to_interpreter(out, block_.key.rip + item.offset); break;
+  }
+}
+
+void BlockBuilder::emit_item(Emitter& out, const Item& item) {
+  points_.push_back({.host_offset = static_cast<uint16_t>(out.size()),
+                     .guest_offset = static_cast<uint16_t>(item.offset & 0x7fff),
+                     .flags_in_memory = flags_ == Flags::InMemory});
+  switch (item.kind) {
+    case Kind::Native: emit_native(out, item); break;
+    case Kind::Nothing: break;
+    case Kind::PushReg:
+    case Kind::PushImmediate:
+    case Kind::PushMemory: emit_push(out, item); break;
+    case Kind::PopReg: emit_pop(out, item); break;
+    case Kind::Leave: emit_leave(out, item); break;
+    default: emit_end(out, item); break;
+  }
+}
+
+void BlockBuilder::emit_cold(Emitter& out) {
+  for (const Cold& cold : cold_) {
+    out.land(cold.from);
+    switch (cold.what) {
+      case Cold::What::Fill:
+        if (cold.address_saved) {
+          out.load(r14, CPU_FIELD(scratch));
+        } else {
+          out.lea(r14, cold.address, !(block_.key.mode & mode_bits::code_32));
+        }
+        out.move_immediate(r15, cold.word);
+        out.call(stubs_.fill);
+        out.jump_to_offset(cold.back);
+        break;
+      case Cold::What::Fpu:
+        out.call(stubs_.fpu);
+        out.jump_to_offset(cold.back);
+        break;
+      case Cold::What::Exit: {
+        set_rip(out, cold.target);
+        // lea r14, [rip + slot]
+        out.u8(0x4c), out.u8(0x8d), out.u8(0x35);
+        const auto slot = static_cast<int64_t>(cold.from) - static_cast<int64_t>(out.size() + 4);
+        out.u32(static_cast<uint32_t>(slot + (cold.cross_page ? static_cast<int64_t>(slot_cross_page) : 0)));
+        out.jump(stubs_.leave_dispatch);
+        break;
+      }
+      case Cold::What::Poll:
+        if (cold.flags_in_memory) {
+          flags_ = Flags::InMemory;
+          flags_to_eflags(out);
+        }
+        set_rip(out, cold.target);
+        out.move_immediate(r14, 0);
+        out.jump(stubs_.leave_dispatch);
+        break;
+    }
+  }
+}
+
+void BlockBuilder::build(CodeCache& cache, const BlockKey& key, std::span<const uint8_t, page_size> page, uint32_t disabled_classes) {
+  block_ = {};
+  block_.key = key;
+  cold_.clear();
+  points_.clear();
+  flags_ = Flags::InEflags;
+  fpu_checked_ = false;
+  peeks_ = 0;
+  read_items(key, page, disabled_classes);
+  find_live_flags(key, page);
+
+  for (;;) {
+    Emitter out(cache.write_position(), cache.run_position(), room_needed);
+    // The entry: one instruction of 5 bytes, so that it can become a jump while others run through it.
+    out.u8(0x0f), out.u8(0x1f), out.u8(0x44), out.u8(0x00), out.u8(0x00);
+    const Item last = items_.back();
+    if (loops_back(last.kind) && relative_target(last.in, rip_after(last)) <= key.rip + last.offset) {
+      free_flags(out, items_.front());
+      out.u8(0x65), out.u8(0x83);  // cmp dword gs:[exit_request], 0
+      out.address(7, CPU_FIELD(exit_request));
+      out.u8(0);
+      Cold cold{.what = Cold::What::Poll};
+      cold.from = out.jump_if_later(5);
+      cold.target = key.rip;
+      cold.flags_in_memory = flags_ == Flags::InMemory;
+      cold_.push_back(cold);
+    }
+    gave_up_ = false;
+    size_t emitted = 0;
+    for (const Item& item : items_) {
+      emit_item(out, item);
+      if (gave_up_ || out.overflowed() || out.size() > room_needed / 2) break;
+      ++emitted;
+    }
+    if (emitted < items_.size()) {
+      // Ends with the instruction that cannot be expressed; everything again for the shorter block.
+      items_.resize(emitted + 1);
+      items_.back().kind = Kind::Interpret;
+      find_live_flags(key, page);
+      cold_.clear();
+      points_.clear();
+      flags_ = Flags::InEflags;
+      fpu_checked_ = false;
+      continue;
+    }
+    if (!ends_block(last.kind)) {
+      if (flags_ == Flags::InMemory) flags_to_eflags(out);
+      exit_to(out, rip_after(last));
+    }
+    emit_cold(out);
+    block_.stale_offset = static_cast<uint32_t>(out.size());
+    set_rip(out, key.rip);
+    out.move_immediate(r14, 0);
+    out.jump(stubs_.leave_dispatch);
+    block_.host_size = static_cast<uint32_t>(out.size());
+    block_.guest_size = static_cast<uint16_t>(last.offset + last.in.length);
+    block_.instructions = static_cast<uint16_t>(items_.size());
+    return;
+  }
+}
+
+}  // namespace caisson::jit

@@ -1,0 +1,39 @@
+// What the translator does with an instruction, and which status flags live across it.
+//   Threads  none of its own
+#pragma once
+
+#include <cstdint>
+
+#include "jit/cache/code_cache.h"
+#include "jit/decode/instruction.h"
+
+namespace caisson::jit {
+
+enum class Kind : uint8_t {
+  Native,     // runs as it is, operands rewritten
+  Nothing,    // hint: no code
+  PushReg, PushImmediate, PushMemory, PopReg, Leave,
+  // the rest ends a block
+  Jump, JumpIf, JumpRcx, Call, JumpIndirect, CallIndirect, Return,
+  Interpret,  // the interpreter does it
+};
+
+[[nodiscard]] constexpr bool ends_block(Kind kind) { return kind >= Kind::Jump; }
+
+// Bits of the mode word; the rest is in mode_word().
+namespace mode_bits {
+inline constexpr ModeWord tlb_mask = 3, code_32 = 4, fpu_ok = 8, sse_ok = 16, avx_ok = 32, avx512_ok = 64;
+}
+
+[[nodiscard]] Kind classify(const Instruction& in, ModeWord mode);
+
+struct FlagUse {
+  uint32_t reads = 0;       // status flags it reads
+  uint32_t overwrites = 0;  // status flags it surely writes or leaves undefined
+  bool touches = false;     // writes any
+};
+[[nodiscard]] FlagUse flag_use(const Instruction& in);
+
+inline constexpr uint32_t all_status_flags = 0x8d5;
+
+}  // namespace caisson::jit

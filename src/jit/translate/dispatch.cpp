@@ -1,0 +1,135 @@
+// The inner loop: find the translation of the code at RIP, run it, see why it was left. Compiled without vector registers,
+// because the guest's may be live in them.
+#include "jit/fpu.h"
+#include "jit/mmu/mmu.h"
+#include "jit/translate/stubs.h"
+#include "jit/translate/translator.h"
+
+namespace caisson::jit {
+namespace {
+
+using namespace x86;
+
+unsigned jump_index(const Cpu& cpu, uint64_t rip) {
+  if (cpu.jump_mask == 0) return rip & 0xff;
+  // jump_mask is a run of bits: what PEXT makes of it is a shift.
+  return static_cast<unsigned>((rip & cpu.jump_mask) >> __builtin_ctzll(cpu.jump_mask));
+}
+
+// Status flags between RFLAGS and the form that LAHF and SETO leave: AH = SF ZF 0 AF 0 PF 1 CF, AL = OF.
+uint32_t flags_to_ax(uint64_t rflags) {
+  return static_cast<uint32_t>((rflags & 0xd5) << 8 | 0x200 | ((rflags & rflags::of) ? 1 : 0));
+}
+uint64_t flags_from_ax(uint32_t ax, uint64_t rflags) {
+  return (rflags & ~rflags::status) | (ax >> 8 & 0xd5) | ((ax & 1) ? rflags::of : 0);
+}
+
+}  // namespace
+
+bool Translator::translatable() const {
+  const Cpu& cpu = cpu_;
+  if ((cpu.rflags & rflags::tf) || cpu.interrupt_shadow != 0 || (cpu.dr[7] & 0xff) != 0) return false;
+  if (cpu.cpl == 3 && (cpu.rflags & rflags::ac) && (cpu.cr0 & cr0::am)) return false;
+  if (cpu.code_bits == 64) return true;
+  if (cpu.code_bits != 32 || !cpu.stack_32) return false;
+  for (const unsigned segment : {Cs, Ss, Ds, Es}) {
+    const Segment& s = cpu.segments[segment];
+    if (s.base != 0 || s.limit != 0xffff'ffff || s.unusable()) return false;
+    // Flat writable data or code without expand-down.
+    if (segment != Cs && ((s.type() & 8) || (s.type() & 6) != 2)) return false;
+  }
+  return true;
+}
+
+const uint8_t* Translator::find_code(Outcome& otherwise) {
+  Cpu& cpu = cpu_;
+  const unsigned table = static_cast<unsigned>(cpu.tlb_mode);
+  const ModeWord mode = mode_word(cpu);
+  JumpCache& jumps = cpu.jumps[table];
+  if (cpu.jumps_mode[table] != mode) {
+    // One table serves one mode at a time.
+    jumps.negative_rip.fill(jump_empty);
+    cpu.jumps_mode[table] = mode;
+    cpu.jumps_local[table] = false;
+  }
+  const unsigned index = jump_index(cpu, cpu.rip);
+  if (slot_ == 0 && jumps.negative_rip[index] == 0 - cpu.rip) return jumps.code[index];
+
+  CodePage page;
+  if (!mmu::code_page(cpu, cpu.rip, page) || page.host == nullptr) {
+    cpu.fault.raised = false;
+    otherwise = Outcome::Interpret;
+    return nullptr;
+  }
+  const BlockKey key{.gpa = page.gpa | (cpu.rip & 0xfff), .rip = cpu.rip, .mode = mode};
+  CodeCache& cache = engine_.cache();
+  const std::lock_guard hold(cache.lock());
+  Block* block = cache.find(key);
+  if (block == nullptr) {
+    otherwise = Outcome::NeedsTranslation;
+    return nullptr;
+  }
+  if (block->suspended) cache.resume(*block);
+  if (slot_ != 0 && slot_generation_ == cache.generation()) {
+    const auto* slot = reinterpret_cast<const uint8_t*>(slot_ & ~uint64_t{3});
+    if ((slot_ & slot_cross_page) == 0) {
+      cache.patch_jump(slot, block->entry);
+    } else if (page.global && !page.user) {
+      fpu_put_away(cpu);  // it may allocate
+      cache.note_cross_page_target(*block);
+      cache.patch_jump(slot, block->entry);
+    }
+  }
+  slot_ = 0;
+  if (!page.global) cpu.jumps_local[table] = true;
+  jumps.negative_rip[index] = 0 - cpu.rip;
+  jumps.code[index] = block->entry;
+  return block->entry;
+}
+
+Translator::Outcome Translator::left() {
+  Cpu& cpu = cpu_;
+  switch (static_cast<Leave>(cpu.leave)) {
+    case Leave::Dispatch:
+      slot_ = cpu.leave_detail;
+      return Outcome::Dispatch;
+    case Leave::Interpret: return Outcome::Interpret;
+    case Leave::Slow: {
+      const std::lock_guard hold(engine_.cache().lock());
+      const Block* block = engine_.cache().block_at(reinterpret_cast<const uint8_t*>(cpu.leave_detail));
+      cpu.rip = block->key.rip + (cpu.leave_word >> fill_word::guest_offset_shift);
+      return Outcome::Interpret;
+    }
+    case Leave::Signal: {
+      const std::lock_guard hold(engine_.cache().lock());
+      const auto* pc = reinterpret_cast<const uint8_t*>(cpu.leave_detail);
+      const Block* block = engine_.cache().block_at(pc);
+      const HostPoint point = engine_.cache().point_at(*block, pc);
+      cpu.rip = block->key.rip + point.guest_offset;
+      if (!point.flags_in_memory) cpu.flags_ax = flags_to_ax(cpu.leave_word);
+      return Outcome::Interpret;
+    }
+  }
+  return Outcome::Interpret;
+}
+
+Translator::Outcome Translator::run() {
+  Cpu& cpu = cpu_;
+  cpu.flags_ax = flags_to_ax(cpu.rflags);
+  Outcome outcome = Outcome::Dispatch;
+  while (cpu.exit_request.load(std::memory_order_relaxed) == 0) {
+    const uint8_t* code = find_code(outcome);
+    if (code == nullptr) break;
+    slot_generation_ = engine_.cache().generation();
+    engine_.stubs().enter(code);
+    outcome = left();
+    if (outcome != Outcome::Dispatch) {
+      slot_ = 0;
+      break;
+    }
+  }
+  cpu.rflags = flags_from_ax(cpu.flags_ax, cpu.rflags);
+  return outcome;
+}
+
+}  // namespace caisson::jit

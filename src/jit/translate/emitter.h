@@ -1,0 +1,193 @@
+// Writes x86-64 instructions: the few forms that the translator makes itself. Rewritten guest instructions are in rewrite.h.
+//   Source   Intel SDM vol. 2, 2.1-2.2
+//   Threads  none of its own
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include "jit/cpu.h"
+
+namespace caisson::jit {
+
+// Host registers by number.
+enum Host : int { rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15, none = -1 };
+
+struct Address {
+  int base = none;
+  int index = none;
+  int scale = 1;
+  int32_t disp = 0;
+  bool gs = false;  // relative to the vCPU's Cpu
+};
+
+// A member of Cpu.
+[[nodiscard]] constexpr Address cpu_at(size_t offset) { return {.disp = static_cast<int32_t>(offset), .gs = true}; }
+#define CPU_FIELD(member) cpu_at(offsetof(Cpu, member))
+
+class Emitter {
+ public:
+  // `write`: where bytes go; `run`: where they will be executed.
+  Emitter(uint8_t* write, uint8_t* run, size_t room) : start_(write), at_(write), run_(run), end_(write + room) {}
+
+  [[nodiscard]] size_t size() const { return static_cast<size_t>(at_ - start_); }
+  [[nodiscard]] uint8_t* run_address() const { return run_ + size(); }
+  [[nodiscard]] bool overflowed() const { return at_ + 64 > end_; }
+
+  void u8(unsigned value) { *at_++ = static_cast<uint8_t>(value); }
+  void u32(uint32_t value) { put(value); }
+  void u64(uint64_t value) { put(value); }
+  void bytes(const uint8_t* from, size_t count) {
+    std::memcpy(at_, from, count);
+    at_ += count;
+  }
+  void patch32(size_t offset, uint32_t value) { std::memcpy(start_ + offset, &value, 4); }
+
+  // ModRM, SIB and displacement. `wide_disp`: never an 8-bit displacement (EVEX scales those).
+  void address(int reg, const Address& a, bool wide_disp = false) {
+    reg &= 7;
+    if (a.base == none && a.index == none) {
+      u8(static_cast<unsigned>(reg) << 3 | 4);
+      u8(0x25);
+      u32(static_cast<uint32_t>(a.disp));
+      return;
+    }
+    const unsigned scale_bits = a.scale == 8 ? 3 : a.scale == 4 ? 2 : a.scale == 2 ? 1 : 0;
+    if (a.base == none) {
+      u8(static_cast<unsigned>(reg) << 3 | 4);
+      u8(scale_bits << 6 | static_cast<unsigned>(a.index & 7) << 3 | 5);
+      u32(static_cast<uint32_t>(a.disp));
+      return;
+    }
+    const bool sib = a.index != none || (a.base & 7) == 4;
+    unsigned mod = 2;
+    if (a.disp == 0 && (a.base & 7) != 5) mod = 0;
+    else if (a.disp >= -128 && a.disp <= 127 && !wide_disp) mod = 1;
+    u8(mod << 6 | static_cast<unsigned>(reg) << 3 | (sib ? 4u : static_cast<unsigned>(a.base & 7)));
+    if (sib) u8(scale_bits << 6 | (a.index == none ? 4u : static_cast<unsigned>(a.index & 7)) << 3 | static_cast<unsigned>(a.base & 7));
+    if (mod == 1) u8(static_cast<unsigned>(a.disp) & 0xff);
+    if (mod == 2) u32(static_cast<uint32_t>(a.disp));
+  }
+
+  static unsigned rex_bits(bool w, int reg, const Address& a) {
+    return (w ? 8u : 0u) | (reg >= 8 ? 4u : 0u) | (a.index >= 8 ? 2u : 0u) | (a.base >= 8 ? 1u : 0u);
+  }
+
+  // opcode reg, [address]
+  void memory_op(unsigned opcode, int reg, const Address& a, bool w) {
+    if (a.gs) u8(0x65);
+    const unsigned rex = rex_bits(w, reg, a);
+    if (rex) u8(0x40 | rex);
+    u8(opcode);
+    address(reg, a);
+  }
+  // opcode rm, reg (both registers)
+  void register_op(unsigned opcode, int reg, int rm, bool w) {
+    const unsigned rex = (w ? 8u : 0u) | (reg >= 8 ? 4u : 0u) | (rm >= 8 ? 1u : 0u);
+    if (rex) u8(0x40 | rex);
+    u8(opcode);
+    u8(0xc0 | static_cast<unsigned>(reg & 7) << 3 | static_cast<unsigned>(rm & 7));
+  }
+
+  void load(int reg, const Address& a) { memory_op(0x8b, reg, a, true); }
+  void load32(int reg, const Address& a) { memory_op(0x8b, reg, a, false); }
+  void store(const Address& a, int reg) { memory_op(0x89, reg, a, true); }
+  void store32(const Address& a, int reg) { memory_op(0x89, reg, a, false); }
+  void store_immediate(const Address& a, int32_t value) {  // 64 bits, sign-extended
+    memory_op(0xc7, 0, a, true);
+    u32(static_cast<uint32_t>(value));
+  }
+  void store32_immediate(const Address& a, int32_t value) {
+    memory_op(0xc7, 0, a, false);
+    u32(static_cast<uint32_t>(value));
+  }
+  void lea(int reg, const Address& a, bool w = true) { memory_op(0x8d, reg, a, w); }
+  void move(int to, int from) { register_op(0x89, from, to, true); }
+  void move_immediate(int reg, uint64_t value) {
+    if (value <= 0xffff'ffff) {
+      if (reg >= 8) u8(0x41);
+      u8(0xb8 | (reg & 7));
+      u32(static_cast<uint32_t>(value));
+    } else if (static_cast<int64_t>(value) == static_cast<int32_t>(value)) {
+      u8(reg >= 8 ? 0x49 : 0x48);
+      u8(0xc7);
+      u8(0xc0 | (reg & 7));
+      u32(static_cast<uint32_t>(value));
+    } else {
+      u8(reg >= 8 ? 0x49 : 0x48);
+      u8(0xb8 | (reg & 7));
+      u64(value);
+    }
+  }
+  void shift_right32(int reg, unsigned count) {
+    register_op(0xc1, 5, reg, false);
+    u8(count);
+  }
+  void and32(int reg, uint32_t value) {
+    register_op(0x81, 4, reg, false);
+    u32(value);
+  }
+  void and_page(int reg) {  // reg &= ~0xfff
+    register_op(0x81, 4, reg, true);
+    u32(0xffff'f000);
+  }
+  void compare(int reg, const Address& a) { memory_op(0x3b, reg, a, true); }
+  void add(int reg, const Address& a) { memory_op(0x03, reg, a, true); }
+
+  // jmp/jcc/call rel32 to a known executable address.
+  void jump(const uint8_t* target) { relative(0xe9, target); }
+  void call(const uint8_t* target) { relative(0xe8, target); }
+  // Returns the offset of the rel32, to be set by patch_to().
+  size_t jump_later() {
+    u8(0xe9);
+    u32(0);
+    return size() - 4;
+  }
+  size_t jump_if_later(unsigned condition) {
+    u8(0x0f);
+    u8(0x80 | condition);
+    u32(0);
+    return size() - 4;
+  }
+  void land(size_t rel32_offset) { patch_to(rel32_offset, size()); }
+  void patch_to(size_t rel32_offset, size_t target_offset) {
+    patch32(rel32_offset, static_cast<uint32_t>(target_offset - (rel32_offset + 4)));
+  }
+  void jump_to_offset(size_t offset) {
+    u8(0xe9);
+    u32(static_cast<uint32_t>(offset - (size() + 4)));
+  }
+  // jrcxz to an address set later; returns the offset of the rel8.
+  size_t jump_rcx_zero_later() {
+    u8(0xe3);
+    u8(0);
+    return size() - 1;
+  }
+  void land8(size_t rel8_offset) { start_[rel8_offset] = static_cast<uint8_t>(size() - (rel8_offset + 1)); }
+
+  void nop(size_t count) {
+    while (count-- > 0) u8(0x90);
+  }
+  void align(size_t boundary, size_t ahead) {  // so that size() + ahead is a multiple of boundary
+    while ((reinterpret_cast<uintptr_t>(run_address()) + ahead) % boundary != 0) u8(0x90);
+  }
+
+ private:
+  template <class T>
+  void put(T value) {
+    std::memcpy(at_, &value, sizeof value);
+    at_ += sizeof value;
+  }
+  void relative(unsigned opcode, const uint8_t* target) {
+    u8(opcode);
+    u32(static_cast<uint32_t>(target - (run_address() + 4)));
+  }
+
+  uint8_t* start_;
+  uint8_t* at_;
+  uint8_t* run_;
+  uint8_t* end_;
+};
+
+}  // namespace caisson::jit

@@ -1,0 +1,21 @@
+// C++ that translated code calls while the guest's FPU state is live in the host's registers: compiled without vector
+// registers, and calls nothing that is not.
+#pragma once
+
+#include <cstdint>
+
+#include "jit/cpu.h"
+
+namespace caisson::jit {
+
+struct FillResult {
+  uint64_t addend;  // host address = linear address + addend
+  uint64_t ok;      // 0: the interpreter must do the access
+};
+
+FillResult fill_from_code(Cpu* cpu, uint64_t linear, uint32_t word);
+
+
+void bring_fpu_back_from_code(Cpu* cpu);
+
+}  // namespace caisson::jit

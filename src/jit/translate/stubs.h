@@ -1,0 +1,49 @@
+// The fixed pieces of code that translated blocks call and leave through, and the host-signal handlers for faults in
+// translated code.
+//   Threads  emit_stubs() once per cache; install_fault_handlers() once per process; enter_guest() on vCPU threads
+#pragma once
+
+#include <cstdint>
+
+#include "base/result.h"
+#include "jit/cache/code_cache.h"
+#include "jit/cpu.h"
+
+namespace caisson::jit {
+
+// Why translated code was left: Cpu::leave when `enter` returns. RIP is set for the first two.
+enum class Leave : uint32_t {
+  Dispatch = 0,   // to the block at RIP; Cpu::leave_detail is the jump slot to chain (see slot bits), or 0
+  Interpret = 1,  // the instruction at RIP is for the interpreter
+  Slow = 2,       // memory access for the interpreter: leave_detail is an address in the block's code, leave_word its FillWord
+  Signal = 3,     // host fault at the executable address leave_detail; host flags in leave_word
+};
+
+// A jump slot is the executable address of an aligned rel32; the low bit says that it leads out of its page.
+inline constexpr uint64_t slot_cross_page = 1;
+
+// What the fill stub is told in R15D.
+namespace fill_word {
+inline constexpr uint32_t size_mask = 0xff;  // bytes of the access
+inline constexpr uint32_t write = 1u << 8;
+inline constexpr uint32_t flags_in_memory = 1u << 9;
+inline constexpr unsigned guest_offset_shift = 16;  // of the instruction in its block
+}  // namespace fill_word
+
+struct Stubs {
+  void (*enter)(const uint8_t* code) = nullptr;  // loads the guest's registers and jumps; returns when the guest leaves
+  const uint8_t* leave_dispatch = nullptr;       // R14 = slot
+  const uint8_t* leave_interpret = nullptr;
+  const uint8_t* leave_signal = nullptr;  // leave_detail and leave_word are set
+  const uint8_t* fill = nullptr;  // R14 = linear address, R15D = fill word: returns with R15 = addend, or leaves as Slow
+  const uint8_t* fpu = nullptr;   // brings the FPU state back; keeps everything but R14, R15 and the flags
+  const uint8_t* lookup[3] = {};  // by TlbMode; R14 = linear target: goes there, or sets RIP and leaves to dispatch
+};
+
+[[nodiscard]] Result<Stubs> emit_stubs(CodeCache& cache);
+
+// SIGSEGV, SIGBUS, SIGFPE and SIGILL in this cache's code become Leave::Signal. Others go to the former handler.
+void install_fault_handlers(const CodeCache& cache, const Stubs& stubs);
+void forget_fault_handlers(const CodeCache& cache);
+
+}  // namespace caisson::jit

@@ -1,0 +1,64 @@
+#include "jit/translate/translator.h"
+
+#include <mutex>
+
+#include <asm/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/check.h"
+#include "jit/mmu/mmu.h"
+
+namespace caisson::jit {
+
+using namespace x86;
+
+ModeWord mode_word(const Cpu& cpu) {
+  ModeWord mode = static_cast<unsigned>(cpu.tlb_mode);
+  if (cpu.code_bits == 32) mode |= mode_bits::code_32;
+  if ((cpu.cr0 & (cr0::ts | cr0::em)) != 0) return mode;
+  mode |= mode_bits::fpu_ok;
+  if (cpu.cr4 & cr4::osfxsr) mode |= mode_bits::sse_ok;
+  if ((cpu.cr4 & cr4::osxsave) && (cpu.xcr0 & 6) == 6) {
+    mode |= mode_bits::avx_ok;
+    if ((cpu.xcr0 & 0xe6) == 0xe6) mode |= mode_bits::avx512_ok;
+  }
+  return mode;
+}
+
+Translator::Translator(JitEngine& engine, Cpu& cpu) : engine_(engine), cpu_(cpu), builder_(engine.stubs()) {
+  for (const std::string& name : engine.options().jit_off) {
+    if (name == "integer") disabled_classes_ |= 1;
+    if (name == "simd") disabled_classes_ |= 2;
+    if (name == "all") disabled_classes_ |= 3;
+  }
+  cpu.jump_mask = __builtin_cpu_supports("bmi2") ? uint64_t{jump_entries - 1} << 1 : 0;
+}
+
+void Translator::enter_thread() { CAISSON_CHECK(syscall(SYS_arch_prctl, ARCH_SET_GS, &cpu_) == 0); }
+
+bool Translator::translate_current() {
+  Cpu& cpu = cpu_;
+  CodePage page;
+  if (!mmu::code_page(cpu, cpu.rip, page) || page.host == nullptr) {
+    cpu.fault = {};
+    return true;  // the dispatcher sees it again and hands it to the interpreter
+  }
+  const BlockKey key{.gpa = page.gpa | (cpu.rip & 0xfff), .rip = cpu.rip, .mode = mode_word(cpu)};
+  CodeCache& cache = engine_.cache();
+  for (;;) {
+    engine_.page_becomes_code(cpu, page.gpa);
+    const std::lock_guard hold(cache.lock());
+    if (cache.find(key) != nullptr) return true;
+    if (!cache.has_room(BlockBuilder::room_needed)) return false;
+    // The page may have lost its last block, and with it the mark, since it was made.
+    if ((cpu.memory->page_flags(page.gpa).load() & GuestMemory::code_flag) == 0) continue;
+    builder_.build(cache, key, std::span<const uint8_t, page_size>(page.host, page_size), disabled_classes_);
+    Block block = builder_.block();
+    block.global = page.global;
+    cache.commit(block, builder_.points());
+    return true;
+  }
+}
+
+}  // namespace caisson::jit

@@ -1,0 +1,48 @@
+// Turns guest code into host code, block by block, and runs it. One per vCPU; the code is shared.
+//   Threads  the vCPU's own
+#pragma once
+
+#include <memory>
+
+#include "jit/cache/code_cache.h"
+#include "jit/cpu.h"
+#include "jit/engine.h"
+#include "jit/translate/block_builder.h"
+
+namespace caisson::jit {
+
+// Everything besides linear address and bytes that translated code depends on.
+[[nodiscard]] ModeWord mode_word(const Cpu& cpu);
+
+class Translator {
+ public:
+  Translator(JitEngine& engine, Cpu& cpu);
+
+  void enter_thread();  // the host's GS base becomes this vCPU's Cpu
+
+  // The present mode is one that is translated at all.
+  [[nodiscard]] bool translatable() const;
+
+  enum class Outcome : uint8_t {
+    Dispatch,          // go round the run loop
+    Interpret,         // the interpreter must do the instruction at RIP
+    NeedsTranslation,  // call translate_current() out of guest mode
+  };
+  // Runs translated code from RIP. Compiled without vector registers (dispatch.cpp): the guest's FPU state may be live.
+  [[nodiscard]] Outcome run();
+  // Makes the block at RIP. Out of guest mode. False: no room; the caller drops all code while no vCPU runs, and retries.
+  [[nodiscard]] bool translate_current();
+
+ private:
+  [[nodiscard]] const uint8_t* find_code(Outcome& otherwise);
+  [[nodiscard]] Outcome left();
+
+  JitEngine& engine_;
+  Cpu& cpu_;
+  BlockBuilder builder_;
+  uint64_t slot_ = 0;  // the jump to chain to the next block found
+  uint64_t slot_generation_ = 0;
+  uint32_t disabled_classes_ = 0;
+};
+
+}  // namespace caisson::jit

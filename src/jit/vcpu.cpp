@@ -1,0 +1,269 @@
+#include "jit/vcpu.h"
+
+#include <cerrno>
+#include <sched.h>
+
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "jit/fpu.h"
+#include "jit/mmu/mmu.h"
+#include "jit/translate/translator.h"
+
+namespace caisson::jit {
+namespace {
+
+long futex(std::atomic<uint32_t>& word, int operation, uint32_t value) {
+  return syscall(SYS_futex, reinterpret_cast<uint32_t*>(&word), operation | FUTEX_PRIVATE_FLAG, value, nullptr, nullptr, 0);
+}
+
+}  // namespace
+
+JitVcpu::JitVcpu(JitEngine& engine, unsigned index, CpuInterrupts& interrupts)
+    : cpu_(std::make_unique<Cpu>()), engine_(engine) {
+  Cpu& cpu = *cpu_;
+  const EngineServices& services = engine.services();
+  cpu.memory = &services.memory;
+  cpu.bus = &services.bus;
+  cpu.clock = &services.clock;
+  cpu.model = &services.model;
+  cpu.interrupts = &interrupts;
+  cpu.engine = &engine;
+  cpu.index = index;
+  for (Tlb& tlb : cpu.tlb) {
+    tlb.read_tag.fill(invalid_tag);
+    tlb.write_tag.fill(invalid_tag);
+  }
+  drop_jump_caches();
+  reset_cpu(cpu, false);
+  if (index != 0) cpu.activity = Activity::WaitForSipi;
+  if (engine.options().translate) translator_ = std::make_unique<Translator>(engine, cpu);
+}
+
+JitVcpu::~JitVcpu() { engine_.vcpu_gone(*this); }
+
+void JitVcpu::kick() noexcept {
+  cpu_->exit_request.store(1, std::memory_order_seq_cst);
+  if (sleeping_.load(std::memory_order_seq_cst)) futex(cpu_->exit_request, FUTEX_WAKE, 1);
+}
+
+void JitVcpu::stop() {
+  stop_.store(true, std::memory_order_seq_cst);
+  kick();
+}
+
+void JitVcpu::request(uint32_t requests) {
+  requests_.fetch_or(requests, std::memory_order_seq_cst);
+  kick();
+}
+
+void JitVcpu::await(uint32_t requests) {
+  while (in_guest_.load(std::memory_order_seq_cst) && (requests_.load(std::memory_order_seq_cst) & requests) != 0) {
+    __builtin_ia32_pause();
+  }
+}
+
+void JitVcpu::await_out_of_guest() {
+  while (in_guest_.load(std::memory_order_seq_cst)) __builtin_ia32_pause();
+}
+
+void JitVcpu::drop_jump_caches() {
+  for (JumpCache& cache : cpu_->jumps) cache.negative_rip.fill(jump_empty);
+}
+
+void JitVcpu::answer_requests() {
+  const uint32_t requests = requests_.exchange(0, std::memory_order_seq_cst);
+  if (requests & drop_write_entries) {
+    for (Tlb& tlb : cpu_->tlb) tlb.write_tag.fill(invalid_tag);
+  }
+  if (requests & drop_jumps) drop_jump_caches();
+}
+
+void JitVcpu::sleep() {
+  sleeping_.store(true, std::memory_order_seq_cst);
+  while (cpu_->exit_request.load(std::memory_order_seq_cst) == 0) futex(cpu_->exit_request, FUTEX_WAIT, 0);
+  sleeping_.store(false, std::memory_order_seq_cst);
+}
+
+// Events and interrupts that can be taken now, most important first (SDM vol. 3, 6.9).
+StepResult JitVcpu::take_interrupts() {
+  Cpu& cpu = *cpu_;
+  const bool nmi_allowed = !cpu.nmi_blocked && cpu.interrupt_shadow == 0 && cpu.activity != Activity::WaitForSipi;
+  while (const auto taken = cpu.interrupts->take_event(nmi_allowed)) {
+    switch (taken->event) {
+      case CpuInterrupts::Event::Init:
+        reset_cpu(cpu, true);
+        cpu.activity = cpu.index == 0 ? Activity::Running : Activity::WaitForSipi;
+        continue;
+      case CpuInterrupts::Event::Sipi:
+        if (cpu.activity == Activity::WaitForSipi) {
+          start_at_sipi(cpu, taken->sipi_vector);
+          cpu.activity = Activity::Running;
+        }
+        continue;
+      case CpuInterrupts::Event::Nmi:
+        cpu.activity = Activity::Running;
+        return deliver_interrupt(cpu, x86::Nmi);
+    }
+  }
+  if ((cpu.rflags & x86::rflags::interrupt) == 0 || cpu.interrupt_shadow != 0 || cpu.activity == Activity::WaitForSipi ||
+      !cpu.interrupts->interrupt_ready()) {
+    return StepResult::Done;
+  }
+  const auto vector = cpu.interrupts->acknowledge();
+  if (!vector) return StepResult::Done;
+  cpu.activity = Activity::Running;
+  return deliver_interrupt(cpu, *vector);
+}
+
+ExitReason JitVcpu::run() {
+  Cpu& cpu = *cpu_;
+  if (translator_) translator_->enter_thread();
+  for (;;) {
+    if (cpu.exit_request.load(std::memory_order_acquire) != 0) {
+      cpu.exit_request.store(0, std::memory_order_seq_cst);
+      if (stop_.exchange(false, std::memory_order_seq_cst)) {
+        fpu_put_away(cpu);
+        return ExitReason::Stopped;
+      }
+      answer_requests();
+      look_at_interrupts_ = true;
+    }
+    StepResult result = StepResult::Done;
+    if (look_at_interrupts_) {
+      // A device model's code may use vector registers.
+      fpu_put_away(cpu);
+      look_at_interrupts_ = false;
+      if (cpu.interrupts->pending()) result = take_interrupts();
+    }
+    if (result == StepResult::Done) {
+      if (cpu.activity != Activity::Running) {
+        fpu_put_away(cpu);
+        sleep();
+        continue;
+      }
+      in_guest_.store(true, std::memory_order_seq_cst);
+      if (engine_.gate_closed()) {
+        in_guest_.store(false, std::memory_order_seq_cst);
+        while (engine_.gate_closed()) sched_yield();
+        continue;
+      }
+      if (cpu.exit_request.load(std::memory_order_seq_cst) == 0) result = run_guest();
+      in_guest_.store(false, std::memory_order_seq_cst);
+    }
+    if (result == StepResult::Shutdown) {
+      fpu_put_away(cpu);
+      return ExitReason::TripleFault;
+    }
+  }
+}
+
+StepResult JitVcpu::interpret_one() {
+  fpu_put_away(*cpu_);
+  look_at_interrupts_ = true;
+  return step(*cpu_);
+}
+
+StepResult JitVcpu::run_guest() {
+  if (translator_ && translator_->translatable()) return run_translated();
+  fpu_put_away(*cpu_);
+  look_at_interrupts_ = true;
+  // Some instructions in a row while nothing happens that needs the run loop.
+  for (unsigned i = 0; i < 64; ++i) {
+    const StepResult result = step(*cpu_);
+    if (result != StepResult::Done) return result;
+    if (cpu_->exit_request.load(std::memory_order_relaxed) != 0 || cpu_->interrupts->pending()) break;
+    if (translator_ && translator_->translatable()) break;
+  }
+  return StepResult::Done;
+}
+
+StepResult JitVcpu::run_translated() {
+  switch (translator_->run()) {
+    case Translator::Outcome::Dispatch: return StepResult::Done;
+    case Translator::Outcome::Interpret: return interpret_one();
+    case Translator::Outcome::NeedsTranslation: break;
+  }
+  // Out of the guest while translating: other vCPUs need not wait for this one meanwhile.
+  in_guest_.store(false, std::memory_order_seq_cst);
+  fpu_put_away(*cpu_);
+  if (!translator_->translate_current()) {
+    engine_.exclusive(*cpu_, [&] {
+      const std::lock_guard hold(engine_.cache().lock());
+      engine_.cache().drop_all();
+    });
+    drop_jump_caches();
+  }
+  return StepResult::Done;
+}
+
+CpuState JitVcpu::store() const {
+  const Cpu& cpu = *cpu_;
+  CpuState state;
+  const auto segment = [](const Segment& from) {
+    return SegmentState{.base = from.base, .limit = from.limit, .attributes = from.attributes, .selector = from.selector};
+  };
+  state.gpr = cpu.gpr;
+  state.rip = cpu.rip;
+  state.rflags = cpu.rflags;
+  for (unsigned i = 0; i < 6; ++i) state.segments[i] = segment(cpu.segments[i]);
+  state.ldtr = segment(cpu.ldtr);
+  state.tr = segment(cpu.tr);
+  state.gdtr = {.base = cpu.gdtr.base, .limit = cpu.gdtr.limit};
+  state.idtr = {.base = cpu.idtr.base, .limit = cpu.idtr.limit};
+  state.cr0 = cpu.cr0;
+  state.cr2 = cpu.cr2;
+  state.cr3 = cpu.cr3;
+  state.cr4 = cpu.cr4;
+  state.efer = cpu.efer;
+  state.xcr0 = cpu.xcr0;
+  state.pdpte = cpu.pdpte;
+  state.dr = cpu.dr;
+  state.activity = cpu.activity;
+  state.interrupt_shadow = cpu.interrupt_shadow;
+  state.nmi_blocked = cpu.nmi_blocked;
+  state.tsc_offset = cpu.tsc_offset;
+  state.msrs = cpu.msrs;
+  state.xsave.data.assign(cpu.xsave.begin(), cpu.xsave.end());
+  return state;
+}
+
+Result<> JitVcpu::load(const CpuState& state) {
+  if (state.xsave.data.size() > cpu_->xsave.size()) {
+    return fail("CPU state has {} bytes of XSAVE state, this engine keeps {}", state.xsave.data.size(), cpu_->xsave.size());
+  }
+  Cpu& cpu = *cpu_;
+  const auto segment = [](const SegmentState& from) {
+    return Segment{.base = from.base, .limit = from.limit, .attributes = from.attributes, .selector = from.selector};
+  };
+  cpu.gpr = state.gpr;
+  cpu.rip = state.rip;
+  cpu.rflags = state.rflags | x86::rflags::fixed;
+  for (unsigned i = 0; i < 6; ++i) cpu.segments[i] = segment(state.segments[i]);
+  cpu.ldtr = segment(state.ldtr);
+  cpu.tr = segment(state.tr);
+  cpu.gdtr = {.base = state.gdtr.base, .limit = state.gdtr.limit};
+  cpu.idtr = {.base = state.idtr.base, .limit = state.idtr.limit};
+  cpu.cr0 = state.cr0;
+  cpu.cr2 = state.cr2;
+  cpu.cr3 = state.cr3;
+  cpu.cr4 = state.cr4;
+  cpu.efer = state.efer;
+  cpu.xcr0 = state.xcr0;
+  cpu.pdpte = state.pdpte;
+  cpu.dr = state.dr;
+  cpu.activity = state.activity;
+  cpu.interrupt_shadow = state.interrupt_shadow;
+  cpu.nmi_blocked = state.nmi_blocked;
+  cpu.tsc_offset = state.tsc_offset;
+  cpu.msrs = state.msrs;
+  fpu_init(cpu);
+  std::copy(state.xsave.data.begin(), state.xsave.data.end(), cpu.xsave.begin());
+  cpu.fault = {};
+  update_mode(cpu);
+  mmu::flush_all(cpu);
+  return {};
+}
+
+}  // namespace caisson::jit
