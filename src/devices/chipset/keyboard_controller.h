@@ -1,0 +1,56 @@
+// i8042 keyboard controller with nothing plugged in.
+//   Spec     Intel 8042 as in the IBM PS/2 Hardware Interface Technical Reference, "Keyboard and Auxiliary Device Controller"
+//   Models   status, controller commands, self-test, interface tests, controller RAM, reset pulse, time-out answers of the
+//            empty ports, so that a probe ends at once
+//   Omits    keyboard and mouse, the A20 gate (A20 is never masked), scan code translation
+//   Threads  none of its own; called under the device lock
+//   Regions  0: data port 0x60; 1: command and status port 0x64
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+#include "bus/device.h"
+#include "bus/interrupt.h"
+#include "bus/power.h"
+
+namespace caisson {
+
+class KeyboardController final : public Device {
+ public:
+  struct State {
+    std::array<uint8_t, 32> ram{};  // byte 0: the command byte
+    uint8_t status = 0;
+    uint8_t output = 0;
+    uint8_t output_port = 3;
+    uint8_t argument_of = 0;  // the command whose argument the data port gets next; 0: none
+    static constexpr auto fields() {
+      using fields::row;
+      return fields::table<State>(row<1>("ram", &State::ram), row<2>("status", &State::status),
+                                  row<3>("output", &State::output), row<4>("output_port", &State::output_port),
+                                  row<5>("argument_of", &State::argument_of));
+    }
+  };
+
+  KeyboardController(InterruptLine& keyboard_line, PowerSink& power);
+
+  [[nodiscard]] std::string_view name() const override { return "i8042"; }
+  uint64_t read(unsigned region, uint64_t offset, unsigned size) override;
+  void write(unsigned region, uint64_t offset, unsigned size, uint64_t value) override;
+  void reset() override;
+  void save(fields::Buffer& out) const override { fields::save(state_, out); }
+  [[nodiscard]] Result<> restore(std::span<const uint8_t> in) override;
+
+ private:
+  void command(uint8_t value);
+  void data(uint8_t value);
+  void answer(uint8_t value, uint8_t extra_status = 0);
+  void write_output_port(uint8_t value);
+  void update();
+
+  InterruptLine& line_;
+  PowerSink& power_;
+  State state_;
+};
+
+}  // namespace caisson
