@@ -23,7 +23,8 @@ enum class Protocol : uint8_t { Tcp, Udp };
 struct DiskConfig {
   uint32_t image_fd = 0;
   bool read_only = false;
-  std::string serial;  // at most 20 bytes; what the guest sees as the disk's serial number
+  std::string serial;         // at most 20 bytes; what the guest sees as the disk's serial number
+  std::string label = "disk";  // how messages call it: the path, or its end
   bool operator==(const DiskConfig&) const = default;
 };
 
@@ -42,6 +43,7 @@ struct VmConfig {
   static constexpr size_t max_append = 2047;  // x86's COMMAND_LINE_SIZE less the closing zero
   static constexpr size_t max_disks = 20;
   static constexpr size_t max_forwards = 64;
+  static constexpr size_t max_label = 255;
 
   std::string name = "vm";
   uint32_t cpus = 1;
@@ -50,7 +52,9 @@ struct VmConfig {
   EngineChoice engine = EngineChoice::Auto;
 
   uint32_t kernel_fd = 0;
+  std::string kernel_label = "kernel";  // how messages call it: the path, or its end
   std::optional<uint32_t> initrd_fd;
+  std::string initrd_label = "initrd";
   std::string append;       // the whole kernel command line
   uint32_t console_fd = 0;  // a stream socket: the serial console's bytes both ways
 

@@ -29,6 +29,7 @@ struct JsonTable<DiskConfig> {
         key("image_fd", &DiskConfig::image_fd, {0, 63}, true),
         key("read_only", &DiskConfig::read_only),
         key("serial", &DiskConfig::serial, {0, 20}),
+        key("label", &DiskConfig::label, {1, VmConfig::max_label}),
     };
   }
 };
@@ -55,7 +56,9 @@ struct JsonTable<VmConfig> {
         key("cpu_model", &VmConfig::cpu_model, {1, 32}),
         key("engine", &VmConfig::engine),
         key("kernel_fd", &VmConfig::kernel_fd, {0, 63}, true),
+        key("kernel_label", &VmConfig::kernel_label, {1, VmConfig::max_label}),
         key("initrd_fd", &VmConfig::initrd_fd, {0, 63}),
+        key("initrd_label", &VmConfig::initrd_label, {1, VmConfig::max_label}),
         key("append", &VmConfig::append, {0, VmConfig::max_append}),
         key("console_fd", &VmConfig::console_fd, {0, 63}, true),
         key("disks", &VmConfig::disks, {0, VmConfig::max_disks}),

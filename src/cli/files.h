@@ -1,0 +1,32 @@
+// Files of the command line: what a VM boots from (the VMM opens nothing by path), and what is kept between runs.
+//   Threads  pure functions
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "base/fd.h"
+#include "base/result.h"
+
+namespace caisson::cli {
+
+// A regular, non-empty file for reading. `what` names it in errors: "kernel", "initrd".
+[[nodiscard]] Result<Fd> open_input(std::string_view what, const std::string& path);
+
+// Folders by the XDG base directory specification. None where neither the variable nor HOME is set.
+[[nodiscard]] Result<std::string> cache_folder();  // …/caisson: can be made again
+[[nodiscard]] Result<std::string> data_folder();   // …/caisson: the user's
+// Makes the folder and its parents, mode 0700 where they are new.
+[[nodiscard]] Result<> make_folders(const std::string& path);
+
+[[nodiscard]] Result<std::string> read_file(const std::string& path, size_t most);
+// Whole or not at all: written beside, synced, renamed.
+[[nodiscard]] Result<> write_file(const std::string& path, std::string_view text);
+// Copies blocks that hold data only; shares them where the file system can. `to` is made whole or not at all.
+[[nodiscard]] Result<> copy_sparse(const std::string& from, const std::string& to);
+// Syncs one file or folder.
+[[nodiscard]] Result<> sync_path(const std::string& path);
+[[nodiscard]] Result<> remove_tree(const std::string& path);
+
+}  // namespace caisson::cli

@@ -1,0 +1,181 @@
+// caisson: the command line. Finds, builds and runs machines itself; no daemon.
+//   Threads  main
+#include <cerrno>
+#include <csignal>
+#include <cstdio>
+#include <exception>
+#include <string>
+
+#include <CLI/CLI.hpp>
+#include <fcntl.h>
+#include <fmt/core.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "cli/doctor.h"
+#include "cli/exit_status.h"
+#include "cli/image_build.h"
+#include "cli/image_store.h"
+#include "cli/run_command.h"
+
+namespace caisson::cli {
+namespace {
+
+constexpr const char* version = CAISSON_VERSION;
+
+void add_run(CLI::App& app, RunOptions& options) {
+  auto* run = app.add_subcommand("run", "Run a machine with its serial console on this terminal");
+  run->add_option("IMAGE", options.target, "debian, or debian:12 (11, 13, 14, sid): built on first use, kept between runs");
+  run->add_option("--kernel", options.kernel, "Linux kernel to boot: bzImage or ELF")->type_name("FILE");
+  run->add_option("--initrd", options.initrd, "initial RAM disk")->type_name("FILE");
+  run->add_option("--append", options.append, "kernel command line; console=ttyS0 and panic=-1 are added unless given")->type_name("TEXT");
+  run->add_option("--disk", options.disks, "raw disk image or block device; again for more: vda, vdb, …")
+      ->type_name("FILE[,ro]")
+      ->take_all()
+      ->allow_extra_args(false);
+  run->add_option("--cpus", options.cpus, "virtual CPUs, 1 to 64; default 2, or 1 on a host with one")->type_name("N");
+  run->add_option("--memory", options.memory, "for example 512M or 2G; default 1G")->type_name("SIZE");
+  run->add_option("--net", options.net, "user (no privileges needed) or none")->type_name("KIND")->capture_default_str();
+  run->add_option("-p,--publish", options.forwards, "forward a host's port to the guest; again for more")
+      ->type_name("[udp:][ADDRESS:]HOST:GUEST")
+      ->take_all()
+      ->allow_extra_args(false);
+  run->add_option("--engine", options.engine, "auto or jit")->type_name("NAME")->capture_default_str();
+  run->add_option("--cpu-model", options.cpu_model, "auto, x86-64-v2, x86-64-v3, x86-64-v4 or host")->type_name("NAME")->capture_default_str();
+  run->add_option("--name", options.name, "the machine's name; default that of the image")->type_name("NAME");
+  run->add_option("--stop-timeout", options.stop_timeout, "seconds a guest has to shut down after SIGTERM")
+      ->type_name("SECONDS")
+      ->check(CLI::Range(0u, 86400u))
+      ->capture_default_str();
+  run->add_flag("--no-reboot", options.no_reboot, "end with status 4 when the guest resets itself");
+  run->add_flag("--debug-exit", options.debug_exit, "end when the guest writes to port 0xf4");
+  run->add_flag("--json", options.json, "events as JSON lines on standard error");
+  const auto engine = "Debugging the engine";
+  run->add_flag("--lockstep", options.lockstep, "compare translated code with the interpreter (slow)")->group(engine);
+  run->add_option("--jit-off", options.jit_off, "interpret this class of instructions; again for more")
+      ->type_name("CLASS")
+      ->take_all()
+      ->allow_extra_args(false)
+      ->group(engine);
+  run->add_option("--trace", options.trace, "trace this to standard error; again for more")
+      ->type_name("NAME")
+      ->take_all()
+      ->allow_extra_args(false)
+      ->group(engine);
+  run->footer(fmt::format(
+      "Examples:\n"
+      "  caisson run debian\n"
+      "  caisson run debian --name web --memory 2G -p 8080:80\n"
+      "  caisson run --kernel vmlinuz --initrd initrd.img --append 'root=/dev/vda rw' --disk disk.raw\n"
+      "  caisson run --kernel bzImage --initrd test.cpio.gz --no-reboot --json </dev/null\n\n"
+      "On a terminal Ctrl-] is the escape key: then q quits, p presses the power button, r resets, h helps.\n"
+      "SIGTERM and SIGINT press the power button; after --stop-timeout, or at a second signal, the guest is stopped.\n\n{}",
+      exit_status_text));
+}
+
+// One line for a mistake on the command line, not CLI11's several.
+int usage_error(const CLI::ParseError& error, const CLI::App& app) {
+  const CLI::App* command = &app;
+  std::string path = app.get_name();
+  while (!command->get_subcommands().empty()) {
+    command = command->get_subcommands().front();
+    path += " " + command->get_name();
+  }
+  std::string text = error.what();
+  for (char& c : text) {
+    if (c == '\n') c = ' ';
+  }
+  log::error("{}; see {} --help", text, path);
+  return exit_usage;
+}
+
+int main_program(int count, char** arguments) {
+  CLI::App app{"Caisson runs virtual machines on any x86-64 Linux, without root and without hardware virtualization.", "caisson"};
+  app.require_subcommand(1);
+  app.footer("Examples:\n  caisson run debian\n  caisson run --help\n  caisson doctor");
+  app.set_version_flag("--version", std::string{"caisson "} + version);
+
+  RunOptions run_options;
+  add_run(app, run_options);
+
+  auto* image = app.add_subcommand("image", "Build, list and remove images");
+  image->require_subcommand(1);
+  std::string image_name;
+  BuildOptions build_options;
+  bool json = false;
+  auto* build = image->add_subcommand("build", "Build a minimal Debian disk image; needs no root");
+  build->add_option("IMAGE", image_name, "debian:12 (or 11, 13, 14, sid)")->required();
+  build->add_option("--size", build_options.size, "of the disk; only what is used takes room")->type_name("SIZE")->capture_default_str();
+  build->add_option("--mirror", build_options.mirror, "default: this host's apt sources, else deb.debian.org")->type_name("URL");
+  build->add_flag("--force", build_options.force, "build again although the image is there");
+  build->add_flag("--verbose", build_options.verbose, "show everything the tools print");
+  build->footer("Examples:\n  caisson image build debian:12\n  caisson image build debian:13 --size 20G --force");
+  auto* list = image->add_subcommand("ls", "List images");
+  list->add_flag("--json", json, "as JSON");
+  auto* remove = image->add_subcommand("rm", "Remove an image; machines made from it keep their disks");
+  remove->add_option("IMAGE", image_name, "debian:12")->required();
+
+  auto* doctor_command = app.add_subcommand("doctor", "Say what this host can do for machines, and why");
+  doctor_command->add_flag("--json", json, "as JSON");
+  auto* version_command = app.add_subcommand("version", "Print the version");
+
+  try {
+    app.parse(count, arguments);
+  } catch (const CLI::CallForHelp& help) {
+    return app.exit(help);
+  } catch (const CLI::CallForAllHelp& help) {
+    return app.exit(help);
+  } catch (const CLI::CallForVersion& asked) {
+    return app.exit(asked);
+  } catch (const CLI::ParseError& error) {
+    return usage_error(error, app);
+  }
+
+  if (app.got_subcommand("run")) return run(std::move(run_options));
+  if (*version_command) {
+    fmt::print("caisson {}\n", version);
+    return exit_ok;
+  }
+  if (*doctor_command) return doctor(json);
+  if (*list) return image_list(json);
+  if (*remove) return image_remove(image_name);
+
+  const auto name = parse_image_name(image_name);
+  if (!name) {
+    log::error("{}", name.error().message);
+    return exit_usage;
+  }
+  const auto folder = build_image(*name, build_options);
+  if (!folder) {
+    log::error("{}", folder.error().message);
+    return exit_failure;
+  }
+  fmt::print("{}\n", *folder);
+  return exit_ok;
+}
+
+// Descriptors 0 to 2 must be something, or files opened later would take their places.
+void fill_standard_streams() {
+  for (;;) {
+    const int fd = ::open("/dev/null", O_RDWR);
+    if (fd < 0 || fd > STDERR_FILENO) {
+      if (fd > STDERR_FILENO) ::close(fd);
+      return;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace caisson::cli
+
+int main(int count, char** arguments) {
+  caisson::cli::fill_standard_streams();
+  ::signal(SIGPIPE, SIG_IGN);
+  try {
+    return caisson::cli::main_program(count, arguments);
+  } catch (const std::exception& error) {
+    // Libraries throw when memory ends; ours do not.
+    caisson::log::error("{}", error.what());
+    return caisson::cli::exit_failure;
+  }
+}

@@ -1,0 +1,217 @@
+#include "cli/run_command.h"
+
+#include <cerrno>
+#include <csignal>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <fmt/core.h>
+#include <nlohmann/json.hpp>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "backend/disk_file.h"
+#include "base/log.h"
+#include "cli/exit_status.h"
+#include "cli/files.h"
+#include "cli/image_build.h"
+#include "cli/image_store.h"
+#include "cli/session.h"
+#include "cli/vmm_process.h"
+#include "control/messages.h"
+
+namespace caisson::cli {
+namespace {
+
+// The error and the exit status that goes with it.
+struct Failure {
+  Error error;
+  int status = exit_failure;
+};
+
+int report(const RunOptions& options, const Failure& failure) {
+  if (options.json) {
+    const nlohmann::json line{{"type", "exited"}, {"reason", "failure"}, {"code", 0}, {"message", failure.error.message}};
+    fmt::print(stderr, "{}\n", line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+  } else {
+    log::error("{}", failure.error.message);
+  }
+  return failure.status;
+}
+
+// <data>/caisson/vms/<name>: a machine that keeps its disk between runs.
+struct VmFolder {
+  Fd lock;  // as long as the machine runs
+  std::string path;
+};
+
+Result<VmFolder> open_vm_folder(const std::string& name, const ImageName& image) {
+  auto data = data_folder();
+  if (!data) return std::unexpected(data.error());
+  VmFolder folder;
+  folder.path = *data + "/vms/" + name;
+  if (auto ok = make_folders(folder.path); !ok) return std::unexpected(ok.error());
+  auto lock = lock_file(folder.path + "/lock", false, "machine " + name);
+  if (!lock) return fail("machine {} is running already; stop it first, or start another one with --name", name);
+  folder.lock = std::move(*lock);
+  const std::string disk = folder.path + "/" + disk_file;
+  if (::access(disk.c_str(), F_OK) == 0) return folder;
+
+  auto base = build_image(image, {});
+  if (!base) return std::unexpected(base.error());
+  // The disk last: a folder with a disk is whole.
+  for (const char* file : {kernel_file, initrd_file, disk_file}) {
+    if (auto ok = copy_sparse(*base + "/" + file, folder.path + "/" + file); !ok) return std::unexpected(ok.error());
+  }
+  return folder;
+}
+
+// The configuration and the descriptors it counts.
+struct Machine {
+  control::VmConfig config;
+  std::vector<Fd> fds;
+  std::optional<VmFolder> folder;
+
+  uint32_t add(Fd fd) {
+    fds.push_back(std::move(fd));
+    return static_cast<uint32_t>(fds.size() - 1);
+  }
+};
+
+// A path for messages: short enough, and with nothing that could break a line.
+std::string label(std::string path) {
+  if (path.size() > control::VmConfig::max_label) path.erase(0, path.size() - control::VmConfig::max_label);
+  for (char& c : path) {
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '?';
+  }
+  return path;
+}
+
+std::expected<Machine, Failure> prepare(RunOptions& options) {
+  const auto usage = [](const Error& error) { return std::unexpected(Failure{error, exit_usage}); };
+  const auto failure = [](const Error& error) { return std::unexpected(Failure{error, exit_failure}); };
+
+  Machine machine;
+  std::optional<ImageName> image;
+  if (!options.target.empty()) {
+    auto name = parse_image_name(options.target);
+    if (!name) return usage(name.error());
+    image = *name;
+    if (options.name.empty()) options.name = options.target == "debian" ? "debian" : name->folder();
+  } else if (options.kernel.empty()) {
+    return usage(Error{"nothing to run; write caisson run debian, or caisson run --kernel FILE"});
+  }
+  auto config = to_config(options, image ? "root=/dev/vda rw" : "");
+  if (!config) return usage(config.error());
+  machine.config = *config;
+  std::vector<DiskOption> disks;
+  for (const auto& text : options.disks) {
+    auto disk = parse_disk(text);
+    if (!disk) return usage(disk.error());
+    disks.push_back(*disk);
+  }
+  if (image) {
+    if (disks.size() == control::VmConfig::max_disks) return usage(Error{"--disk: too many disks"});
+    auto folder = open_vm_folder(machine.config.name, *image);
+    if (!folder) return failure(folder.error());
+    machine.folder = std::move(*folder);
+    disks.insert(disks.begin(), DiskOption{machine.folder->path + "/" + disk_file, false});
+    // With a kernel of the user's own the image's initrd, made for another version, is of no use.
+    if (options.kernel.empty()) {
+      options.kernel = machine.folder->path + "/" + kernel_file;
+      if (options.initrd.empty()) options.initrd = machine.folder->path + "/" + initrd_file;
+    }
+  }
+
+  auto kernel = open_input("kernel", options.kernel);
+  if (!kernel) return failure(kernel.error());
+  machine.config.kernel_fd = machine.add(std::move(*kernel));
+  machine.config.kernel_label = label("kernel " + options.kernel);
+  if (!options.initrd.empty()) {
+    auto initrd = open_input("initrd", options.initrd);
+    if (!initrd) return failure(initrd.error());
+    machine.config.initrd_fd = machine.add(std::move(*initrd));
+    machine.config.initrd_label = label("initrd " + options.initrd);
+  }
+  for (size_t i = 0; i < disks.size(); ++i) {
+    auto file = open_disk(disks[i].path, disks[i].read_only);
+    if (!file) return failure(file.error());
+    control::DiskConfig disk;
+    disk.image_fd = machine.add(std::move(file->fd));
+    disk.label = label(disks[i].path);
+    disk.read_only = disks[i].read_only;
+    disk.serial = fmt::format("caisson-{}", i);
+    machine.config.disks.push_back(std::move(disk));
+  }
+  return machine;
+}
+
+// How a VMM ended that has not said so itself.
+int report_silent_end(const RunOptions& options, std::optional<int> status) {
+  if (status && WIFSIGNALED(*status)) {
+    const int signal = WTERMSIG(*status);
+    if (signal == SIGKILL || signal == SIGTERM || signal == SIGINT || signal == SIGHUP) {
+      return report(options, {Error{fmt::format("caisson-vmm was killed (signal {})", signal)}, exit_stopped});
+    }
+    return report(options, {Error{fmt::format("caisson-vmm crashed (signal {}); please report this with what it printed", signal)}});
+  }
+  return report(options, {Error{fmt::format("caisson-vmm ended with status {} without saying why",
+                                            status ? WEXITSTATUS(*status) : -1)}});
+}
+
+int report_end(const RunOptions& options, const control::Exited& exited) {
+  using control::ExitReason;
+  // As JSON the event itself was printed.
+  const auto tell = [&](std::string_view text) {
+    if (!options.json) fmt::print(stderr, "caisson: {}\n", text);
+  };
+  switch (exited.reason) {
+    case ExitReason::PowerOff: return exit_ok;
+    case ExitReason::Panic:
+      tell(exited.message.empty() ? "the guest's kernel panicked" : "the guest's kernel panicked: " + exited.message);
+      return exit_panic;
+    case ExitReason::Reset: tell("the guest reset itself"); return exit_reset;
+    case ExitReason::DebugExit: tell(fmt::format("the guest ended with debug-exit code {}", exited.code)); return debug_exit_status(exited.code);
+    case ExitReason::Stopped: tell("the guest was stopped"); return exit_stopped;
+    case ExitReason::Failure: break;
+  }
+  if (!options.json) log::error("{}", exited.message.empty() ? "caisson-vmm failed without saying why" : exited.message);
+  return exit_failure;
+}
+
+}  // namespace
+
+int run(RunOptions options) {
+  auto machine = prepare(options);
+  if (!machine) return report(options, machine.error());
+  const auto program = vmm_program();
+  if (!program) return report(options, {program.error()});
+
+  block_session_signals();
+  auto vmm = VmmProcess::start(*program);
+  if (!vmm) return report(options, {vmm.error()});
+  machine->config.console_fd = machine->add(std::move(vmm->guest_console));
+  std::vector<int> numbers;
+  for (const auto& fd : machine->fds) numbers.push_back(fd.get());
+  const control::Request start = control::Start{machine->config};
+  if (const auto sent = vmm->link.channel.send(control::serialise(start), numbers); !sent) {
+    return report(options, {sent.error()});
+  }
+  // From here on the VMM alone holds the disks and their locks.
+  machine->fds.clear();
+
+  Session::Settings settings;
+  settings.stop_timeout_s = options.stop_timeout;
+  settings.json = options.json;
+  settings.kill = [&process = vmm->process] { process.kill(); };
+  Session session{std::move(vmm->link), std::move(settings), STDIN_FILENO, STDOUT_FILENO};
+  const SessionEnd end = session.run();
+  const auto status = vmm->process.wait();
+  if (!end.exited) return report_silent_end(options, status);
+  return report_end(options, *end.exited);
+}
+
+}  // namespace caisson::cli

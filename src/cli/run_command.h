@@ -1,0 +1,12 @@
+// caisson run: opens what the machine is made of, starts its VMM, holds the console, and says how it ended.
+//   Threads  main thread
+#pragma once
+
+#include "cli/run_options.h"
+
+namespace caisson::cli {
+
+// The exit status (exit_status.h).
+[[nodiscard]] int run(RunOptions options);
+
+}  // namespace caisson::cli

@@ -1,0 +1,254 @@
+#include "cli/run_options.h"
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <cstdio>
+
+#include <arpa/inet.h>
+#include <sched.h>
+#include <unistd.h>
+
+namespace caisson::cli {
+namespace {
+
+using control::VmConfig;
+
+template <class Number>
+std::optional<Number> parse_number(std::string_view text) {
+  Number value{};
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc{} || end != text.data() + text.size() || text.empty()) return std::nullopt;
+  return value;
+}
+
+// Bytes from a number with a unit; `bare_shift` is the unit of a bare number.
+std::optional<uint64_t> parse_bytes(std::string_view text, unsigned bare_shift) {
+  unsigned shift = bare_shift;
+  for (const std::string_view tail : {"iB", "B", "ib", "b"}) {
+    if (text.size() > tail.size() + 1 && text.ends_with(tail) && !std::isdigit(text[text.size() - tail.size() - 1])) {
+      text.remove_suffix(tail.size());
+      break;
+    }
+  }
+  if (!text.empty()) {
+    constexpr std::string_view units = "kmgt";
+    const auto unit = units.find(static_cast<char>(std::tolower(static_cast<unsigned char>(text.back()))));
+    if (unit != std::string_view::npos) {
+      shift = 10 * (static_cast<unsigned>(unit) + 1);
+      text.remove_suffix(1);
+    }
+  }
+  const auto number = parse_number<uint64_t>(text);
+  if (!number || *number > (uint64_t{1} << (63 - shift))) return std::nullopt;
+  return *number << shift;
+}
+
+constexpr uint64_t mib = uint64_t{1} << 20;
+
+// Splits a kernel command line at spaces, but not inside double quotes, as the kernel does.
+std::vector<std::string_view> words(std::string_view line) {
+  std::vector<std::string_view> result;
+  size_t start = 0;
+  bool quoted = false;
+  for (size_t i = 0; i <= line.size(); ++i) {
+    if (i < line.size() && line[i] == '"') quoted = !quoted;
+    if (i == line.size() || (line[i] == ' ' && !quoted)) {
+      if (i > start) result.push_back(line.substr(start, i - start));
+      start = i + 1;
+    }
+  }
+  return result;
+}
+
+}  // namespace
+
+uint64_t host_memory_bytes() {
+  const long pages = ::sysconf(_SC_PHYS_PAGES);
+  const long size = ::sysconf(_SC_PAGESIZE);
+  return pages > 0 && size > 0 ? static_cast<uint64_t>(pages) * static_cast<uint64_t>(size) : 0;
+}
+
+unsigned host_cpus() {
+  cpu_set_t set;
+  if (::sched_getaffinity(0, sizeof set, &set) == 0) return static_cast<unsigned>(std::max(1, CPU_COUNT(&set)));
+  const long count = ::sysconf(_SC_NPROCESSORS_ONLN);
+  return count > 0 ? static_cast<unsigned>(count) : 1;
+}
+
+Result<uint64_t> parse_memory(std::string_view text, uint64_t host_bytes) {
+  const auto bytes = parse_bytes(text, 20);
+  if (!bytes) return fail("--memory {}: not a size; write for example 512M or 2G", text);
+  if (*bytes == 0) return fail("--memory {}: a machine needs memory; at least {}M", text, VmConfig::min_memory / mib);
+  if (*bytes % mib != 0) return fail("--memory {}: not a whole number of MiB; write for example 512M", text);
+  if (*bytes < VmConfig::min_memory) return fail("--memory {}: too little; at least {}M", text, VmConfig::min_memory / mib);
+  if (host_bytes != 0 && *bytes > host_bytes) {
+    return fail("--memory {}: more than this host has ({} MiB); use less", text, host_bytes / mib);
+  }
+  if (*bytes > VmConfig::max_memory) return fail("--memory {}: more than {} GiB", text, VmConfig::max_memory >> 30);
+  return *bytes;
+}
+
+Result<uint64_t> parse_size(std::string_view option, std::string_view text) {
+  const auto bytes = parse_bytes(text, 20);
+  if (!bytes) return fail("{} {}: not a size; write for example 4G", option, text);
+  if (*bytes < 1024 * mib) return fail("{} {}: too small for a Debian system; at least 1G", option, text);
+  if (*bytes > (uint64_t{16} << 40)) return fail("{} {}: more than 16T", option, text);
+  if (*bytes % mib != 0) return fail("{} {}: not a whole number of MiB", option, text);
+  return *bytes;
+}
+
+Result<uint32_t> parse_cpus(std::string_view text) {
+  const auto count = parse_number<uint32_t>(text);
+  if (!count) return fail("--cpus {}: not a number; write 1 to {}", text, VmConfig::max_cpus);
+  if (*count == 0) return fail("--cpus 0: a machine needs a CPU; write 1 to {}", VmConfig::max_cpus);
+  if (*count > VmConfig::max_cpus) return fail("--cpus {}: too many; write 1 to {}", text, VmConfig::max_cpus);
+  return *count;
+}
+
+Result<DiskOption> parse_disk(std::string_view text) {
+  DiskOption disk;
+  constexpr std::string_view read_only = ",ro";
+  if (text.ends_with(read_only)) {
+    disk.read_only = true;
+    text.remove_suffix(read_only.size());
+  }
+  if (text.empty()) return fail("--disk: no file named; write FILE or FILE,ro");
+  disk.path = text;
+  return disk;
+}
+
+Result<control::PortForward> parse_forward(std::string_view text) {
+  const auto bad = [&] {
+    return fail("-p {}: not a port forward; write HOST:GUEST, for example 2222:22 or udp:5353:53", text);
+  };
+  control::PortForward forward;
+  std::string_view rest = text;
+  if (rest.starts_with("tcp:")) {
+    rest.remove_prefix(4);
+  } else if (rest.starts_with("udp:")) {
+    forward.protocol = control::Protocol::Udp;
+    rest.remove_prefix(4);
+  }
+  const auto guest_colon = rest.rfind(':');
+  if (guest_colon == std::string_view::npos) return bad();
+  const auto guest = parse_number<uint32_t>(rest.substr(guest_colon + 1));
+  rest = rest.substr(0, guest_colon);
+  if (const auto host_colon = rest.rfind(':'); host_colon != std::string_view::npos) {
+    forward.host_address = rest.substr(0, host_colon);
+    rest = rest.substr(host_colon + 1);
+    in_addr address{};
+    if (::inet_pton(AF_INET, forward.host_address.c_str(), &address) != 1) {
+      return fail("-p {}: {} is not an IPv4 address", text, forward.host_address);
+    }
+  }
+  const auto host = parse_number<uint32_t>(rest);
+  if (!host || !guest) return bad();
+  for (const uint32_t port : {*host, *guest}) {
+    if (port == 0 || port > 65535) return fail("-p {}: port {} does not exist; ports are 1 to 65535", text, port);
+  }
+  forward.host_port = *host;
+  forward.guest_port = *guest;
+  return forward;
+}
+
+Result<> check_name(std::string_view name) {
+  const auto fits = [](char c) { return std::isalnum(static_cast<unsigned char>(c)) || c == '-' || c == '_' || c == '.'; };
+  if (name.empty() || name.size() > 64 || !std::all_of(name.begin(), name.end(), fits) || name.front() == '.' ||
+      name.front() == '-') {
+    return fail("--name {}: use 1 to 64 letters, digits, '-', '_' and '.', starting with a letter or digit", name);
+  }
+  return {};
+}
+
+Result<std::string> command_line(std::string_view defaults, std::string_view extra) {
+  std::string line{defaults};
+  const auto add = [&](std::string_view text) {
+    if (text.empty()) return;
+    if (!line.empty()) line += ' ';
+    line += text;
+  };
+  add(extra);
+  bool console = false;
+  bool panic = false;
+  const std::string given = line;
+  for (const auto word : words(given)) {
+    // What follows "--" is for init.
+    if (word == "--") break;
+    console = console || word.starts_with("console=");
+    panic = panic || word.starts_with("panic=");
+  }
+  // In front, so that words after a "--" stay init's.
+  if (!panic) line = line.empty() ? "panic=-1" : "panic=-1 " + line;
+  if (!console) line = "console=ttyS0 " + line;
+  if (line.size() > VmConfig::max_append) {
+    return fail("--append: the kernel command line has {} bytes, at most {} fit; shorten it", line.size(), VmConfig::max_append);
+  }
+  if (std::any_of(line.begin(), line.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; })) {
+    return fail("--append: the kernel command line has control characters; remove them");
+  }
+  return line;
+}
+
+Result<VmConfig> to_config(const RunOptions& options, std::string_view default_append) {
+  VmConfig config;
+  config.name = options.name.empty() ? "vm" : options.name;
+  if (auto ok = check_name(config.name); !ok) return std::unexpected(ok.error());
+
+  config.cpus = std::min(2u, host_cpus());
+  if (!options.cpus.empty()) {
+    auto cpus = parse_cpus(options.cpus);
+    if (!cpus) return std::unexpected(cpus.error());
+    config.cpus = *cpus;
+  }
+  auto memory = parse_memory(options.memory.empty() ? "1G" : options.memory, host_memory_bytes());
+  if (!memory) return std::unexpected(memory.error());
+  config.memory_bytes = *memory;
+
+  constexpr std::array<std::string_view, 5> models{"auto", "x86-64-v2", "x86-64-v3", "x86-64-v4", "host"};
+  if (std::find(models.begin(), models.end(), options.cpu_model) == models.end()) {
+    return fail("--cpu-model {}: unknown; write x86-64-v2, x86-64-v3, x86-64-v4, host or auto", options.cpu_model);
+  }
+  config.cpu_model = options.cpu_model;
+
+  if (options.engine == "jit") {
+    config.engine = control::EngineChoice::Jit;
+  } else if (options.engine != "auto") {
+    return fail("--engine {}: unknown; write auto or jit", options.engine);
+  }
+  if (options.net == "user") {
+    config.net = control::NetKind::User;
+  } else if (options.net != "none") {
+    return fail("--net {}: unknown; write user or none", options.net);
+  }
+  for (const auto& text : options.forwards) {
+    auto forward = parse_forward(text);
+    if (!forward) return std::unexpected(forward.error());
+    if (config.net == control::NetKind::None) return fail("-p {}: needs a network; leave out --net none", text);
+    config.forwards.push_back(*forward);
+  }
+  if (config.forwards.size() > VmConfig::max_forwards) {
+    return fail("-p: {} forwards, at most {} are possible", config.forwards.size(), VmConfig::max_forwards);
+  }
+  if (options.disks.size() > VmConfig::max_disks) {
+    return fail("--disk: {} disks, at most {} are possible", options.disks.size(), VmConfig::max_disks);
+  }
+  for (const auto* list : {&options.jit_off, &options.trace}) {
+    for (const auto& word : *list) {
+      if (word.empty() || word.size() > 32) return fail("--jit-off and --trace take names of up to 32 letters");
+    }
+    if (list->size() > 64) return fail("--jit-off and --trace take at most 64 names");
+  }
+
+  auto append = command_line(default_append, options.append);
+  if (!append) return std::unexpected(append.error());
+  config.append = *append;
+  config.no_reboot = options.no_reboot;
+  config.debug_exit = options.debug_exit;
+  config.lockstep = options.lockstep;
+  config.jit_off = options.jit_off;
+  config.trace = options.trace;
+  return config;
+}
+
+}  // namespace caisson::cli

@@ -1,0 +1,66 @@
+// The words of `caisson run`, from text to values. Each parser answers with one line that names the option and the remedy.
+//   Threads  pure functions
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+#include "control/vm_config.h"
+
+namespace caisson::cli {
+
+struct DiskOption {
+  std::string path;
+  bool read_only = false;
+  bool operator==(const DiskOption&) const = default;
+};
+
+// As given on the command line.
+struct RunOptions {
+  std::string target;  // "debian", "debian:13", …; empty with --kernel
+  std::string kernel;
+  std::string initrd;
+  std::string append;
+  std::vector<std::string> disks;
+  std::string cpus;    // empty: default
+  std::string memory;  // empty: default
+  std::string net = "user";
+  std::vector<std::string> forwards;
+  std::string engine = "auto";
+  std::string cpu_model = "auto";
+  std::string name;
+  std::vector<std::string> jit_off;
+  std::vector<std::string> trace;
+  unsigned stop_timeout = 30;
+  bool no_reboot = false;
+  bool debug_exit = false;
+  bool lockstep = false;
+  bool json = false;
+};
+
+// "512M", "2G", "1048576K"; a bare number counts MiB. Whole MiB within VmConfig's bounds and the host's memory.
+[[nodiscard]] Result<uint64_t> parse_memory(std::string_view text, uint64_t host_bytes);
+// "4G" for a disk: like memory, but bounded by what ext4 can use here.
+[[nodiscard]] Result<uint64_t> parse_size(std::string_view option, std::string_view text);
+[[nodiscard]] Result<uint32_t> parse_cpus(std::string_view text);
+// "FILE" or "FILE,ro"
+[[nodiscard]] Result<DiskOption> parse_disk(std::string_view text);
+// "[tcp:|udp:][ADDRESS:]HOST:GUEST"
+[[nodiscard]] Result<control::PortForward> parse_forward(std::string_view text);
+[[nodiscard]] Result<> check_name(std::string_view name);
+
+// The kernel command line: `defaults`, then `extra`, then what the console and the report of panics need, unless the user
+// said otherwise. A guest whose kernel panics resets at once (panic=-1), which is how its end is noticed.
+[[nodiscard]] Result<std::string> command_line(std::string_view defaults, std::string_view extra);
+
+[[nodiscard]] uint64_t host_memory_bytes();
+[[nodiscard]] unsigned host_cpus();
+
+// Everything of `options` that needs no file opened; the *_fd members are left 0.
+[[nodiscard]] Result<control::VmConfig> to_config(const RunOptions& options, std::string_view default_append);
+
+}  // namespace caisson::cli
