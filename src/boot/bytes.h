@@ -1,4 +1,5 @@
-// Little-endian values in byte sequences that come from outside: a read beyond the end gives nothing instead of reaching out.
+// Little-endian values in byte sequences that come from outside: a read beyond the end gives nothing instead of
+// reaching out.
 #pragma once
 
 #include <concepts>

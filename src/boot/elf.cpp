@@ -17,10 +17,12 @@ std::string_view machine_name(uint16_t machine) {
     case EM_ARM: return "arm";
     case EM_386: return "i386";
     case EM_RISCV: return "riscv";
-    case EM_PPC: case EM_PPC64: return "powerpc";
+    case EM_PPC:
+    case EM_PPC64: return "powerpc";
     case EM_S390: return "s390x";
     case EM_MIPS: return "mips";
-    case EM_SPARC: case EM_SPARCV9: return "sparc";
+    case EM_SPARC:
+    case EM_SPARCV9: return "sparc";
     case EM_IA_64: return "ia64";
     case 258: return "loongarch";
     default: return "another";
@@ -45,8 +47,7 @@ std::optional<ProgramHeader> read_program_header(Bytes file, uint64_t at, bool i
   if (!raw) return std::nullopt;
   Elf32_Phdr header;
   std::memcpy(&header, raw->data(), sizeof header);
-  return ProgramHeader{header.p_type,   header.p_offset, header.p_paddr,
-                       header.p_filesz, header.p_memsz,  header.p_align};
+  return ProgramHeader{header.p_type, header.p_offset, header.p_paddr, header.p_filesz, header.p_memsz, header.p_align};
 }
 
 // Notes: {namesz, descsz, type}, name and descriptor each padded to 4 (or, by p_align, 8) bytes.

@@ -1,8 +1,8 @@
 // What a boot loader needs of an ELF file.
-//   Spec     System V ABI, chapters 4 and 5 (ELF header, program headers, notes); Xen docs/misc/pvh.pandoc, include/public/elfnote.h
-//   Models   executables (and PIE) for x86-64 and i386: loadable segments by physical address, entry, PVH entry note
-//   Omits    sections, symbols, relocation
-//   Threads  none; all values come from an untrusted file and are checked here, once
+//   Spec     System V ABI, chapters 4 and 5 (ELF header, program headers, notes); Xen docs/misc/pvh.pandoc,
+//   include/public/elfnote.h Models   executables (and PIE) for x86-64 and i386: loadable segments by physical address,
+//   entry, PVH entry note Omits    sections, symbols, relocation Threads  none; all values come from an untrusted file
+//   and are checked here, once
 #pragma once
 
 #include <cstdint>
@@ -23,9 +23,9 @@ struct ElfSegment {
 struct ElfImage {
   bool is_64bit = false;
   uint64_t entry = 0;
-  std::vector<ElfSegment> segments;     // not empty, no address overflows, none overlaps another
-  std::optional<uint32_t> pvh_entry;    // XEN_ELFNOTE_PHYS32_ENTRY
-  uint64_t lowest = 0;                  // of the segments' physical addresses
+  std::vector<ElfSegment> segments;   // not empty, no address overflows, none overlaps another
+  std::optional<uint32_t> pvh_entry;  // XEN_ELFNOTE_PHYS32_ENTRY
+  uint64_t lowest = 0;                // of the segments' physical addresses
   uint64_t end = 0;
 };
 

@@ -62,7 +62,8 @@ Result<uint64_t> gzip_length(Bytes part) {
     stream.avail_out = sink.size();
     const int status = inflate(&stream, Z_NO_FLUSH);
     if (status == Z_STREAM_END) return used - stream.avail_in;
-    if (status != Z_OK || (stream.avail_in == 0 && used == part.size() && stream.avail_out != 0)) return truncated(part);
+    if (status != Z_OK || (stream.avail_in == 0 && used == part.size() && stream.avail_out != 0))
+      return truncated(part);
   }
 }
 
@@ -72,8 +73,8 @@ Result<uint64_t> zstd_length(Bytes part) {
   return length;
 }
 
-// The last 12 bytes before the padding are the stream's footer, which says how long the index before it is; with several
-// streams in one file only the last is looked at.
+// The last 12 bytes before the padding are the stream's footer, which says how long the index before it is; with
+// several streams in one file only the last is looked at.
 Result<uint64_t> xz_length(Bytes part) {
   uint64_t end = part.size();
   while (end >= 4 && read_le<uint32_t>(part, end - 4) == 0) end -= 4;
@@ -108,10 +109,12 @@ constexpr Format formats[] = {
     {"070702", cpio_length},
     {"\x1f\x8b"sv, gzip_length},
     {"\x28\xb5\x2f\xfd"sv, zstd_length},
-    {"\xfd""7zXZ\0"sv, xz_length},
+    {"\xfd"
+     "7zXZ\0"sv,
+     xz_length},
     {"\x02\x21\x4c\x18"sv, lz4_length},
-    {"\x5d\0\0"sv, whole_length},                   // lzma
-    {"BZh", whole_length},                          // bzip2
+    {"\x5d\0\0"sv, whole_length},  // lzma
+    {"BZh", whole_length},         // bzip2
     {"\x89LZO\0\r\n\x1a\n"sv, whole_length},
 };
 
@@ -134,7 +137,8 @@ Result<> check_initrd(Bytes file) {
       continue;
     }
     const Bytes part = file.subspan(at);
-    const auto format = std::ranges::find_if(formats, [&](const Format& known) { return starts_with(part, known.magic); });
+    const auto format =
+        std::ranges::find_if(formats, [&](const Format& known) { return starts_with(part, known.magic); });
     if (format == std::end(formats)) {
       if (any) return truncated(file);
       return fail("not an initial ramdisk (a cpio archive, plain or compressed)");

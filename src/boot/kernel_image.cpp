@@ -29,7 +29,11 @@ constexpr Foreign foreign[] = {
     {0x24, {"\x18\x28\x6f\x01", 4}, "a Linux kernel for arm; one for x86-64 is needed"},
     {0, {"\x27\x05\x19\x56", 4}, "a U-Boot image; a bzImage or an ELF kernel is needed"},
     {0, {"\x1f\x8b", 2}, "a gzip file; unpack it first (gunzip)"},
-    {0, {"\xfd""7zXZ", 5}, "an xz file; unpack it first (unxz)"},
+    {0,
+     {"\xfd"
+      "7zXZ",
+      5},
+     "an xz file; unpack it first (unxz)"},
     {0, {"\x28\xb5\x2f\xfd", 4}, "a zstd file; unpack it first (unzstd)"},
     {0, "QFI\xfb", "a qcow2 disk image; give it with --disk"},
     {0x8001, "CD001", "a CD image, no kernel; take the kernel out of it"},
@@ -80,11 +84,11 @@ Result<KernelImage> parse_bzimage(Bytes file) {
   image.above_4g = (xloadflags & xlf_can_be_loaded_above_4g) != 0;
   // The 64-bit entry stands 0x200 bytes into the body.
   if (body_size <= 0x200 || image.init_size < body_size || !std::has_single_bit(image.kernel_alignment) ||
-      image.pref_address % 4096 != 0 || image.pref_address < 0x10'0000 ||
-      image.pref_address >= uint64_t{1} << 40) {
+      image.pref_address % 4096 != 0 || image.pref_address < 0x10'0000 || image.pref_address >= uint64_t{1} << 40) {
     return fail("damaged Linux kernel: its header has impossible addresses; copy it again");
   }
-  if (const auto payload = slice(*body, u32(setup::payload_offset), u32(setup::payload_length))) image.payload = *payload;
+  if (const auto payload = slice(*body, u32(setup::payload_offset), u32(setup::payload_length)))
+    image.payload = *payload;
   return image;
 }
 
@@ -92,7 +96,9 @@ Result<KernelImage> parse_bzimage(Bytes file) {
 
 Result<KernelImage> parse_kernel(Bytes file) {
   if (file.empty()) return fail("an empty file; a bzImage or an ELF kernel is needed");
-  if (starts_with(file, "\x7f" "ELF")) {
+  if (starts_with(file,
+                  "\x7f"
+                  "ELF")) {
     auto elf = parse_elf(file);
     if (!elf) return std::unexpected(elf.error());
     if (!elf->pvh_entry) {

@@ -18,11 +18,29 @@ namespace caisson::boot {
 // Where the setup header stands in a bzImage and, at the same offset, in the zero page.
 namespace setup {
 enum Offset : uint16_t {
-  setup_sects = 0x1f1, syssize = 0x1f4, vid_mode = 0x1fa, boot_flag = 0x1fe, jump = 0x200, header = 0x202,
-  version = 0x206, type_of_loader = 0x210, loadflags = 0x211, ramdisk_image = 0x218, ramdisk_size = 0x21c,
-  cmd_line_ptr = 0x228, initrd_addr_max = 0x22c, kernel_alignment = 0x230, relocatable_kernel = 0x234,
-  xloadflags = 0x236, cmdline_size = 0x238, payload_offset = 0x248, payload_length = 0x24c, setup_data = 0x250,
-  pref_address = 0x258, init_size = 0x260, end_of_zero_page_copy = 0x290
+  setup_sects = 0x1f1,
+  syssize = 0x1f4,
+  vid_mode = 0x1fa,
+  boot_flag = 0x1fe,
+  jump = 0x200,
+  header = 0x202,
+  version = 0x206,
+  type_of_loader = 0x210,
+  loadflags = 0x211,
+  ramdisk_image = 0x218,
+  ramdisk_size = 0x21c,
+  cmd_line_ptr = 0x228,
+  initrd_addr_max = 0x22c,
+  kernel_alignment = 0x230,
+  relocatable_kernel = 0x234,
+  xloadflags = 0x236,
+  cmdline_size = 0x238,
+  payload_offset = 0x248,
+  payload_length = 0x24c,
+  setup_data = 0x250,
+  pref_address = 0x258,
+  init_size = 0x260,
+  end_of_zero_page_copy = 0x290
 };
 }  // namespace setup
 

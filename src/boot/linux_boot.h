@@ -1,9 +1,10 @@
 // Starts a Linux bzImage at its 64-bit entry.
 //   Spec     Linux Documentation/x86/boot.rst, "64-bit Boot Protocol"; Documentation/x86/zero-page.rst
 //   Models   setup header, zero page, E820 map, initrd, command line, ACPI RSDP address
-//   Unpack   Host: the packed kernel within the bzImage is unpacked here and started at its own 64-bit entry; a guest run in
-//            software so saves about a second. The unpacked kernel stays at its default addresses: KASLR, which the bzImage's
-//            own unpacker would apply, is lost. Guest: the bzImage unpacks itself, with KASLR.
+//   Unpack   Host: the packed kernel within the bzImage is unpacked here and started at its own 64-bit entry; a guest
+//   run in
+//            software so saves about a second. The unpacked kernel stays at its default addresses: KASLR, which the
+//            bzImage's own unpacker would apply, is lost. Guest: the bzImage unpacks itself, with KASLR.
 //   Omits    16- and 32-bit entry, setup_data, EFI hand-over
 //   Threads  none; before the guest runs
 #pragma once
@@ -22,7 +23,7 @@ enum class Unpack : uint8_t { Host, Guest };
 
 // What both protocols need beside the kernel.
 struct LoadContext {
-  int initrd = -1;              // open file, -1 for none
+  int initrd = -1;               // open file, -1 for none
   std::string_view initrd_name;  // for messages
   std::string_view command_line;
   const MemoryMap& map;

@@ -22,12 +22,10 @@ constexpr uint32_t code64 = 0xa09b, code32 = 0xc09b, data32 = 0xc093, busy_tss =
 
 }  // namespace
 
-void put(GuestMemory& memory, Gpa gpa, std::span<const uint8_t> bytes) {
-  CAISSON_CHECK(memory.write(gpa, bytes));
-}
+void put(GuestMemory& memory, Gpa gpa, std::span<const uint8_t> bytes) { CAISSON_CHECK(memory.write(gpa, bytes)); }
 
 void write_bios_data(GuestMemory& memory) {
-  put_object(memory, 0x40e, static_cast<uint16_t>(ebda_base >> 4));  // segment of the EBDA
+  put_object(memory, 0x40e, static_cast<uint16_t>(ebda_base >> 4));   // segment of the EBDA
   put_object(memory, 0x413, static_cast<uint16_t>(ebda_base >> 10));  // KiB of base memory
   put_object(memory, ebda_base, uint8_t{1});                          // the EBDA's size in KiB
 }
@@ -35,8 +33,8 @@ void write_bios_data(GuestMemory& memory) {
 void write_gdt(GuestMemory& memory, EntryPoint& entry) {
   const uint32_t code = entry.mode == EntryPoint::Mode::Long64 ? code64 : code32;
   // The 64-bit TSS descriptor has 16 bytes; this one has base 0 and limit 0x67.
-  const std::array<uint64_t, 6> gdt = {0, 0, flat_descriptor(code), flat_descriptor(data32),
-                                       uint64_t{busy_tss} << 40 | 0x67, 0};
+  const std::array<uint64_t, 6> gdt = {
+      0, 0, flat_descriptor(code), flat_descriptor(data32), uint64_t{busy_tss} << 40 | 0x67, 0};
   put_object(memory, low::gdt, gdt);
   entry.gdt_base = low::gdt;
   entry.gdt_limit = sizeof gdt - 1;

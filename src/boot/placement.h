@@ -20,16 +20,17 @@ struct InitrdPlace {
 [[nodiscard]] std::optional<Gpa> place_high(uint64_t size, Gpa lowest, Gpa end);
 
 struct InitrdLimits {
-  Gpa kernel_end = 0;      // the ramdisk lies above the kernel …
-  Gpa low_end = 0;         // … and below this, in low RAM
-  Gpa preferred_end = 0;   // the kernel would like it below this address (initrd_addr_max + 1)
-  bool above_4g = false;   // it may lie anywhere
+  Gpa kernel_end = 0;     // the ramdisk lies above the kernel …
+  Gpa low_end = 0;        // … and below this, in low RAM
+  Gpa preferred_end = 0;  // the kernel would like it below this address (initrd_addr_max + 1)
+  bool above_4g = false;  // it may lie anywhere
 };
 
 // Reads the open file to the highest place that the limits allow and checks what it is. {0, 0} for fd < 0.
 [[nodiscard]] Result<InitrdPlace> load_initrd(GuestMemory& memory, int fd, const InitrdLimits& limits);
 
 // Copies and zeroes so that [base, base + memory_size) holds `contents` and then zeros.
-[[nodiscard]] Result<> load_bytes(GuestMemory& memory, Gpa base, std::span<const uint8_t> contents, uint64_t memory_size);
+[[nodiscard]] Result<> load_bytes(GuestMemory& memory, Gpa base, std::span<const uint8_t> contents,
+                                  uint64_t memory_size);
 
 }  // namespace caisson::boot

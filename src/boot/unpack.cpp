@@ -12,8 +12,8 @@ namespace caisson::boot {
 
 namespace {
 
-// First size of the output; it doubles up to the limit. Linux appends the true size (gzip does so by itself), which saves
-// the doubling where it is no lie.
+// First size of the output; it doubles up to the limit. Linux appends the true size (gzip does so by itself), which
+// saves the doubling where it is no lie.
 size_t first_guess(Bytes packed, uint64_t limit) {
   const uint32_t claimed = packed.size() < 4 ? 0 : read_le<uint32_t>(packed, packed.size() - 4).value_or(0);
   const bool plausible = claimed >= packed.size() / 2 && claimed / 64 <= packed.size();
@@ -96,8 +96,8 @@ Result<std::vector<uint8_t>> unpack_zstd(Bytes packed, uint64_t limit) {
   return out;
 }
 
-// The legacy frame: magic, then blocks of {size, LZ4 block of 8 MiB unpacked but for the last}, ended by the input's end
-// or, in a kernel, by the appended size of everything.
+// The legacy frame: magic, then blocks of {size, LZ4 block of 8 MiB unpacked but for the last}, ended by the input's
+// end or, in a kernel, by the appended size of everything.
 Result<std::vector<uint8_t>> unpack_lz4(Bytes packed, uint64_t limit) {
   constexpr size_t block = 8u << 20;
   std::vector<uint8_t> out(first_guess(packed, limit));
@@ -121,7 +121,8 @@ Result<std::vector<uint8_t>> unpack_lz4(Bytes packed, uint64_t limit) {
     at += 4 + uint64_t{*size};
   }
   // What stopped the loop is the end, or the appended size.
-  if (packed.size() > at && (packed.size() - at != 4 || read_le<uint32_t>(packed, at) != static_cast<uint32_t>(produced))) {
+  if (packed.size() > at &&
+      (packed.size() - at != 4 || read_le<uint32_t>(packed, at) != static_cast<uint32_t>(produced))) {
     return damaged("lz4");
   }
   if (produced == 0) return damaged("lz4");
@@ -134,7 +135,10 @@ Result<std::vector<uint8_t>> unpack_lz4(Bytes packed, uint64_t limit) {
 Result<std::vector<uint8_t>> unpack(Bytes packed, uint64_t limit) {
   using namespace std::string_view_literals;
   if (starts_with(packed, "\x1f\x8b"sv)) return unpack_gzip(packed, limit);
-  if (starts_with(packed, "\xfd""7zXZ\0"sv)) return unpack_lzma(packed, limit, true);
+  if (starts_with(packed,
+                  "\xfd"
+                  "7zXZ\0"sv))
+    return unpack_lzma(packed, limit, true);
   if (starts_with(packed, "\x5d\0\0"sv)) return unpack_lzma(packed, limit, false);
   if (starts_with(packed, "\x28\xb5\x2f\xfd"sv)) return unpack_zstd(packed, limit);
   if (starts_with(packed, "\x02\x21\x4c\x18"sv)) return unpack_lz4(packed, limit);

@@ -1,5 +1,6 @@
 // Unpacks a compressed kernel on the host, which is far faster than the same work inside a software-run guest.
-//   Models   gzip, xz (with the x86 filter), lzma, zstd, and lz4 in the legacy frame: all that Linux packs a bzImage with
+//   Models   gzip, xz (with the x86 filter), lzma, zstd, and lz4 in the legacy frame: all that Linux packs a bzImage
+//   with
 //            but bzip2 and lzo
 //   Threads  none; input is untrusted, output is bounded by `limit`
 #pragma once
