@@ -19,8 +19,8 @@ namespace caisson::virtio {
 class Blk final : public Model {
  public:
   struct Options {
-    unsigned queues = 1;  // 1 to 8
-    std::string serial;   // at most 20 bytes are used; empty: the backend's id
+    unsigned queues = 1;   // 1 to 8
+    std::string serial{};  // at most 20 bytes are used; empty: the backend's id
   };
   struct State {
     bool write_back = true;

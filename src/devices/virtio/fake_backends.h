@@ -1,0 +1,95 @@
+// Backends that tests command: requests wait until the test completes them.
+#pragma once
+
+#include <cerrno>
+#include <cstring>
+#include <deque>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "backend/block_backend.h"
+#include "backend/char_backend.h"
+#include "backend/net_backend.h"
+
+namespace caisson::virtio {
+
+class FakeDisk final : public BlockBackend {
+ public:
+  explicit FakeDisk(size_t bytes, bool read_only = false) : contents(bytes), read_only_(read_only) {}
+
+  uint64_t size() const override { return contents.size(); }
+  bool read_only() const override { return read_only_; }
+  unsigned block_size() const override { return 4096; }
+  std::string_view id() const override { return "fake-disk-0123456789-too-long"; }
+
+  void submit(BlockRequest request) override { waiting.push_back(std::move(request)); }
+  void drain() override {
+    while (!waiting.empty()) complete();
+  }
+
+  // Does and completes the request at `index`; with `error` only the latter.
+  void complete(size_t index = 0, int error = 0) {
+    BlockRequest request = std::move(waiting[index]);
+    waiting.erase(waiting.begin() + static_cast<std::ptrdiff_t>(index));
+    log.push_back(request.op);
+    if (error == 0 && request.offset + request.length > contents.size()) error = EINVAL;
+    if (error == 0) perform(request);
+    request.done(error);
+  }
+  void complete_all() { drain(); }
+
+  std::vector<uint8_t> contents;
+  std::deque<BlockRequest> waiting;
+  std::vector<BlockOp> log;
+
+ private:
+  void perform(const BlockRequest& request) {
+    uint64_t at = request.offset;
+    for (const iovec& buffer : request.buffers) {
+      if (request.op == BlockOp::Read) std::memcpy(buffer.iov_base, contents.data() + at, buffer.iov_len);
+      if (request.op == BlockOp::Write) std::memcpy(contents.data() + at, buffer.iov_base, buffer.iov_len);
+      at += buffer.iov_len;
+    }
+    if (request.op == BlockOp::WriteZeroes || request.op == BlockOp::Discard) {
+      std::memset(contents.data() + at, request.op == BlockOp::Discard ? 0xdd : 0, request.length);
+    }
+  }
+  const bool read_only_;
+};
+
+class FakeNet final : public NetBackend {
+ public:
+  void send(std::span<const uint8_t> frame) override {
+    sent.emplace_back(frame.begin(), frame.end());
+    if (on_send) on_send();
+  }
+  void set_receiver(Receiver to) override { receiver = std::move(to); }
+  void receive_ready() override { ++ready; }
+
+  std::vector<std::vector<uint8_t>> sent;
+  std::function<void()> on_send;  // what another CPU of the guest does meanwhile
+  Receiver receiver;
+  unsigned ready = 0;
+};
+
+class FakeConsole final : public CharBackend {
+ public:
+  size_t write(std::span<const uint8_t> bytes) override {
+    const size_t taken = std::min(bytes.size(), room);
+    written.append(bytes.begin(), bytes.begin() + static_cast<std::ptrdiff_t>(taken));
+    room -= taken;
+    return taken;
+  }
+  void set_writable_handler(std::function<void()> handler) override { writable = std::move(handler); }
+  void set_receiver(Receiver to) override { receiver = std::move(to); }
+  void receive_ready() override { ++ready; }
+
+  std::string written;
+  size_t room = SIZE_MAX;
+  std::function<void()> writable;
+  Receiver receiver;
+  unsigned ready = 0;
+};
+
+}  // namespace caisson::virtio
