@@ -49,7 +49,7 @@ Result<> AcpiPm::restore(std::span<const uint8_t> in) {
     return fail("acpi-pm: a saved register has reserved bits set; the snapshot is damaged");
   }
   state_ = state;
-  update();
+  drive();
   return {};
 }
 
@@ -109,6 +109,10 @@ void AcpiPm::account() {
 
 void AcpiPm::update() {
   account();
+  drive();
+}
+
+void AcpiPm::drive() {
   const bool fixed = (state_.status & state_.enable & interrupting_bits) != 0;
   const bool general = (state_.gpe_status & state_.gpe_enable) != 0;
   sci_.set(fixed || general);

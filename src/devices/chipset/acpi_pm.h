@@ -52,6 +52,7 @@ class AcpiPm final : public Device {
   void write_control(uint16_t value);
   void account();
   void update();
+  void drive();
 
   InterruptLine& sci_;
   Clock& clock_;
