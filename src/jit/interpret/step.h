@@ -65,7 +65,6 @@ void add_bits(HandlerTable& table);
 void add_strings(HandlerTable& table);
 void add_stack(HandlerTable& table);
 void add_branches(HandlerTable& table);
-void add_far_transfers(HandlerTable& table);
 void add_interrupts(HandlerTable& table);
 void add_segments(HandlerTable& table);
 void add_control_registers(HandlerTable& table);
@@ -73,6 +72,7 @@ void add_msrs(HandlerTable& table);
 void add_io(HandlerTable& table);
 void add_syscalls(HandlerTable& table);
 void add_system(HandlerTable& table);
+void add_descriptor_tables(HandlerTable& table);
 void add_fpu_state(HandlerTable& table);
 
 }  // namespace caisson::jit
