@@ -1,0 +1,338 @@
+#include "machine/machine.h"
+
+#include <arpa/inet.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <mutex>
+#include <optional>
+#include <thread>
+
+#include "backend/console_socket.h"
+#include "backend/raw_image.h"
+#include "backend/user_network.h"
+#include "base/event_loop.h"
+#include "base/log.h"
+#include "boot/boot.h"
+#include "control/messages.h"
+#include "devices/chipset/attach.h"
+#include "devices/pci/host_bridge.h"
+#include "devices/virtio/attach.h"
+#include "jit/engine.h"
+#include "machine/boot_plan.h"
+#include "machine/machine_clock.h"
+#include "machine/serial_console.h"
+
+namespace caisson::machine {
+namespace {
+
+using control::ExitReason;
+using control::Exited;
+
+class Machine final : public PowerSink {
+ public:
+  Machine(const control::VmConfig& config, std::vector<Fd> fds, control::Channel& channel)
+      : config_(config), fds_(std::move(fds)), channel_(channel) {}
+  ~Machine() override;
+
+  [[nodiscard]] Result<> create();
+  [[nodiscard]] Exited run();
+
+  // Any thread: remembers the first event, and has the event loop end its round.
+  void request(PowerEvent event, uint8_t code) override;
+
+ private:
+  [[nodiscard]] Result<> create_disks();
+  [[nodiscard]] Result<> create_network();
+  [[nodiscard]] Result<> load_kernel();
+  void start_cpus();
+  void stop_cpus();
+  void cpu_thread(unsigned index);
+  void handle_channel();
+  void finish(Exited exited);
+  void tell(const control::Event& event);
+  // What a power event means: the end, or none for another round after a reset.
+  [[nodiscard]] std::optional<Exited> after(PowerEvent event, uint8_t code);
+  [[nodiscard]] Result<> reset();
+  [[nodiscard]] Fd take(uint32_t index) { return std::move(fds_[index]); }
+
+  const control::VmConfig& config_;
+  std::vector<Fd> fds_;
+  control::Channel& channel_;
+
+  // In the order they depend on each other; destroyed from the end.
+  Bus bus_;
+  std::unique_ptr<EventLoop> loop_;
+  std::unique_ptr<MachineClock> clock_;
+  std::optional<x86::CpuModel> model_;
+  std::unique_ptr<GuestMemory> memory_;
+  std::unique_ptr<ConsoleSocket> console_;
+  std::unique_ptr<SerialConsole> serial_;
+  std::vector<std::unique_ptr<RawImage>> disks_;
+  std::unique_ptr<UserNetwork> network_;
+  std::unique_ptr<Chipset> chipset_;
+  std::unique_ptr<pci::HostBridge> bridge_;
+  std::unique_ptr<jit::JitEngine> engine_;
+  std::vector<std::unique_ptr<Vcpu>> cpus_;
+  std::vector<CpuState> reset_states_;
+  std::vector<std::thread> threads_;
+  pci::Layout layout_;
+  boot::BootConfig boot_;
+
+  std::mutex power_lock_;
+  std::optional<std::pair<PowerEvent, uint8_t>> power_event_;
+  std::optional<Exited> exited_;  // decided by a request or a failure
+  uint64_t resets_ = 0;
+};
+
+Machine::~Machine() {
+  stop_cpus();
+  // Backends ask for the device lock to be held when they go.
+  const std::lock_guard hold(bus_.lock());
+  cpus_.clear();
+  engine_.reset();
+  bridge_.reset();
+  chipset_.reset();
+  network_.reset();
+  disks_.clear();
+  serial_.reset();
+  console_.reset();
+}
+
+Result<> Machine::create() {
+  auto loop = EventLoop::create(&bus_.lock());
+  if (!loop) return std::unexpected(loop.error());
+  loop_ = std::move(*loop);
+  const uint64_t tsc_hz = host_tsc_hz();
+  clock_ = std::make_unique<MachineClock>(*loop_, tsc_hz);
+  auto model = x86::CpuModel::create(config_.cpu_model == "auto" ? x86::CpuModel::best_for_host() : std::string_view(config_.cpu_model), config_.cpus, tsc_hz);
+  if (!model) return std::unexpected(model.error());
+  model_ = std::move(*model);
+  auto memory = GuestMemory::create(config_.memory_bytes);
+  if (!memory) return std::unexpected(memory.error());
+  memory_ = std::move(*memory);
+
+  Fd console = take(config_.console_fd);
+  Fd console_input{::dup(console.get())};
+  auto socket = ConsoleSocket::create(*loop_, std::move(console_input), std::move(console));
+  if (!socket) return std::unexpected(socket.error());
+  console_ = std::move(*socket);
+  serial_ = std::make_unique<SerialConsole>(*console_);
+  serial_->scanner().set_handler([this](std::string line) { tell(control::Panicked{std::move(line)}); });
+
+  const ChipsetOptions options{.cpus = config_.cpus,
+                               .physical_bits = model_->physical_bits(),
+                               .x2apic = model_->has(x86::Feature::X2apic),
+                               .low_memory = memory_->low_size(),
+                               .high_memory = memory_->high_size(),
+                               .debug_exit = config_.debug_exit};
+  auto chipset = Chipset::create(bus_, *clock_, *this, *serial_, options);
+  if (!chipset) return std::unexpected(chipset.error());
+  chipset_ = std::move(*chipset);
+  serial_->connect(chipset_->com1());
+  bridge_ = std::make_unique<pci::HostBridge>(
+      bus_, layout_, [this](unsigned gsi) -> InterruptLine& { return chipset_->router().line(gsi); });
+  chipset_->raise_reset_port();
+  if (auto done = create_disks(); !done) return done;
+  if (auto done = create_network(); !done) return done;
+  const virtio::Services services{*memory_, chipset_->msi(), [this](std::function<void()> task) { loop_->post(std::move(task)); }};
+  virtio::add_rng(*bridge_, services);
+
+  jit::JitOptions jit_options{.lockstep = config_.lockstep, .jit_off = config_.jit_off};
+  for (const std::string& off : config_.jit_off) {
+    if (off == "translate") jit_options.translate = false;
+  }
+  auto engine = jit::JitEngine::create({*memory_, bus_, *clock_, *model_}, jit_options);
+  if (!engine) return std::unexpected(engine.error());
+  engine_ = std::move(*engine);
+  for (unsigned i = 0; i < config_.cpus; ++i) {
+    auto cpu = engine_->create_vcpu(i, chipset_->local_apic(i));
+    if (!cpu) return std::unexpected(cpu.error());
+    chipset_->local_apic(i).connect(**cpu);
+    reset_states_.push_back((*cpu)->store());
+    cpus_.push_back(std::move(*cpu));
+  }
+
+  boot_.kernel = fds_[config_.kernel_fd].get();
+  boot_.kernel_name = config_.kernel_label;
+  if (config_.initrd_fd) {
+    boot_.initrd = fds_[*config_.initrd_fd].get();
+    boot_.initrd_name = config_.initrd_label;
+  }
+  boot_.command_line = config_.append;
+  boot_.acpi = acpi_config(layout_, config_.cpus, options.pvpanic);
+  boot_.smbios = smbios_config(*model_, config_.cpus, tsc_hz);
+  return load_kernel();
+}
+
+Result<> Machine::create_disks() {
+  const virtio::Services services{*memory_, chipset_->msi(), [this](std::function<void()> task) { loop_->post(std::move(task)); }};
+  for (const control::DiskConfig& disk : config_.disks) {
+    auto image = RawImage::create(*loop_, take(disk.image_fd), {.name = disk.label, .id = disk.serial, .read_only = disk.read_only});
+    if (!image) return std::unexpected(image.error());
+    virtio::add_blk(*bridge_, services, **image, {.serial = disk.serial});
+    disks_.push_back(std::move(*image));
+  }
+  return {};
+}
+
+Result<> Machine::create_network() {
+  if (config_.net == control::NetKind::None) return {};
+  UserNetworkOptions options;
+  for (const control::PortForward& forward : config_.forwards) {
+    PortForward& to = options.forwards.emplace_back();
+    to.udp = forward.protocol == control::Protocol::Udp;
+    to.host_port = static_cast<uint16_t>(forward.host_port);
+    to.guest_port = static_cast<uint16_t>(forward.guest_port);
+    if (inet_pton(AF_INET, forward.host_address.c_str(), to.address.data()) != 1) {
+      return fail("port forward: {} is not an IPv4 address; write it as in 127.0.0.1:8080:80", forward.host_address);
+    }
+  }
+  auto network = UserNetwork::create(*loop_, std::move(options));
+  if (!network) return std::unexpected(network.error());
+  network_ = std::move(*network);
+  const virtio::Services services{*memory_, chipset_->msi(), [this](std::function<void()> task) { loop_->post(std::move(task)); }};
+  virtio::add_net(*bridge_, services, *network_);
+  return {};
+}
+
+Result<> Machine::load_kernel() {
+  auto entry = boot::load(*memory_, boot_);
+  if (!entry) return std::unexpected(entry.error());
+  for (unsigned i = 0; i < cpus_.size(); ++i) {
+    if (auto done = cpus_[i]->load(i == 0 ? entry_state(*entry, reset_states_[0]) : reset_states_[i]); !done) return done;
+  }
+  return {};
+}
+
+Result<> Machine::reset() {
+  {
+    const std::lock_guard hold(bus_.lock());
+    for (pci::PciDevice* device : bridge_->functions()) device->reset();
+    chipset_->reset();
+    serial_->scanner().forget();
+  }
+  if (auto done = memory_->clear(); !done) return done;
+  engine_->memory_replaced();
+  return load_kernel();
+}
+
+void Machine::cpu_thread(unsigned index) {
+  switch (cpus_[index]->run()) {
+    case caisson::ExitReason::Stopped: break;
+    case caisson::ExitReason::TripleFault: request(PowerEvent::TripleFault, 0); break;
+    case caisson::ExitReason::InternalError:
+      finish({ExitReason::Failure, 0, fmt::format("CPU {}: {}", index, cpus_[index]->error())});
+      break;
+  }
+}
+
+void Machine::start_cpus() {
+  for (unsigned i = 0; i < cpus_.size(); ++i) threads_.emplace_back([this, i] { cpu_thread(i); });
+}
+
+void Machine::stop_cpus() {
+  for (size_t i = 0; i < threads_.size(); ++i) cpus_[i]->stop();
+  for (std::thread& thread : threads_) thread.join();
+  threads_.clear();
+}
+
+void Machine::request(PowerEvent event, uint8_t code) {
+  {
+    const std::lock_guard hold(power_lock_);
+    if (!power_event_) power_event_ = {event, code};
+  }
+  loop_->stop();
+}
+
+void Machine::finish(Exited exited) {
+  {
+    const std::lock_guard hold(power_lock_);
+    if (!exited_) exited_ = std::move(exited);
+  }
+  loop_->stop();
+}
+
+void Machine::tell(const control::Event& event) {
+  // Whoever started this VM may be gone; the VM ends then by its closed channel.
+  (void)channel_.send(control::serialise(event));
+}
+
+void Machine::handle_channel() {
+  auto packet = channel_.receive();
+  if (!packet || !*packet) {
+    loop_->unwatch(channel_.fd());
+    finish({ExitReason::Stopped, 0, {}});
+    return;
+  }
+  auto message = control::parse_request((*packet)->text, (*packet)->fds.size());
+  if (!message) {
+    tell(control::Notice{message.error().message});
+    return;
+  }
+  if (std::holds_alternative<control::PowerButton>(*message)) chipset_->acpi_pm().press_power_button();
+  if (std::holds_alternative<control::Reset>(*message)) request(PowerEvent::Reset, 0);
+  if (std::holds_alternative<control::Stop>(*message)) finish({ExitReason::Stopped, 0, {}});
+}
+
+std::optional<Exited> Machine::after(PowerEvent event, uint8_t code) {
+  const bool crashed = serial_->scanner().crashed();
+  switch (event) {
+    case PowerEvent::PowerOff: return Exited{crashed ? ExitReason::Panic : ExitReason::PowerOff, 0, {}};
+    case PowerEvent::Panic: return Exited{ExitReason::Panic, 0, {}};
+    case PowerEvent::DebugExit: return Exited{ExitReason::DebugExit, code, {}};
+    case PowerEvent::Reset:
+    case PowerEvent::TripleFault: break;
+  }
+  if (crashed) return Exited{ExitReason::Panic, 0, {}};
+  if (config_.no_reboot) return Exited{ExitReason::Reset, 0, event == PowerEvent::TripleFault ? "triple fault" : ""};
+  return {};
+}
+
+Exited Machine::run() {
+  tell(control::Started{"jit", model_->name(), config_.cpus, config_.memory_bytes});
+  loop_->watch(channel_.fd(), EPOLLIN, [this](uint32_t) { handle_channel(); });
+  for (;;) {
+    start_cpus();
+    loop_->run();
+    stop_cpus();
+    std::optional<Exited> end;
+    {
+      const std::lock_guard hold(power_lock_);
+      end = exited_;
+      if (!end && power_event_) end = after(power_event_->first, power_event_->second);
+      power_event_.reset();
+    }
+    if (!end) {
+      if (auto done = reset(); !done) {
+        end = Exited{ExitReason::Failure, 0, done.error().message};
+      } else {
+        tell(control::WasReset{++resets_});
+        continue;
+      }
+    }
+    const std::lock_guard hold(bus_.lock());
+    for (auto& disk : disks_) disk->drain();
+    console_->drain(EventLoop::now_ns() + 10'000'000'000);
+    return *end;
+  }
+}
+
+}  // namespace
+
+int run(const control::VmConfig& config, std::vector<Fd> fds, control::Channel& channel) {
+  Exited exited;
+  {
+    Machine machine(config, std::move(fds), channel);
+    if (auto created = machine.create(); !created) {
+      exited = {ExitReason::Failure, 0, created.error().message};
+    } else {
+      exited = machine.run();
+    }
+  }
+  const bool told = channel.send(control::serialise(control::Event{exited})).has_value();
+  return told ? 0 : 1;
+}
+
+}  // namespace caisson::machine

@@ -1,0 +1,77 @@
+#include "machine/machine_clock.h"
+
+#include <cpuid.h>
+#include <ctime>
+
+
+namespace caisson::machine {
+namespace {
+
+uint64_t read_clock(clockid_t id) {
+  timespec now{};
+  clock_gettime(id, &now);
+  return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
+}
+
+uint64_t measured_tsc_hz() {
+  // The shortest of several readings brackets the clock best.
+  const auto sample = [](uint64_t& ns) {
+    uint64_t best = ~uint64_t{0}, tsc = 0;
+    for (int i = 0; i < 8; ++i) {
+      const uint64_t before = __builtin_ia32_rdtsc();
+      const uint64_t now = read_clock(CLOCK_MONOTONIC_RAW);
+      const uint64_t took = __builtin_ia32_rdtsc() - before;
+      if (took < best) best = took, ns = now, tsc = before + took / 2;
+    }
+    return tsc;
+  };
+  uint64_t first_ns = 0, last_ns = 0;
+  const uint64_t first = sample(first_ns);
+  const timespec pause{.tv_sec = 0, .tv_nsec = 5'000'000};
+  nanosleep(&pause, nullptr);
+  const uint64_t last = sample(last_ns);
+  return (last - first) * 1'000'000'000 / (last_ns - first_ns);  // some 10 ms: no overflow
+}
+
+class LoopTimer final : public Clock::Timer {
+ public:
+  LoopTimer(std::unique_ptr<EventLoop::Timer> timer, uint64_t start_ns) : timer_(std::move(timer)), start_ns_(start_ns) {}
+  void arm(uint64_t deadline_ns) override {
+    const uint64_t deadline = deadline_ns + start_ns_;
+    timer_->arm(deadline < deadline_ns ? ~uint64_t{0} : deadline);
+  }
+  void cancel() override { timer_->cancel(); }
+
+ private:
+  std::unique_ptr<EventLoop::Timer> timer_;
+  const uint64_t start_ns_;
+};
+
+}  // namespace
+
+uint64_t host_tsc_hz() {
+  uint32_t eax, ebx, ecx, edx;
+  // A hypervisor below us tells the frequency in kHz (leaf 4000_0010h), else the CPU does (15h).
+  if (__get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & 1u << 31)) {
+    __cpuid(0x4000'0000, eax, ebx, ecx, edx);
+    if (eax >= 0x4000'0010) {
+      __cpuid(0x4000'0010, eax, ebx, ecx, edx);
+      if (eax != 0) return uint64_t{eax} * 1000;
+    }
+  }
+  if (__get_cpuid(0x15, &eax, &ebx, &ecx, &edx) && eax != 0 && ebx != 0 && ecx != 0) return uint64_t{ecx} * ebx / eax;
+  return measured_tsc_hz();
+}
+
+MachineClock::MachineClock(EventLoop& loop, uint64_t tsc_hz)
+    : loop_(loop), tsc_hz_(tsc_hz), start_ns_(EventLoop::now_ns()), tsc_start_(__builtin_ia32_rdtsc()) {}
+
+uint64_t MachineClock::now_ns() const { return EventLoop::now_ns() - start_ns_; }
+
+uint64_t MachineClock::wall_ns() const { return read_clock(CLOCK_REALTIME); }
+
+std::unique_ptr<Clock::Timer> MachineClock::create_timer(std::function<void()> handler) {
+  return std::make_unique<LoopTimer>(loop_.create_timer(std::move(handler)), start_ns_);
+}
+
+}  // namespace caisson::machine
