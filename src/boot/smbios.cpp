@@ -157,7 +157,7 @@ std::vector<uint8_t> build(const SmbiosConfig& config, const GuestMemory& memory
     largest = std::max(largest, body.size() - before);
   }
 
-  std::vector<uint8_t> wide = {'_', 'S', 'M', '3', '_', 0, 0x18, 3, 6, 0, 1, 0};  // 5.2.2
+  std::vector<uint8_t> wide = {'_', 'S', 'M', '3', '_', 0, 0x18, 3, 0, 0, 1, 0};  // 5.2.2
   append_le(wide, static_cast<uint32_t>(body.size()));
   append_le<uint64_t>(wide, address + structures);
   wide[5] = checksum(wide);

@@ -1,5 +1,5 @@
 // SMBIOS: what dmidecode, systemd and cloud tools read about the machine.
-//   Spec     DMTF DSP0134 3.6; both entry points, the 32-bit one as version 2.8
+//   Spec     DMTF DSP0134; the 64-bit entry point as version 3.0, the 32-bit one as 2.8
 //   Models   types 0, 1, 3, 4, 16, 17, 19, 32 and 127
 //   Threads  none
 #pragma once
