@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 
 #include "bus/bus.h"
 #include "bus/clock.h"
@@ -19,6 +20,7 @@
 namespace caisson::jit {
 
 class JitEngine;
+class DecodeCache;
 
 // The address-translation caches of one access mode; translated code looks entries up by bits 12.. of the linear address.
 inline constexpr unsigned tlb_bits = 10;
@@ -148,6 +150,7 @@ struct alignas(64) Cpu {
   JitEngine* engine = nullptr;
   unsigned index = 0;  // APIC id
   uint64_t instructions = 0;  // interpreted so far
+  std::unique_ptr<DecodeCache, void (*)(DecodeCache*)> interpreter{nullptr, nullptr};  // made at the first step
 
   [[nodiscard]] bool user() const { return cpl == 3; }
   [[nodiscard]] uint64_t& msr(x86::MsrSlot slot) { return msrs[static_cast<size_t>(slot)]; }

@@ -1,0 +1,263 @@
+// x87, MMX and vector instructions: checks, then the host CPU does the work, with the memory operand resolved to guest RAM
+// or to a copy of it.
+//   Source   Intel SDM vol. 2, 2.8 (memory faults of masked elements), vol. 1, 8.1.8 (x87 pointers)
+// Where masked-out elements must not fault, a load that fails as a whole is done again element by element; what a masked
+// store writes shows in two runs on buffers of different content.
+#include "jit/interpret/simd.h"
+
+#include <bit>
+
+#include "jit/fpu.h"
+#include "jit/interpret/fpu_state.h"
+#include "jit/interpret/gather.h"
+#include "jit/interpret/native_thunk.h"
+#include "jit/interpret/operands.h"
+#include "jit/interpret/simd_features.h"
+
+#include <Zydis/DecoderTypes.h>
+
+namespace caisson::jit {
+namespace {
+
+using namespace x86;
+
+// A copy of a memory operand at the guest's alignment, so that the host CPU checks it.
+class Bounce {
+ public:
+  explicit Bounce(uint64_t linear) : at_(buffer_.data() + (linear & 63)) {}
+  [[nodiscard]] uint8_t* data() const { return at_; }
+
+ private:
+  alignas(64) std::array<uint8_t, 256> buffer_{};
+  uint8_t* at_;
+};
+constexpr unsigned largest_operand = 128;
+
+bool is_environment(uint16_t mnemonic) {
+  return mnemonic == ZYDIS_MNEMONIC_FNSTENV || mnemonic == ZYDIS_MNEMONIC_FLDENV || mnemonic == ZYDIS_MNEMONIC_FNSAVE ||
+         mnemonic == ZYDIS_MNEMONIC_FRSTOR;
+}
+
+bool stores_environment(uint16_t mnemonic) {
+  return mnemonic == ZYDIS_MNEMONIC_FNSTENV || mnemonic == ZYDIS_MNEMONIC_FNSAVE;
+}
+
+bool is_masked_move(uint16_t mnemonic) {
+  return mnemonic == ZYDIS_MNEMONIC_VMASKMOVPS || mnemonic == ZYDIS_MNEMONIC_VMASKMOVPD ||
+         mnemonic == ZYDIS_MNEMONIC_VPMASKMOVD || mnemonic == ZYDIS_MNEMONIC_VPMASKMOVQ;
+}
+
+bool is_byte_masked_store(uint16_t mnemonic) {
+  return mnemonic == ZYDIS_MNEMONIC_MASKMOVQ || mnemonic == ZYDIS_MNEMONIC_MASKMOVDQU ||
+         mnemonic == ZYDIS_MNEMONIC_VMASKMOVDQU;
+}
+
+bool is_expand(uint16_t mnemonic) {
+  return mnemonic == ZYDIS_MNEMONIC_VEXPANDPS || mnemonic == ZYDIS_MNEMONIC_VEXPANDPD ||
+         mnemonic == ZYDIS_MNEMONIC_VPEXPANDB || mnemonic == ZYDIS_MNEMONIC_VPEXPANDW ||
+         mnemonic == ZYDIS_MNEMONIC_VPEXPANDD || mnemonic == ZYDIS_MNEMONIC_VPEXPANDQ;
+}
+
+bool is_compress(uint16_t mnemonic) {
+  return mnemonic == ZYDIS_MNEMONIC_VCOMPRESSPS || mnemonic == ZYDIS_MNEMONIC_VCOMPRESSPD ||
+         mnemonic == ZYDIS_MNEMONIC_VPCOMPRESSB || mnemonic == ZYDIS_MNEMONIC_VPCOMPRESSW ||
+         mnemonic == ZYDIS_MNEMONIC_VPCOMPRESSD || mnemonic == ZYDIS_MNEMONIC_VPCOMPRESSQ;
+}
+
+// Number of the opmask register that masks an EVEX instruction; 0: none.
+unsigned write_mask_register(const Instruction& in) {
+  return in.encoding == Encoding::Evex ? in.bytes[in.opcode_offset - 1u] & 7u : 0;
+}
+
+unsigned operand_size(const Instruction& in, const Operand& memory) {
+  if (!is_environment(in.mnemonic)) return memory.bits / 8;
+  const bool whole = in.mnemonic == ZYDIS_MNEMONIC_FNSAVE || in.mnemonic == ZYDIS_MNEMONIC_FRSTOR;
+  return (in.operand_bits == 16 ? 14 : 28) + (whole ? 80 : 0);
+}
+
+// The host's exception as the guest's.
+bool raise_native(Cpu& cpu, int vector) {
+  switch (vector) {
+    case Mf: return raise(cpu, Mf);
+    case Xm: return cpu.cr4 & cr4::osxmmexcpt ? raise(cpu, Xm) : raise(cpu, Ud);
+    case Ud: return raise(cpu, Ud);
+    default: return raise(cpu, Gp, 0);  // alignment, reserved bits of control words
+  }
+}
+
+// Runs the instruction with the operand at `memory`; registers and flags follow only if it completes.
+bool execute(Step& step, NativeCode code, const void* memory) {
+  Cpu& cpu = step.cpu;
+  const Operand* general = nullptr;
+  for (unsigned i = 0; i < step.in.operand_count; ++i) {
+    const Operand& operand = step.in.operands[i];
+    if (operand.reg_class == RegisterClass::Gpr &&
+        (operand.field == ZYDIS_OPERAND_ENCODING_MODRM_REG || operand.field == ZYDIS_OPERAND_ENCODING_MODRM_RM)) general = &operand;
+  }
+  NativeBlock block{.rax = cpu.gpr[Rax],
+                    .rcx = cpu.gpr[Rcx],
+                    .rdx = cpu.gpr[Rdx],
+                    .general = general != nullptr ? cpu.gpr[general->reg] : 0,
+                    .memory = memory,
+                    .flags = (cpu.rflags & rflags::status) | rflags::fixed};
+  const int raised = run_native(cpu, code, block);
+  if (raised != native_completed) return raise_native(cpu, raised);
+  cpu.gpr[Rax] = block.rax;
+  cpu.gpr[Rcx] = block.rcx;
+  cpu.gpr[Rdx] = block.rdx;
+  if (general != nullptr && general->writes) cpu.gpr[general->reg] = block.general;
+  cpu.rflags = (cpu.rflags & ~rflags::status) | (block.flags & rflags::status);
+  return true;
+}
+
+// --- loads -----------------------------------------------------------------------------------------------------------
+
+bool suppresses_faults(const Instruction& in) {
+  switch (in.exception_class) {
+    case ZYDIS_EXCEPTION_CLASS_E1:
+    case ZYDIS_EXCEPTION_CLASS_E2:
+    case ZYDIS_EXCEPTION_CLASS_E3:
+    case ZYDIS_EXCEPTION_CLASS_E4:
+    case ZYDIS_EXCEPTION_CLASS_E5:
+    case ZYDIS_EXCEPTION_CLASS_E6:
+    case ZYDIS_EXCEPTION_CLASS_E10:
+    case ZYDIS_EXCEPTION_CLASS_E11: return true;
+    default: return false;
+  }
+}
+
+// Which elements of a memory operand the instruction really reads: one bit each, `element` bytes each.
+bool masked_elements(Step& step, const Operand& memory, unsigned size, unsigned& element, uint64_t& wanted) {
+  Cpu& cpu = step.cpu;
+  const Instruction& in = step.in;
+  if (is_masked_move(in.mnemonic)) {
+    element = memory.element_bits >= 64 || in.mnemonic == ZYDIS_MNEMONIC_VMASKMOVPD || in.mnemonic == ZYDIS_MNEMONIC_VPMASKMOVQ ? 8 : 4;
+    const VectorBytes mask = read_vector(cpu, in.operands[1].reg);
+    wanted = 0;
+    for (unsigned i = 0; i < size / element; ++i) wanted |= uint64_t{mask[(i + 1) * element - 1] >> 7 & 1u} << i;
+    return true;
+  }
+  const unsigned number = write_mask_register(in);
+  if (number == 0 || !suppresses_faults(in) || memory.element_bits < 8) return false;
+  const uint64_t mask = read_mask(cpu, number);
+  element = memory.element_bits / 8;
+  const unsigned count = size / element;
+  const Operand& destination = in.operands[0];
+  const unsigned results = destination.element_bits ? destination.bits / destination.element_bits : count;
+  const uint64_t valid = results >= 64 ? ~uint64_t{0} : (uint64_t{1} << results) - 1;
+  if (is_expand(in.mnemonic)) {
+    const unsigned taken = static_cast<unsigned>(std::popcount(mask & valid));
+    wanted = taken >= 64 ? ~uint64_t{0} : (uint64_t{1} << taken) - 1;
+  } else if (count == results || destination.reg_class == RegisterClass::Mask) {
+    wanted = mask;
+  } else {  // broadcasts: one element for several results; scalars: mask bit 0
+    wanted = (mask & valid) != 0 ? ~uint64_t{0} : 0;
+  }
+  return true;
+}
+
+bool load_elements(Step& step, const Operand& memory, unsigned size, uint64_t linear, uint8_t* out) {
+  unsigned element;
+  uint64_t wanted;
+  const Fault fault = step.cpu.fault;
+  step.cpu.fault = {};
+  fpu_put_away(step.cpu);
+  if (!masked_elements(step, memory, size, element, wanted)) {
+    step.cpu.fault = fault;
+    return false;
+  }
+  for (unsigned i = 0; i < size / element; ++i) {
+    if ((wanted >> i & 1) && !mmu::read_bytes(step.cpu, linear + i * element, out + i * element, element)) return false;
+  }
+  return true;
+}
+
+bool run_load(Step& step, NativeCode code, const Operand& memory, unsigned size, uint64_t linear) {
+  Cpu& cpu = step.cpu;
+  const mmu::Host host = mmu::host_for_read(cpu, linear, size);
+  if (host.pointer != nullptr) return execute(step, code, host.pointer);
+  const Bounce bounce(linear);
+  const bool whole = !cpu.fault.raised && mmu::read_bytes(cpu, linear, bounce.data(), size);
+  if (!whole && !load_elements(step, memory, size, linear, bounce.data())) return false;
+  return execute(step, code, bounce.data());
+}
+
+// --- stores ----------------------------------------------------------------------------------------------------------
+
+bool run_store(Step& step, NativeCode code, unsigned size, uint64_t linear) {
+  Cpu& cpu = step.cpu;
+  const mmu::Host host = mmu::host_for_write(cpu, linear, size);
+  if (cpu.fault.raised) return false;
+  const bool environment = stores_environment(step.in.mnemonic);
+  if (host.pointer != nullptr && !environment) {
+    if (!execute(step, code, host.pointer)) return false;
+    mmu::wrote(cpu, host, size);
+    return true;
+  }
+  if (!mmu::probe(cpu, linear, size, Access::Write)) return false;
+  const Bounce bounce(linear);
+  if (!execute(step, code, bounce.data())) return false;
+  if (environment) {
+    // Instruction and data pointers are the host's: the guest must not see them.
+    const unsigned first = step.in.operand_bits == 16 ? 6 : 12, end = step.in.operand_bits == 16 ? 14 : 28;
+    std::fill(bounce.data() + first, bounce.data() + end, uint8_t{0});
+  }
+  return mmu::write_bytes(cpu, linear, bounce.data(), size);
+}
+
+// Only some bytes are written: those that come out the same whatever was there before.
+bool run_masked_store(Step& step, NativeCode code, unsigned size, uint64_t linear) {
+  Cpu& cpu = step.cpu;
+  const Bounce zeros(linear), ones(linear);
+  std::fill_n(ones.data(), size, uint8_t{0xff});
+  if (!execute(step, code, zeros.data()) || !execute(step, code, ones.data())) return false;
+  const auto written = [&](unsigned i) { return zeros.data()[i] == ones.data()[i]; };
+  const auto for_runs = [&](auto&& act) {
+    for (unsigned i = 0; i < size;) {
+      if (!written(i)) {
+        ++i;
+        continue;
+      }
+      unsigned end = i + 1;
+      while (end < size && written(end)) ++end;
+      if (!act(i, end - i)) return false;
+      i = end;
+    }
+    return true;
+  };
+  return for_runs([&](unsigned at, unsigned length) { return mmu::probe(cpu, linear + at, length, Access::Write); }) &&
+         for_runs([&](unsigned at, unsigned length) { return mmu::write_bytes(cpu, linear + at, zeros.data() + at, length); });
+}
+
+bool run_byte_masked_store(Step& step, NativeCode code) {
+  const unsigned size = step.in.mnemonic == ZYDIS_MNEMONIC_MASKMOVQ ? 8 : 16;
+  const unsigned segment = step.in.has_segment_override ? step.in.segment_override : unsigned{Ds};
+  uint64_t linear;
+  return linear_address(step, segment, truncate(step.cpu.gpr[Rdi], step.in.address_bits), size, true, linear) &&
+         run_masked_store(step, code, size, linear);
+}
+
+}  // namespace
+
+bool run_simd(Step& step) {
+  const Instruction& in = step.in;
+  if (!simd_allowed(step)) return false;
+  const Operand* memory = in.memory();
+  if (memory != nullptr && memory->vsib) return run_vsib(step);
+  const NativeCode code = native_code(in, step.cpu.code_bits);
+  if (code == nullptr) return raise(step.cpu, Ud);
+  if (is_byte_masked_store(in.mnemonic)) return run_byte_masked_store(step, code);
+  if (memory == nullptr) return execute(step, code, nullptr);
+
+  const unsigned size = operand_size(in, *memory);
+  if (size == 0 || size > largest_operand) return raise(step.cpu, Ud);
+  uint64_t linear;
+  if (!operand_address(step, *memory, size, memory->writes, linear)) return false;
+  if (!memory->writes) return run_load(step, code, *memory, size, linear);
+  if (write_mask_register(in) != 0 || is_masked_move(in.mnemonic) || is_compress(in.mnemonic)) {
+    return run_masked_store(step, code, size, linear);
+  }
+  return run_store(step, code, size, linear);
+}
+
+}  // namespace caisson::jit
