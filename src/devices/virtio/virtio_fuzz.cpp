@@ -1,0 +1,205 @@
+// Fuzzes PCI and virtio as a guest reaches them: configuration space, BARs, rings and kicks of every device, mixed with
+// what the host does meanwhile (completions, frames, input, saves and damaged restores). Whatever comes, nothing may
+// crash, hang, or touch memory that is not the guest's.
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <span>
+
+#include "bus/bus.h"
+#include "devices/virtio/attach.h"
+#include "devices/virtio/fake_backends.h"
+
+namespace caisson::virtio {
+namespace {
+
+class Input {
+ public:
+  explicit Input(std::span<const uint8_t> bytes) : bytes_(bytes) {}
+  [[nodiscard]] bool empty() const { return bytes_.empty(); }
+  uint64_t take(unsigned width) {
+    uint64_t value = 0;
+    for (unsigned i = 0; i < width && !bytes_.empty(); ++i) {
+      value |= uint64_t{bytes_.front()} << (8 * i);
+      bytes_ = bytes_.subspan(1);
+    }
+    return value;
+  }
+
+ private:
+  std::span<const uint8_t> bytes_;
+};
+
+class Sinks final : public MsiSink, public InterruptLine {
+ public:
+  void send_msi(uint64_t, uint32_t) override {}
+  void set(bool) override {}
+};
+
+constexpr unsigned device_count = 4;
+constexpr uint64_t memory_size = 1 << 20;
+constexpr Gpa rings = 0x1'0000;
+
+class Machine {
+ public:
+  Machine() {
+    const Services services{*memory_, sinks_,
+                            [this](std::function<void()> task) { posted_.push_back(std::move(task)); }};
+    Blk::Options several;
+    several.queues = 2;
+    add_blk(bridge_, services, disk_, several);
+    net_ = &add_net(bridge_, services, wire_);
+    console_ = &add_console(bridge_, services, terminal_);
+    add_rng(bridge_, services);
+    functions_ = bridge_.functions();
+  }
+
+  void step(Input& in) {
+    const auto choice = in.take(1);
+    const auto slot = static_cast<unsigned>(1 + (choice >> 4) % device_count);
+    const unsigned size = 1u << in.take(1) % 4;
+    switch (choice % 12) {
+      case 0: bus_.write(Space::Memory, ecam(slot) + in.take(1), size, in.take(size)); break;
+      case 1: std::ignore = bus_.read(Space::Memory, ecam(slot) + in.take(1), size); break;
+      case 2: bus_.write(Space::Memory, bar(slot) + in.take(2) % 0x4000, size, in.take(size)); break;
+      case 3: std::ignore = bus_.read(Space::Memory, bar(slot) + in.take(2) % 0x4000, size); break;
+      case 4: bus_.write(Space::Memory, bar(slot) + in.take(1) % 64, size, in.take(size)); break;  // common structure
+      case 5: start(slot, in.take(1)); break;
+      case 6: chain(in); break;
+      case 7: poke(in); break;
+      case 8: bus_.write(Space::Memory, bar(slot) + VirtioPci::notify_offset + 4 * (in.take(1) % 4), 2, 0); break;
+      case 9: bus_.write(Space::Memory, msix(slot) + in.take(2) % 0x1000, size, in.take(size)); break;
+      case 10: host(slot, in); break;
+      default: bus_.write(Space::Port, 0xcf8 + in.take(1) % 8, std::min(size, 4u), in.take(std::min(size, 4u))); break;
+    }
+    wire_.sent.clear();
+    terminal_.written.clear();
+  }
+
+ private:
+  [[nodiscard]] Gpa ecam(unsigned slot) const { return layout_.ecam_base + (slot << 15); }
+  [[nodiscard]] Gpa bar(unsigned slot) const { return functions_[slot]->bar_address(VirtioPci::register_bar); }
+  [[nodiscard]] Gpa msix(unsigned slot) const { return functions_[slot]->bar_address(VirtioPci::msix_bar); }
+
+  // Brings a device up as a driver would, so that chance need not find the way.
+  void start(unsigned slot, uint64_t flavour) {
+    const auto set = [&](Common field, unsigned size, uint64_t value) {
+      bus_.write(Space::Memory, bar(slot) + static_cast<uint64_t>(field), size, value);
+    };
+    bus_.write(Space::Memory, ecam(slot) + pci::command, 2, pci::command_memory | pci::command_bus_master);
+    set(Common::DeviceStatus, 1, 0);
+    set(Common::DeviceStatus, 1, 3);
+    for (unsigned i = 0; i < 2; ++i) {
+      set(Common::DeviceFeatureSelect, 4, i);
+      uint64_t features = bus_.read(Space::Memory, bar(slot) + static_cast<uint64_t>(Common::DeviceFeature), 4);
+      if (i == 1 && (flavour & 1) == 0) features &= ~(feature::ring_packed >> 32);
+      if (i == 0 && (flavour & 2) == 0) features &= ~feature::event_idx;
+      set(Common::DriverFeatureSelect, 4, i);
+      set(Common::DriverFeature, 4, features);
+    }
+    set(Common::DeviceStatus, 1, 11);
+    for (unsigned queue = 0; queue < 2; ++queue) {
+      const Gpa at = rings + slot * 0x4000 + queue * 0x1000;
+      set(Common::QueueSelect, 2, queue);
+      set(Common::QueueSize, 2, 8);
+      set(Common::QueueDesc, 8, at);
+      set(Common::QueueDriver, 8, at + 0x100);
+      set(Common::QueueDevice, 8, at + 0x200);
+      set(Common::QueueEnable, 2, 1);
+    }
+    set(Common::DeviceStatus, 1, 15);
+  }
+
+  // A descriptor with fields that are often sensible, somewhere in a ring.
+  void chain(Input& in) {
+    const auto where = static_cast<unsigned>(in.take(1));
+    const Gpa at = rings + (1 + where % 4) * 0x4000 + (where >> 2 & 1) * 0x1000;
+    const uint64_t index = where >> 3 & 7;
+    const uint64_t address = in.take(1) * 0x1010;
+    const auto length = static_cast<uint32_t>(in.take(2));
+    const auto flags = static_cast<uint16_t>(in.take(1) % 8 | (in.take(1) & 0x81) << 8 | (in.take(1) & 1) << 7);
+    const auto other = static_cast<uint16_t>(in.take(1) % 9);
+    const bool packed = (flags & 0x100) != 0;
+    std::ignore = memory_->write_object(at + 16 * index, address);
+    std::ignore = memory_->write_object(at + 16 * index + 8, length);
+    std::ignore = memory_->write_object(at + 16 * index + (packed ? 14 : 12), flags);
+    std::ignore = memory_->write_object(at + 16 * index + (packed ? 12 : 14), other);
+    // Split: made available.
+    uint16_t available = 0;
+    std::ignore = memory_->read_object(at + 0x102, available);
+    std::ignore = memory_->write_object(at + 0x104 + 2 * (available % 8u), static_cast<uint16_t>(index));
+    std::ignore = memory_->write_object(at + 0x102, static_cast<uint16_t>(available + 1));
+  }
+
+  void poke(Input& in) {
+    const Gpa at = in.take(1) % 2 == 0 ? rings + in.take(2) % 0x1'8000 : in.take(1) * 0x1010;
+    for (unsigned i = 0; i < 8; ++i) std::ignore = memory_->write_object(at + i, static_cast<uint8_t>(in.take(1)));
+  }
+
+  void host(unsigned slot, Input& in) {
+    const std::lock_guard hold(bus_.lock());
+    std::array<uint8_t, 3000> bytes{};
+    const auto some = std::span<const uint8_t>(bytes).first(in.take(2) % bytes.size());
+    switch (in.take(1) % 9) {
+      case 0:
+        if (!disk_.waiting.empty()) disk_.complete(in.take(1) % disk_.waiting.size(), in.take(1) % 2 == 0 ? 0 : 5);
+        break;
+      case 1:
+        if (wire_.receiver) std::ignore = wire_.receiver(some);
+        break;
+      case 2:
+        if (terminal_.receiver) std::ignore = terminal_.receiver(some);
+        break;
+      case 3:
+        terminal_.room = in.take(2);
+        if (terminal_.writable) terminal_.writable();
+        break;
+      case 4:
+        for (auto& task : std::exchange(posted_, {})) task();
+        break;
+      case 5: functions_[slot]->quiesce(); break;
+      case 6: functions_[slot]->reset(); break;
+      case 7:
+        net_->set_link(in.take(1) % 2 == 0);
+        console_->set_size(static_cast<uint16_t>(in.take(1)), 25);
+        break;
+      default: {
+        // A snapshot, perhaps a damaged one.
+        functions_[slot]->quiesce();
+        fields::Buffer saved;
+        functions_[slot]->save(saved);
+        for (uint64_t damages = in.take(1) % 4; damages > 0; --damages) {
+          saved[in.take(2) % saved.size()] = static_cast<uint8_t>(in.take(1));
+        }
+        std::ignore = functions_[slot]->restore(saved);
+      }
+    }
+  }
+
+  pci::Layout layout_;
+  FakeDisk disk_{1 << 16};
+  FakeNet wire_;
+  FakeConsole terminal_;
+  Sinks sinks_;
+  Bus bus_;
+  std::unique_ptr<GuestMemory> memory_ = std::move(GuestMemory::create(memory_size).value());
+  std::deque<std::function<void()>> posted_;
+  pci::HostBridge bridge_{bus_, layout_, [this](unsigned) -> InterruptLine& { return sinks_; }};
+  Net* net_ = nullptr;
+  Console* console_ = nullptr;
+  std::vector<pci::PciDevice*> functions_;
+};
+
+}  // namespace
+}  // namespace caisson::virtio
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  caisson::log::set_level(caisson::log::Level::Error);
+  caisson::virtio::Input in({data, size});
+  caisson::virtio::Machine machine;
+  while (!in.empty()) machine.step(in);
+  return 0;
+}
