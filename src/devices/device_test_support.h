@@ -1,7 +1,7 @@
 // What the unit tests of all device models share.
-//   expect_round_trip(device)  save → perturb → restore → compare, and the rejection of damaged saved states. `device` is
-//   anything with a public State (a field table), save(Buffer&) const and restore(span). Where a blindly changed State is
-//   not a valid one, `repair` turns it into one that is valid and still differs.
+//   expect_round_trip(device)  save → perturb → restore → compare, and the rejection of damaged saved states. `device`
+//   is anything with a public State (a field table), save(Buffer&) const and restore(span). Where a blindly changed
+//   State is not a valid one, `repair` turns it into one that is valid and still differs.
 #pragma once
 
 #include <cstdint>
@@ -70,8 +70,7 @@ fields::Buffer saved(const DeviceType& device) {
 }
 
 template <class DeviceType>
-void expect_round_trip(DeviceType& device,
-                       const std::function<void(typename DeviceType::State&)>& repair = {}) {
+void expect_round_trip(DeviceType& device, const std::function<void(typename DeviceType::State&)>& repair = {}) {
   using State = typename DeviceType::State;
   const fields::Buffer before = saved(device);
 

@@ -45,7 +45,8 @@ void AcpiPm::reset() {
 Result<> AcpiPm::restore(std::span<const uint8_t> in) {
   State state = state_;
   if (auto done = fields::restore(state, in); !done) return done;
-  if ((state.status & ~status_bits) != 0 || (state.enable & ~enable_bits) != 0 || (state.control & ~control_kept) != 0) {
+  if ((state.status & ~status_bits) != 0 || (state.enable & ~enable_bits) != 0 ||
+      (state.control & ~control_kept) != 0) {
     return fail("acpi-pm: a saved register has reserved bits set; the snapshot is damaged");
   }
   state_ = state;
@@ -53,7 +54,9 @@ Result<> AcpiPm::restore(std::span<const uint8_t> in) {
   return {};
 }
 
-uint64_t AcpiPm::timer_ticks() const { return chipset::scale(clock_.now_ns(), chipset::pm_timer_hz, chipset::ns_per_s); }
+uint64_t AcpiPm::timer_ticks() const {
+  return chipset::scale(clock_.now_ns(), chipset::pm_timer_hz, chipset::ns_per_s);
+}
 
 uint64_t AcpiPm::read(unsigned region, uint64_t offset, unsigned) {
   uint32_t value = 0;

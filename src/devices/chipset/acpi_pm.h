@@ -30,8 +30,7 @@ class AcpiPm final : public Device {
       using fields::row;
       return fields::table<State>(row<1>("status", &State::status), row<2>("enable", &State::enable),
                                   row<3>("control", &State::control), row<4>("gpe_status", &State::gpe_status),
-                                  row<5>("gpe_enable", &State::gpe_enable),
-                                  row<6>("seen_halves", &State::seen_halves));
+                                  row<5>("gpe_enable", &State::gpe_enable), row<6>("seen_halves", &State::seen_halves));
     }
   };
 

@@ -73,8 +73,8 @@ bool ApicBus::broadcast(const ApicMessage& message, const LocalApic* except) {
   return taken;
 }
 
-// 11.6.2.4: the destination with the lowest processor priority takes it. The manual leaves ties to the implementation; here
-// the vector chooses among the tied, so that different vectors spread and one vector stays where its data is warm.
+// 11.6.2.4: the destination with the lowest processor priority takes it. The manual leaves ties to the implementation;
+// here the vector chooses among the tied, so that different vectors spread and one vector stays where its data is warm.
 bool ApicBus::deliver_lowest_priority(const ApicMessage& message) {
   const auto matches = [&](const LocalApic& apic) {
     if (!apic.accepts_fixed()) return false;

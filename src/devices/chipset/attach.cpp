@@ -48,8 +48,8 @@ Chipset::Chipset(Bus& bus, Clock& clock, PowerSink& power, CharSink& serial, con
   raise_reset_port();
   bus.map(Space::Memory, chipset::ioapic_address, chipset::ioapic_length, router_.ioapic(), 0, dwords);
 
-  devices_ = {&router_.ioapic(), &router_.pic(),  &pit_,           &rtc_,
-              &com1_,            &acpi_pm_,       &reset_control_, &keyboard_controller_};
+  devices_ = {&router_.ioapic(), &router_.pic(),       &pit_, &rtc_, &com1_, &acpi_pm_,
+              &reset_control_,   &keyboard_controller_};
   if (options.debug_exit) {
     port(chipset::debug_exit_port, 4, debug_exit_, 0, up_to_dwords);
     devices_.push_back(&debug_exit_);
@@ -60,9 +60,7 @@ Chipset::Chipset(Bus& bus, Clock& clock, PowerSink& power, CharSink& serial, con
   }
 }
 
-void Chipset::raise_reset_port() {
-  bus_.map(Space::Port, chipset::reset_control_port, 1, reset_control_, 0, {1, 1});
-}
+void Chipset::raise_reset_port() { bus_.map(Space::Port, chipset::reset_control_port, 1, reset_control_, 0, {1, 1}); }
 
 void Chipset::reset() {
   for (unsigned cpu = 0; cpu < apic_bus_.count(); ++cpu) apic_bus_.local_apic(cpu).reset();

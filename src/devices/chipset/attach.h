@@ -1,5 +1,6 @@
 // The chipset of a PC: owns its devices and puts them at their standard ports and addresses (layout.h).
-//   Order    Create the PCI host bridge's port window at 0xcf8 first, or call raise_reset_port() after it: port 0xcf9 lies
+//   Order    Create the PCI host bridge's port window at 0xcf8 first, or call raise_reset_port() after it: port 0xcf9
+//   lies
 //            inside it, and later windows lie over earlier ones.
 //   Threads  create() and reset(): no CPU runs. The local APICs' pages are not on the bus: engines ask CpuInterrupts.
 #pragma once

@@ -1,4 +1,5 @@
-// The chipset through the bus: ACPI, reset ports, i8042, pvpanic, debug exit, and that everything stands where it should.
+// The chipset through the bus: ACPI, reset ports, i8042, pvpanic, debug exit, and that everything stands where it
+// should.
 #include "devices/chipset/attach.h"
 
 #include <string>
@@ -23,7 +24,8 @@ class StringSink final : public CharSink {
 class ChipsetTest : public ::testing::Test {
  protected:
   ChipsetTest()
-      : chipset_(*Chipset::create(bus_, clock_, power_, serial_, {.cpus = 2, .low_memory = 512 << 20, .debug_exit = true})) {}
+      : chipset_(*Chipset::create(bus_, clock_, power_, serial_,
+                                  {.cpus = 2, .low_memory = 512 << 20, .debug_exit = true})) {}
 
   uint64_t in(uint16_t port, unsigned size = 1) { return bus_.read(Space::Port, port, size); }
   void out(uint16_t port, uint64_t value, unsigned size = 1) { bus_.write(Space::Port, port, size, value); }
@@ -68,8 +70,8 @@ TEST_F(ChipsetTest, EverythingAnswersAtItsPlace) {
   EXPECT_EQ(bus_.unclaimed(), 0u);
 }
 
-// The PIT through the PIC's virtual wire, and through the I/O APIC as Linux's check_timer() sets it up. acknowledge() and
-// EOI take the device lock themselves.
+// The PIT through the PIC's virtual wire, and through the I/O APIC as Linux's check_timer() sets it up. acknowledge()
+// and EOI take the device lock themselves.
 TEST_F(ChipsetTest, TimerInterruptReachesTheCpu) {
   for (const uint16_t base : {uint16_t{0x20}, uint16_t{0xa0}}) {
     out(base, 0x11);
@@ -226,7 +228,8 @@ TEST_F(ChipsetTest, StateMovesToAnotherMachine) {
   }
   next = 0;
   for (unsigned cpu = 0; cpu < 2; ++cpu) EXPECT_EQ(test_support::saved(other->local_apic(cpu)), parts[next++]);
-  for (const Device* device : other->devices()) EXPECT_EQ(test_support::saved(*device), parts[next++]) << device->name();
+  for (const Device* device : other->devices())
+    EXPECT_EQ(test_support::saved(*device), parts[next++]) << device->name();
 }
 
 TEST_F(ChipsetTest, ResetBringsBackThePowerOnState) {

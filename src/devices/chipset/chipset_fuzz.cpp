@@ -1,5 +1,5 @@
-// libFuzzer: a hostile guest and a lively host drive the whole chipset: ports, MMIO, MSRs, APIC pages, lines, time, input,
-// messages, and damaged saved states. Whatever comes, nothing may crash, hang or make a sanitizer speak.
+// libFuzzer: a hostile guest and a lively host drive the whole chipset: ports, MMIO, MSRs, APIC pages, lines, time,
+// input, messages, and damaged saved states. Whatever comes, nothing may crash, hang or make a sanitizer speak.
 #include <array>
 #include <cstdint>
 #include <memory>
@@ -41,7 +41,9 @@ class NoPower final : public PowerSink {
 
 class PartialSink final : public CharSink {
  public:
-  size_t write(std::span<const uint8_t> bytes) override { return bytes.size() > 4 ? bytes.size() - 3 : bytes.size() & takes; }
+  size_t write(std::span<const uint8_t> bytes) override {
+    return bytes.size() > 4 ? bytes.size() - 3 : bytes.size() & takes;
+  }
   size_t takes = ~size_t{0};
 };
 
@@ -49,9 +51,21 @@ struct Window {
   uint16_t base;
   uint16_t length;
 };
-constexpr std::array<Window, 15> windows{{{0x20, 2}, {0xa0, 2}, {0x4d0, 2}, {0x40, 4}, {0x60, 2}, {0x64, 1}, {0x70, 2},
-                                          {0x92, 1}, {0x3f8, 8}, {0x600, 16}, {0x620, 4}, {0xcf9, 1}, {0x505, 1},
-                                          {0xf4, 4}, {0x61, 1}}};
+constexpr std::array<Window, 15> windows{{{0x20, 2},
+                                          {0xa0, 2},
+                                          {0x4d0, 2},
+                                          {0x40, 4},
+                                          {0x60, 2},
+                                          {0x64, 1},
+                                          {0x70, 2},
+                                          {0x92, 1},
+                                          {0x3f8, 8},
+                                          {0x600, 16},
+                                          {0x620, 4},
+                                          {0xcf9, 1},
+                                          {0x505, 1},
+                                          {0xf4, 4},
+                                          {0x61, 1}}};
 constexpr std::array<unsigned, 4> sizes{1, 2, 4, 8};
 
 }  // namespace
@@ -89,7 +103,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       }
       case 2: bus.write(Space::Memory, 0xfec0'0000 + (input.take(1) & 0x7f), sizes[op >> 4 & 3], input.take(8)); break;
       case 3: (void)bus.read(Space::Memory, 0xfec0'0000 + (input.take(1) & 0x7f), sizes[op >> 4 & 3]); break;
-      case 4: apic.write_register(static_cast<uint32_t>(input.take(1) << 4), static_cast<uint32_t>(input.take(4))); break;
+      case 4:
+        apic.write_register(static_cast<uint32_t>(input.take(1) << 4), static_cast<uint32_t>(input.take(4)));
+        break;
       case 5: (void)apic.read_register(static_cast<uint32_t>(input.take(2))); break;
       case 6: (void)apic.write_msr(0x800 + static_cast<uint32_t>(input.take(1)), input.take(8)); break;
       case 7: (void)apic.read_msr(0x800 + static_cast<uint32_t>(input.take(1))); break;

@@ -20,8 +20,8 @@ std::unique_ptr<InterruptLine> InterruptRouter::shared_line(unsigned gsi) {
   return std::make_unique<Source>(*this, gsi);
 }
 
-// Only a change of the OR goes on. So a source that sets its level again after a restore, when the controllers' restored
-// state has the line's level already, makes no edge.
+// Only a change of the OR goes on. So a source that sets its level again after a restore, when the controllers'
+// restored state has the line's level already, makes no edge.
 void InterruptRouter::Source::set(bool high) {
   if (high == high_) return;
   high_ = high;

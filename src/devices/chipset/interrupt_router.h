@@ -1,6 +1,8 @@
 // Wires global system interrupts to the PIC and the I/O APIC, both of which it owns.
-//   Routing  ISA interrupt n (GSI 0-15) drives PIC input n and I/O APIC pin n; ISA 0 drives pin 2 instead, GSI 2 pin 2 alone.
-//            GSIs 16-23 drive the I/O APIC alone. Which source drives a line does not matter: a line is the OR of them all.
+//   Routing  ISA interrupt n (GSI 0-15) drives PIC input n and I/O APIC pin n; ISA 0 drives pin 2 instead, GSI 2 pin 2
+//   alone.
+//            GSIs 16-23 drive the I/O APIC alone. Which source drives a line does not matter: a line is the OR of them
+//            all.
 //   Threads  none of its own; called under the device lock
 #pragma once
 

@@ -1,7 +1,7 @@
 // I/O APIC with 24 inputs.
-//   Spec     Intel 82093AA data sheet (290566-001), section 3; version 0x20 with the EOI register of the 82801 (ICH) parts
-//   Models   redirection table, edge and level inputs, remote IRR, masks, EOI by register and by broadcast
-//   Omits    input polarity (a line's level is "asserted" whatever the polarity bit says), ExtINT and SMI delivery,
+//   Spec     Intel 82093AA data sheet (290566-001), section 3; version 0x20 with the EOI register of the 82801 (ICH)
+//   parts Models   redirection table, edge and level inputs, remote IRR, masks, EOI by register and by broadcast Omits
+//   input polarity (a line's level is "asserted" whatever the polarity bit says), ExtINT and SMI delivery,
 //            the APIC bus's arbitration id
 //   Threads  none of its own; called under the device lock
 //   Regions  0: memory, 4 KiB

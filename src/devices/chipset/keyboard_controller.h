@@ -1,6 +1,7 @@
 // i8042 keyboard controller with nothing plugged in.
-//   Spec     Intel 8042 as in the IBM PS/2 Hardware Interface Technical Reference, "Keyboard and Auxiliary Device Controller"
-//   Models   status, controller commands, self-test, interface tests, controller RAM, reset pulse, time-out answers of the
+//   Spec     Intel 8042 as in the IBM PS/2 Hardware Interface Technical Reference, "Keyboard and Auxiliary Device
+//   Controller" Models   status, controller commands, self-test, interface tests, controller RAM, reset pulse, time-out
+//   answers of the
 //            empty ports, so that a probe ends at once
 //   Omits    keyboard and mouse, the A20 gate (A20 is never masked), scan code translation
 //   Threads  none of its own; called under the device lock

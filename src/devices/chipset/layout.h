@@ -1,5 +1,5 @@
-// Where the chipset stands: ports, addresses and interrupt numbers, stated once. Plain values, so that src/machine can hand
-// them to the ACPI builder in src/boot, which may not include devices.
+// Where the chipset stands: ports, addresses and interrupt numbers, stated once. Plain values, so that src/machine can
+// hand them to the ACPI builder in src/boot, which may not include devices.
 #pragma once
 
 #include <cstdint>

@@ -290,9 +290,7 @@ void LocalApic::end_of_interrupt() {
 
 // --- from the bus
 
-bool LocalApic::accepts_fixed() const {
-  return mode() != Mode::Disabled && (load(state_.svr) & svr_enable) != 0;
-}
+bool LocalApic::accepts_fixed() const { return mode() != Mode::Disabled && (load(state_.svr) & svr_enable) != 0; }
 
 unsigned LocalApic::processor_priority() const {
   const int requested = highest(state_.irr);

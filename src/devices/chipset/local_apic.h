@@ -1,14 +1,17 @@
 // Local APIC of one CPU, in xAPIC and x2APIC mode.
 //   Spec     Intel SDM vol. 3, chapter 11 (order 253668-079); names of registers follow its table 11-1 and 11-6
-//   Models   IRR/ISR/TMR, TPR/PPR, all local vectors, timer (one-shot, periodic, TSC deadline), ICR with every destination
+//   Models   IRR/ISR/TMR, TPR/PPR, all local vectors, timer (one-shot, periodic, TSC deadline), ICR with every
+//   destination
 //            and shorthand, self-IPI, ESR, IA32_APIC_BASE transitions, virtual wire (ExtINT through LINT0)
-//   Omits    SMI, thermal and performance sources, focus processor, EOI-broadcast suppression, CMCI, level-triggered fixed
+//   Omits    SMI, thermal and performance sources, focus processor, EOI-broadcast suppression, CMCI, level-triggered
+//   fixed
 //            LINT0. The APIC id is read-only (as on CPUs since Nehalem) and equals the CPU's index in both modes.
 //   Threads  CpuInterrupts is called by the vCPU's thread without the device lock. accept(), matches_logical() and
-//            set_lint0() come from any thread, with or without that lock: what they touch (IRR, TMR, events, pending errors,
-//            LVTs, LDR, DFR, PPR) is only touched through atomic_ref. ISR, TPR and the rest belong to the vCPU's thread. The
-//            timer has a lock of its own, inside the device lock. reset, save, restore: no CPU runs.
-//   TSC      IA32_TSC_DEADLINE is compared with Clock::tsc(); an engine that gives the guest an offset adds and subtracts it.
+//            set_lint0() come from any thread, with or without that lock: what they touch (IRR, TMR, events, pending
+//            errors, LVTs, LDR, DFR, PPR) is only touched through atomic_ref. ISR, TPR and the rest belong to the
+//            vCPU's thread. The timer has a lock of its own, inside the device lock. reset, save, restore: no CPU runs.
+//   TSC      IA32_TSC_DEADLINE is compared with Clock::tsc(); an engine that gives the guest an offset adds and
+//   subtracts it.
 #pragma once
 
 #include <array>

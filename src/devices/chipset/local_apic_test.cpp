@@ -179,7 +179,8 @@ TEST_F(LocalApicTest, LowestPriorityPicksOne) {
   EXPECT_TRUE(bus_.deliver(message));
   EXPECT_EQ(having(0x61), Cpus{2});
   apic(2).set_cr8(15);
-  EXPECT_TRUE(bus_.deliver({.destination = 0x0f, .logical = true, .mode = DeliveryMode::LowestPriority, .vector = 0x72}));
+  EXPECT_TRUE(
+      bus_.deliver({.destination = 0x0f, .logical = true, .mode = DeliveryMode::LowestPriority, .vector = 0x72}));
   EXPECT_EQ(having(0x72).size(), 1u);
 }
 
@@ -486,7 +487,8 @@ TEST_F(LocalApicTest, ThreadsPostWhileTheCpuTakes) {
   for (unsigned s = 0; s < senders; ++s) {
     threads.emplace_back([&, s] {
       for (unsigned i = 0; i < vectors_each; ++i) {
-        bus_.deliver({.destination = 0, .vector = static_cast<uint8_t>(0x20 + s * vectors_each + i), .level = i % 2 == 0});
+        bus_.deliver(
+            {.destination = 0, .vector = static_cast<uint8_t>(0x20 + s * vectors_each + i), .level = i % 2 == 0});
       }
       ++finished;
     });

@@ -22,7 +22,8 @@ constexpr uint8_t ocw3_poll = 0x04;
 constexpr uint8_t ocw3_read_enable = 0x02;
 constexpr uint8_t ocw3_read_isr = 0x01;
 
-// Which inputs may be level-triggered: not the PIT, the keyboard, the cascade, the RTC, the coprocessor (PIIX4 7.1.4.14).
+// Which inputs may be level-triggered: not the PIT, the keyboard, the cascade, the RTC, the coprocessor
+// (PIIX4 7.1.4.14).
 constexpr uint8_t elcr_writable[2] = {0xf8, 0xde};
 
 // The set input with the highest priority, or -1: priority falls from lowest + 1 upwards.

@@ -48,10 +48,10 @@ class Pit final : public Device {
           row<5>("elapsed", &Counter::elapsed), row<6>("latched_count", &Counter::latched_count),
           row<7>("latched_status", &Counter::latched_status), row<8>("write_low", &Counter::write_low),
           row<9>("access", &Counter::access), row<10>("mode", &Counter::mode), row<11>("bcd", &Counter::bcd),
-          row<12>("gate", &Counter::gate), row<13>("loaded", &Counter::loaded),
-          row<14>("counting", &Counter::counting), row<15>("triggered", &Counter::triggered),
-          row<16>("write_high_next", &Counter::write_high_next), row<17>("read_high_next", &Counter::read_high_next),
-          row<18>("count_latched", &Counter::count_latched), row<19>("status_latched", &Counter::status_latched));
+          row<12>("gate", &Counter::gate), row<13>("loaded", &Counter::loaded), row<14>("counting", &Counter::counting),
+          row<15>("triggered", &Counter::triggered), row<16>("write_high_next", &Counter::write_high_next),
+          row<17>("read_high_next", &Counter::read_high_next), row<18>("count_latched", &Counter::count_latched),
+          row<19>("status_latched", &Counter::status_latched));
     }
   };
   struct State {

@@ -1,9 +1,8 @@
 // The chipset's two reset ports: reset control (0xCF9, also ACPI's reset register) and system control port A (0x92).
 //   Spec     Intel 82371AB (PIIX4), sections 7.1.6.1 (RC) and 7.1.5 (port 92); IBM PS/2 for port 92
 //   Models   hard and soft reset by the rising edge of RST_CPU, fast reset, the A20 bit as a bit
-//   Omits    the difference between hard and soft reset (both reset the machine), the A20 gate itself: A20 is never masked
-//   Threads  none of its own; called under the device lock
-//   Regions  0: port 0xCF9; 1: port 0x92
+//   Omits    the difference between hard and soft reset (both reset the machine), the A20 gate itself: A20 is never
+//   masked Threads  none of its own; called under the device lock Regions  0: port 0xCF9; 1: port 0x92
 #pragma once
 
 #include <cstdint>

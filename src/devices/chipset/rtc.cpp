@@ -262,9 +262,7 @@ void Rtc::resume(bool divider_was_reset) {
 
 bool Rtc::alarm_matches(int64_t second) const {
   const int64_t of_day = floor_mod(second, seconds_per_day);
-  const auto matches = [&](uint8_t alarm, uint8_t value) {
-    return (alarm & alarm_any) == alarm_any || alarm == value;
-  };
+  const auto matches = [&](uint8_t alarm, uint8_t value) { return (alarm & alarm_any) == alarm_any || alarm == value; };
   const auto& cmos = state_.cmos;
   return matches(cmos[SecondsAlarm], encode(static_cast<unsigned>(of_day % 60))) &&
          matches(cmos[MinutesAlarm], encode(static_cast<unsigned>(of_day / 60 % 60))) &&

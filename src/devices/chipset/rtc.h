@@ -1,6 +1,7 @@
 // MC146818 real-time clock with 128 bytes of CMOS memory.
 //   Spec     Motorola MC146818A data sheet (1988); CMOS memory map as PC firmware lays it out
-//   Models   time of day from the guest's wall clock, 12/24 hours, BCD and binary, SET, divider reset, update in progress,
+//   Models   time of day from the guest's wall clock, 12/24 hours, BCD and binary, SET, divider reset, update in
+//   progress,
 //            alarm, periodic and update-ended interrupts, century register (0x32), memory size bytes
 //   Omits    daylight saving, square wave output, NMI mask (port 0x70 bit 7)
 //   Threads  none of its own; called under the device lock
@@ -22,10 +23,10 @@ class Rtc final : public Device {
   struct State {
     uint8_t index = 0;
     std::array<uint8_t, 128> cmos{};
-    int64_t offset_s = 0;      // clock's seconds minus the wall clock's
-    uint64_t phase_ns = 0;     // what the divider is ahead of the wall clock's second
-    int64_t seen_s = 0;        // seconds up to here are in the flags of register C
-    uint64_t seen_ticks = 0;   // and 32768 Hz ticks
+    int64_t offset_s = 0;     // clock's seconds minus the wall clock's
+    uint64_t phase_ns = 0;    // what the divider is ahead of the wall clock's second
+    int64_t seen_s = 0;       // seconds up to here are in the flags of register C
+    uint64_t seen_ticks = 0;  // and 32768 Hz ticks
     static constexpr auto fields() {
       using fields::row;
       return fields::table<State>(row<1>("index", &State::index), row<2>("cmos", &State::cmos),

@@ -1,6 +1,7 @@
 // 16550A serial port.
 //   Spec     National PC16550D data sheet, June 1995; names and order follow its section 8
-//   Models   registers, interrupts and their priority, loop-back, both 16-byte FIFOs, character time-out, OUT2 as the gate
+//   Models   registers, interrupts and their priority, loop-back, both 16-byte FIFOs, character time-out, OUT2 as the
+//   gate
 //            of the interrupt line (as PCs wire it)
 //   Omits    baud timing (a character is sent at once), breaks, parity and framing errors, DMA signals
 //   Threads  none of its own; everything is called under the device lock
@@ -74,13 +75,13 @@ class Uart final : public Device {
 
     static constexpr auto fields() {
       using fields::row;
-      return fields::table<State>(
-          row<1>("receive", &State::receive), row<2>("transmit", &State::transmit),
-          row<3>("last_received", &State::last_received), row<4>("ier", &State::ier), row<5>("fcr", &State::fcr),
-          row<6>("lcr", &State::lcr), row<7>("mcr", &State::mcr), row<8>("line_errors", &State::line_errors),
-          row<9>("modem_delta", &State::modem_delta), row<10>("scr", &State::scr), row<11>("divisor", &State::divisor),
-          row<12>("thre_pending", &State::thre_pending), row<13>("timed_out", &State::timed_out),
-          row<14>("timeout_ns", &State::timeout_ns));
+      return fields::table<State>(row<1>("receive", &State::receive), row<2>("transmit", &State::transmit),
+                                  row<3>("last_received", &State::last_received), row<4>("ier", &State::ier),
+                                  row<5>("fcr", &State::fcr), row<6>("lcr", &State::lcr), row<7>("mcr", &State::mcr),
+                                  row<8>("line_errors", &State::line_errors),
+                                  row<9>("modem_delta", &State::modem_delta), row<10>("scr", &State::scr),
+                                  row<11>("divisor", &State::divisor), row<12>("thre_pending", &State::thre_pending),
+                                  row<13>("timed_out", &State::timed_out), row<14>("timeout_ns", &State::timeout_ns));
     }
   };
 
@@ -93,8 +94,8 @@ class Uart final : public Device {
   void save(fields::Buffer& out) const override { fields::save(state_, out); }
   [[nodiscard]] Result<> restore(std::span<const uint8_t> in) override;
 
-  // Input from the host. receive() takes at most receive_space() bytes and says how many; keep the others and offer them
-  // again when the space callback comes: no byte is lost then.
+  // Input from the host. receive() takes at most receive_space() bytes and says how many; keep the others and offer
+  // them again when the space callback comes: no byte is lost then.
   [[nodiscard]] size_t receive_space() const;
   size_t receive(std::span<const uint8_t> bytes);
   // Called with the device lock held whenever space appears where there was none; may call receive().

@@ -29,7 +29,9 @@ class UartTest : public ::testing::Test {
   UartTest() : uart_("com1", line_, clock_, sink_) {}
   uint8_t get(Register r) { return static_cast<uint8_t>(uart_.read(0, r, 1)); }
   void put(Register r, uint8_t value) { uart_.write(0, r, 1, value); }
-  size_t type(std::string_view text) { return uart_.receive({reinterpret_cast<const uint8_t*>(text.data()), text.size()}); }
+  size_t type(std::string_view text) {
+    return uart_.receive({reinterpret_cast<const uint8_t*>(text.data()), text.size()});
+  }
   // 115200 8n1, FIFOs on with trigger level 8, OUT2.
   void open(uint8_t ier) {
     put(Lcr, 0x83);
