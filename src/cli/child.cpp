@@ -10,9 +10,7 @@
 #include <fcntl.h>
 #include <fmt/core.h>
 #include <spawn.h>
-#include <sys/ioctl.h>
 #include <sys/wait.h>
-#include <termios.h>
 #include <unistd.h>
 
 namespace caisson::cli {
@@ -148,20 +146,6 @@ Result<Pipe> make_pipe() {
   std::array<int, 2> ends{};
   if (::pipe2(ends.data(), O_CLOEXEC) != 0) return fail_errno(errno, "cannot make a pipe");
   return Pipe{Fd{ends[0]}, Fd{ends[1]}};
-}
-
-Result<Pipe> make_pty() {
-  Fd master{::posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC)};
-  if (!master.valid() || ::grantpt(master.get()) != 0 || ::unlockpt(master.get()) != 0) {
-    return fail_errno(errno, "cannot make a pseudo terminal");
-  }
-  std::array<char, 64> name{};
-  if (::ptsname_r(master.get(), name.data(), name.size()) != 0) return fail_errno(errno, "cannot name a pseudo terminal");
-  Fd slave{::open(name.data(), O_RDWR | O_NOCTTY | O_CLOEXEC)};
-  if (!slave.valid()) return fail_errno(errno, "cannot open a pseudo terminal");
-  const winsize window{25, 80, 0, 0};
-  ::ioctl(slave.get(), TIOCSWINSZ, &window);
-  return Pipe{std::move(master), std::move(slave)};
 }
 
 }  // namespace caisson::cli

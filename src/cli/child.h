@@ -52,7 +52,5 @@ struct Pipe {
   Fd write;
 };
 [[nodiscard]] Result<Pipe> make_pipe();
-// A terminal of 80 columns for a program that shows its progress only to one. `read` is the master.
-[[nodiscard]] Result<Pipe> make_pty();
 
 }  // namespace caisson::cli

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <cmath>
 #include <csignal>
 #include <ctime>
 #include <filesystem>
@@ -48,20 +47,21 @@ Result<Rights> find_rights() {
       "add this user to /etc/subuid and /etc/subgid, or install fakechroot and fakeroot");
 }
 
-// Tells a build's steps and percentages from what mmdebstrap prints.
+// Tells a build's steps and percentages from what mmdebstrap --verbose, apt and dpkg print.
 struct Step {
   std::string_view line;
   std::string_view what;
+  unsigned lines_per_package;  // of "Get:", "Unpacking" and "Setting up" together; 0: no percentage
 };
-constexpr std::array<Step, 8> mmdebstrap_steps{{
-    {"I: running apt-get update", "reading package lists"},
-    {"I: downloading packages", "downloading the base system"},
-    {"I: extracting archives", "unpacking the base system"},
-    {"I: installing essential packages", "installing the base system"},
-    {"I: installing remaining packages", "downloading and installing systemd, the kernel and the rest"},
-    {"I: cleaning package lists", "cleaning up"},
-    {"I: creating tarball", "collecting files"},
-    {"@image", "making the ext4 image"},
+constexpr std::array<Step, 8> build_steps{{
+    {"I: running apt-get update", "reading package lists", 0},
+    {"I: downloading packages", "downloading the base system", 1},
+    {"I: extracting archives", "unpacking the base system", 0},
+    {"I: installing essential packages", "installing the base system", 2},
+    {"I: installing remaining packages", "downloading and installing systemd, the kernel and the rest", 3},
+    {"I: cleaning package lists", "cleaning up", 0},
+    {"I: creating tarball", "collecting files", 0},
+    {"@image", "making the ext4 image", 0},
 }};
 constexpr unsigned other_steps = 1;  // checksums
 
@@ -86,15 +86,17 @@ class BuildLog {
   }
 
  private:
-  void line(std::string text) {
-    if (const size_t erase = text.rfind("\x1b[2K"); erase != std::string::npos) text.erase(0, erase + 4);
+  void line(const std::string& text) {
     if (text.empty()) return;
     if (verbose_) fmt::print(stderr, "{}\n", text);
-    for (const auto& step : mmdebstrap_steps) {
-      if (text.starts_with(step.line)) return progress_.step(step.what);
+    for (const auto& step : build_steps) {
+      if (!text.starts_with(step.line)) continue;
+      lines_per_package_ = step.lines_per_package;
+      lines_ = 0;
+      return progress_.step(step.what);
     }
-    if (text.starts_with('@') || text.starts_with("I: ") || text == "done") return;
-    if (const auto percent = percent_of(text)) return progress_.percent(*percent);
+    if (text.starts_with('@') || text.starts_with("I: ")) return;
+    count(text);
     if (text.find("No space left on device") != std::string::npos && full_.empty()) full_ = text;
     if (text.starts_with("E: ")) {
       // apt's own errors say more than mmdebstrap's "apt-get update failed" that follows.
@@ -103,21 +105,21 @@ class BuildLog {
     last_ = text;
   }
 
-  // "apt-get:     41.25 [####   ]"
-  static std::optional<double> percent_of(const std::string& text) {
-    const size_t bar = text.find(" [");
-    if (bar == std::string::npos || !text.ends_with("]")) return std::nullopt;
-    const size_t space = text.find_last_not_of(' ', bar);
-    const size_t start = text.find_last_of(" :", space);
-    const std::string number = text.substr(start == std::string::npos ? 0 : start + 1, space - start);
-    char* end = nullptr;
-    const double value = std::strtod(number.c_str(), &end);
-    if (end == number.c_str() || !std::isfinite(value)) return std::nullopt;
-    return value;
+  void count(const std::string& text) {
+    if (const size_t at = text.find(" upgraded, "); at != std::string::npos && text.find(" newly installed") > at) {
+      packages_ = static_cast<unsigned>(std::strtoul(text.c_str() + at + 11, nullptr, 10));
+    } else if (text.starts_with("Get:") || text.starts_with("Unpacking ") || text.starts_with("Setting up ")) {
+      ++lines_;
+      const unsigned all = packages_ * lines_per_package_;
+      if (all != 0) progress_.percent(100.0 * lines_ / all);
+    }
   }
 
   Progress& progress_;
   const bool verbose_;
+  unsigned lines_per_package_ = 0;
+  unsigned packages_ = 0;
+  unsigned lines_ = 0;
   std::string current_;
   std::string full_;   // "… No space left on device"
   std::string apt_;    // the first error of apt
@@ -176,8 +178,8 @@ Result<> write_overlay(const std::string& folder, const std::string& sources, co
     if (auto ok = put(file.path, file.mode, file.text); !ok) return ok;
   }
   if (auto ok = put("etc/apt/sources.list", 0644, sources); !ok) return ok;
-  if (options.empty()) return {};
-  return put("etc/apt/apt.conf.d/90caisson", 0644, options);
+  return put("etc/apt/apt.conf.d/90caisson", 0644, "// Translated package descriptions take longer than all the rest.\n"
+                                                   "Acquire::Languages \"none\";\n" + options);
 }
 
 std::vector<AptSource> default_sources(const ImageName& name) {
@@ -206,6 +208,7 @@ struct Plan {
 std::vector<std::string> mmdebstrap_command(const Plan& plan) {
   std::vector<std::string> command{"mmdebstrap",
                                    "--mode=" + plan.rights.mode,
+                                   "--verbose",
                                    "--variant=minbase",
                                    "--format=tar",
                                    "--architectures=amd64",
@@ -234,10 +237,10 @@ std::vector<std::string> mmdebstrap_command(const Plan& plan) {
 Result<> run_build(const Plan& plan, const std::string& work, BuildLog& log) {
   auto archive = make_pipe();
   auto said = make_pipe();
-  auto terminal = make_pty();
+  auto printed = make_pipe();
   if (!archive) return std::unexpected(archive.error());
   if (!said) return std::unexpected(said.error());
-  if (!terminal) return std::unexpected(terminal.error());
+  if (!printed) return std::unexpected(printed.error());
 
   sigset_t ends;
   ::sigemptyset(&ends);
@@ -247,7 +250,7 @@ Result<> run_build(const Plan& plan, const std::string& work, BuildLog& log) {
 
   const Fd sources{::open((work + "/sources.list").c_str(), O_RDONLY | O_CLOEXEC)};
   if (!sources.valid()) return fail_errno(errno, "cannot open " + work + "/sources.list");
-  auto source = Child::start(mmdebstrap_command(plan), {sources.get(), archive->write.get(), terminal->write.get()},
+  auto source = Child::start(mmdebstrap_command(plan), {sources.get(), archive->write.get(), printed->write.get()},
                              {"TMPDIR=" + temporary_folder(), "LC_ALL=C.UTF-8"});
   if (!source) return std::unexpected(source.error());
   auto command = plan.rights.wrapper;
@@ -257,21 +260,21 @@ Result<> run_build(const Plan& plan, const std::string& work, BuildLog& log) {
   if (!packer) return std::unexpected(packer.error());
   archive = Pipe{};
   said->write.reset();
-  terminal->write.reset();
+  printed->write.reset();
 
   std::optional<int> ended_by;
-  while (said->read.valid() || terminal->read.valid()) {
+  while (said->read.valid() || printed->read.valid()) {
     std::array<pollfd, 3> fds{
-        {{terminal->read.get(), POLLIN, 0}, {said->read.get(), POLLIN, 0}, {signals.get(), POLLIN, 0}}};
+        {{printed->read.get(), POLLIN, 0}, {said->read.get(), POLLIN, 0}, {signals.get(), POLLIN, 0}}};
     if (::poll(fds.data(), fds.size(), -1) < 0 && errno != EINTR) return fail_errno(errno, "cannot wait for the build");
-    for (auto* stream : {&terminal->read, &said->read}) {
-      if (!stream->valid() || fds[stream == &terminal->read ? 0 : 1].revents == 0) continue;
+    for (auto* stream : {&printed->read, &said->read}) {
+      if (!stream->valid() || fds[stream == &printed->read ? 0 : 1].revents == 0) continue;
       std::array<char, 4096> buffer;
       const ssize_t size = ::read(stream->get(), buffer.data(), buffer.size());
       if (size > 0) {
         log.feed({buffer.data(), static_cast<size_t>(size)});
       } else if (size == 0 || errno != EINTR) {
-        stream->reset();  // a pseudo terminal whose other side is closed says EIO
+        stream->reset();
       }
     }
     signalfd_siginfo info{};
@@ -363,7 +366,7 @@ Result<std::string> build_image(const ImageName& name, const BuildOptions& optio
   auto guest_options = plan.options;
   for (auto& option : guest_options) option.second = for_guest(option.second);
 
-  Progress progress{mmdebstrap_steps.size() + other_steps};
+  Progress progress{build_steps.size() + other_steps};
   BuildLog log{progress, options.verbose};
   auto work = WorkFolder::create(*images + "/." + name.folder() + ".build", plan.rights);
   if (!work) return std::unexpected(work.error());

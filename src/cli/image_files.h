@@ -78,8 +78,11 @@ tar -xpf - --numeric-owner --exclude='./dev/*' $tar_options -C "$tree"
 echo "@settle"
 cp -R "$work/overlay/." "$tree/"
 chown -R -h 0:0 "$tree/etc/systemd" "$tree/usr/local/lib/caisson"
-for file in hostname hosts fstab resolv.conf motd apt/sources.list; do chown 0:0 "$tree/etc/$file"; done
-if [ -e "$tree/etc/apt/apt.conf.d/90caisson" ]; then chown 0:0 "$tree/etc/apt/apt.conf.d/90caisson"; fi
+for file in hostname hosts fstab resolv.conf motd apt/sources.list; do
+  chown 0:0 "$tree/etc/$file"
+  chmod 644 "$tree/etc/$file"
+done
+chown 0:0 "$tree/etc/apt/apt.conf.d/90caisson"
 rm -f "$tree/etc/apt/apt.conf.d/99mmdebstrap" "$tree/etc/apt/sources.list.d"/*.list "$tree/etc/apt/sources.list.d"/*.sources
 for file in "$tree/etc/apt/auth.conf" "$tree/etc/apt/auth.conf.d"/*.conf; do
   if [ -f "$file" ]; then
@@ -98,9 +101,12 @@ ln -sf $units/systemd-networkd.service "$tree/etc/systemd/system/dbus-org.freede
 for unit in caisson-resolv-conf.service caisson-resolv-conf.path; do
   ln -sf "/etc/systemd/system/$unit" "$wants/$unit"
 done
-# There is no screen for a login on tty1, and nobody wants apt to wake up in a short-lived machine.
+# There is no screen for a login on tty1, nobody wants apt to wake up in a short-lived machine, and without LVM there is
+# nothing for e2scrub to look for.
 rm -f "$tree/etc/systemd/system/getty.target.wants/getty@tty1.service"
 rm -f "$tree/etc/systemd/system/timers.target.wants"/apt-daily*.timer
+rm -f "$tree/etc/systemd/system/timers.target.wants/e2scrub_all.timer"
+rm -f "$tree/etc/systemd/system"/*.target.wants/e2scrub_reap.service
 for unit in systemd-networkd-wait-online.service getty@tty1.service; do
   ln -sf /dev/null "$tree/etc/systemd/system/$unit"
 done

@@ -171,7 +171,7 @@ int report_end(const RunOptions& options, const control::Exited& exited) {
   switch (exited.reason) {
     case ExitReason::PowerOff: return exit_ok;
     case ExitReason::Panic:
-      tell(exited.message.empty() ? "the guest's kernel panicked" : "the guest's kernel panicked: " + exited.message);
+      tell("the guest ended after its kernel's panic");
       return exit_panic;
     case ExitReason::Reset: tell("the guest reset itself"); return exit_reset;
     case ExitReason::DebugExit: tell(fmt::format("the guest ended with debug-exit code {}", exited.code)); return debug_exit_status(exited.code);
