@@ -1,0 +1,11 @@
+# One libFuzzer program for each src/**/*_fuzz.cpp, linked with its folder's library; all of them: target fuzz_targets.
+add_custom_target(fuzz_targets)
+file(GLOB_RECURSE fuzz_sources CONFIGURE_DEPENDS RELATIVE ${CMAKE_SOURCE_DIR}/src src/*_fuzz.cpp)
+foreach(source ${fuzz_sources})
+  string(REGEX MATCH "^[^/]+" folder ${source})
+  get_filename_component(name ${source} NAME_WE)
+  add_executable(${name} EXCLUDE_FROM_ALL src/${source})
+  target_link_libraries(${name} PRIVATE caisson_${folder})
+  target_link_options(${name} PRIVATE -fsanitize=fuzzer)
+  add_dependencies(fuzz_targets ${name})
+endforeach()
