@@ -89,6 +89,8 @@ constexpr std::array<bool, ZYDIS_ISA_SET_MAX_VALUE + 1> make_simd_sets() {
 constexpr auto simd_sets = make_simd_sets();
 
 bool is_simd(const ZydisDecodedInstruction& in) {
+  // FCOMI and its kin are of the Pentium Pro's set.
+  if (in.meta.category == ZYDIS_CATEGORY_X87_ALU) return true;
   if (!simd_sets[in.meta.isa_set]) return false;
   switch (in.mnemonic) {  // integer instructions of SSE's sets
     case ZYDIS_MNEMONIC_CRC32:
@@ -330,6 +332,11 @@ DecodeStatus decode(std::span<const uint8_t> code, unsigned code_bits, Instructi
   for (unsigned i = 0; i < count; ++i) {
     fill_operand(operands[i], out.operands[i]);
     if (out.operands[i].reg_class == RegisterClass::Segment) out.privileged_or_system = true;
+    // Zydis 4.0 takes SIB base 5 without displacement form for R13D under an address-size prefix.
+    if (out.operands[i].base == x86::R13 && (in.attributes & ZYDIS_ATTRIB_HAS_SIB) && in.raw.modrm.mod == 0) {
+      out.operands[i].base = Operand::no_register;
+      out.operands[i].displacement = in.raw.disp.value;
+    }
   }
   for (unsigned i = count; i < out.operands.size(); ++i) out.operands[i].kind = Operand::Kind::None;
   out.bytes = {};

@@ -232,7 +232,7 @@ class Thunks {
       std::memcpy(at, bytes.data(), bytes.size());
       at += bytes.size();
     };
-    static constexpr std::array<uint8_t, 28> before = {
+    static constexpr std::array<uint8_t, 24> before = {
         0x53,                    // push rbx
         0x48, 0x8b, 0x07,        // mov rax, [rdi]
         0x48, 0x8b, 0x4f, 0x08,  // mov rcx, [rdi+8]

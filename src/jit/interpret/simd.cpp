@@ -75,6 +75,30 @@ unsigned operand_size(const Instruction& in, const Operand& memory) {
   return (in.operand_bits == 16 ? 14 : 28) + (whole ? 80 : 0);
 }
 
+// Vol. 2, 2.4 and 2.8: a misaligned operand is #GP before any other fault. What this leaves out the host CPU finds.
+bool requires_alignment(const Instruction& in, unsigned size) {
+  switch (in.exception_class) {
+    case ZYDIS_EXCEPTION_CLASS_AVX1:
+    case ZYDIS_EXCEPTION_CLASS_E1:
+    case ZYDIS_EXCEPTION_CLASS_E1NF: return true;
+    case ZYDIS_EXCEPTION_CLASS_SSE1:
+    case ZYDIS_EXCEPTION_CLASS_SSE2:
+    case ZYDIS_EXCEPTION_CLASS_SSE4: break;
+    default: return false;
+  }
+  switch (in.mnemonic) {
+    case ZYDIS_MNEMONIC_MOVUPS:
+    case ZYDIS_MNEMONIC_MOVUPD:
+    case ZYDIS_MNEMONIC_MOVDQU:
+    case ZYDIS_MNEMONIC_LDDQU:
+    case ZYDIS_MNEMONIC_PCMPESTRI:
+    case ZYDIS_MNEMONIC_PCMPESTRM:
+    case ZYDIS_MNEMONIC_PCMPISTRI:
+    case ZYDIS_MNEMONIC_PCMPISTRM: return false;
+    default: return size == 16;
+  }
+}
+
 // The host's exception as the guest's.
 bool raise_native(Cpu& cpu, int vector) {
   switch (vector) {
@@ -252,6 +276,11 @@ bool run_simd(Step& step) {
   const unsigned size = operand_size(in, *memory);
   if (size == 0 || size > largest_operand) return raise(step.cpu, Ud);
   uint64_t linear;
+  if (requires_alignment(in, size)) {
+    const bool flat = step.cpu.code_bits == 64 && memory->segment < Fs;
+    const uint64_t address = effective_offset(step, *memory) + (flat ? 0 : step.cpu.segments[memory->segment].base);
+    if (address & (size - 1)) return raise(step.cpu, Gp, 0);
+  }
   if (!operand_address(step, *memory, size, memory->writes, linear)) return false;
   if (!memory->writes) return run_load(step, code, *memory, size, linear);
   if (write_mask_register(in) != 0 || is_masked_move(in.mnemonic) || is_compress(in.mnemonic)) {

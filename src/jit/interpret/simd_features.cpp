@@ -34,6 +34,7 @@ constexpr std::array<Needs, ZYDIS_ISA_SET_MAX_VALUE + 1> make_needs() {
   };
   set(ZYDIS_ISA_SET_X87, Kind::X87);
   set(ZYDIS_ISA_SET_FCMOV, Kind::X87);
+  set(ZYDIS_ISA_SET_PPRO, Kind::X87);  // FCOMI …
   set(ZYDIS_ISA_SET_SSE3X87, Kind::X87, Feature::Sse3);
   set(ZYDIS_ISA_SET_PENTIUMMMX, Kind::Mmx);
   set(ZYDIS_ISA_SET_SSE2MMX, Kind::Mmx);
