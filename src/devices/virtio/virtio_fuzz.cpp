@@ -8,6 +8,8 @@
 #include <functional>
 #include <memory>
 #include <span>
+#include <utility>
+#include <vector>
 
 #include "bus/bus.h"
 #include "devices/virtio/attach.h"
@@ -61,7 +63,7 @@ class Machine {
     const auto choice = in.take(1);
     const auto slot = static_cast<unsigned>(1 + (choice >> 4) % device_count);
     const unsigned size = 1u << in.take(1) % 4;
-    switch (choice % 12) {
+    switch (choice % 13) {
       case 0: bus_.write(Space::Memory, ecam(slot) + in.take(1), size, in.take(size)); break;
       case 1: std::ignore = bus_.read(Space::Memory, ecam(slot) + in.take(1), size); break;
       case 2: bus_.write(Space::Memory, bar(slot) + in.take(2) % 0x4000, size, in.take(size)); break;
@@ -73,6 +75,7 @@ class Machine {
       case 8: bus_.write(Space::Memory, bar(slot) + VirtioPci::notify_offset + 4 * (in.take(1) % 4), 2, 0); break;
       case 9: bus_.write(Space::Memory, msix(slot) + in.take(2) % 0x1000, size, in.take(size)); break;
       case 10: host(slot, in); break;
+      case 11: request(slot, in); break;
       default: bus_.write(Space::Port, 0xcf8 + in.take(1) % 8, std::min(size, 4u), in.take(std::min(size, 4u))); break;
     }
     wire_.sent.clear();
@@ -111,6 +114,53 @@ class Machine {
       set(Common::QueueEnable, 2, 1);
     }
     set(Common::DeviceStatus, 1, 15);
+    packed_[slot] = (flavour & 1) != 0;
+    positions_[slot] = {};
+  }
+
+  // A well-formed chain with small contents of chance, as a driver would offer it, and a kick: what garbage alone
+  // seldom is.
+  void request(unsigned slot, Input& in) {
+    const uint64_t shape = in.take(1);
+    const uint64_t queue = shape & 1;
+    const Gpa at = rings + slot * 0x4000 + queue * 0x1000;
+    const Gpa header = 0x8000 + in.take(1) * 16;
+    constexpr std::array<uint32_t, 8> types{0, 1, 4, 8, 11, 13, 14, 0};
+    std::ignore = memory_->write_object(header, types[in.take(1) % types.size()]);
+    std::ignore = memory_->write_object(header + 8, in.take(1));
+    struct Part {
+      uint64_t address;
+      uint32_t length;
+      bool writable;
+    };
+    std::array<Part, 4> parts{Part{header, 16, false}};
+    const size_t count = 2 + (shape >> 1) % 3;
+    for (size_t i = 1; i < count; ++i) {
+      const auto length = static_cast<uint32_t>(in.take(1) * 16 + (i + 1 == count ? 1 : 0));
+      parts[i] = {0x9000 + i * 0x2000, length, (shape >> 3 & 1) != 0 || i + 1 == count};
+    }
+    uint64_t& position = positions_[slot][queue];
+    const size_t first = packed_[slot] ? 0 : (shape >> 4) % 5;
+    const uint64_t start = position;
+    for (size_t i = 0; i < count; ++i) {
+      auto flags = static_cast<uint16_t>((parts[i].writable ? 2 : 0) | (i + 1 < count ? 1 : 0));
+      auto link = static_cast<uint16_t>(first + i + 1);
+      if (packed_[slot]) {
+        flags |= (start + i) / 8 % 2 == 0 ? 0x80 : 0x8000;
+        std::swap(flags, link);
+      }
+      const Gpa descriptor = at + 16 * (packed_[slot] ? (start + i) % 8 : first + i);
+      std::ignore = memory_->write_object(descriptor, parts[i].address);
+      std::ignore = memory_->write_object(descriptor + 8, parts[i].length);
+      std::ignore = memory_->write_object(descriptor + 12, flags);
+      std::ignore = memory_->write_object(descriptor + 14, link);
+    }
+    position += packed_[slot] ? count : 1;
+    if (!packed_[slot]) {
+      std::ignore = memory_->write_object(at + 0x104 + 2 * (start % 8), static_cast<uint16_t>(first));
+      std::ignore = memory_->write_object(at + 0x102, static_cast<uint16_t>(position));
+    }
+    bus_.write(Space::Memory, bar(slot) + VirtioPci::notify_offset + 4 * queue, 2, 0);
   }
 
   // A descriptor with fields that are often sensible, somewhere in a ring.
@@ -191,6 +241,8 @@ class Machine {
   Net* net_ = nullptr;
   Console* console_ = nullptr;
   std::vector<pci::PciDevice*> functions_;
+  std::array<bool, device_count + 1> packed_{};                        // how each device was started
+  std::array<std::array<uint64_t, 2>, device_count + 1> positions_{};  // where its driver stands in each ring
 };
 
 }  // namespace
