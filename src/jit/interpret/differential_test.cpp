@@ -310,7 +310,9 @@ class Differential : public testing::Test {
     EXPECT_EQ(actual.flags & mask, expected.flags & mask);
     for (unsigned reg = 0; reg < 16; ++reg) EXPECT_EQ(actual.gpr[reg], expected.gpr[reg]) << "register " << reg << " was " << before.gpr[reg];
     EXPECT_TRUE(actual.data == expected.data);
-    if (actual.xsave != expected.xsave) {
+    // What a gather that faults half-way leaves above its mask is the CPU's own affair.
+    const bool half_done = in.memory() != nullptr && in.memory()->vsib && expected.vector != -1;
+    if (actual.xsave != expected.xsave && !half_done) {
       for (size_t i = 0; i < actual.xsave.size(); ++i) {
         if (actual.xsave[i] != expected.xsave[i]) {
           ADD_FAILURE() << "xsave byte " << i << " is " << int{actual.xsave[i]} << ", host " << int{expected.xsave[i]} << ", was "

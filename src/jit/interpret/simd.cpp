@@ -5,6 +5,7 @@
 // store writes shows in two runs on buffers of different content.
 #include "jit/interpret/simd.h"
 
+#include <algorithm>
 #include <bit>
 
 #include "jit/fpu.h"
@@ -62,6 +63,22 @@ bool is_compress(uint16_t mnemonic) {
   return mnemonic == ZYDIS_MNEMONIC_VCOMPRESSPS || mnemonic == ZYDIS_MNEMONIC_VCOMPRESSPD ||
          mnemonic == ZYDIS_MNEMONIC_VPCOMPRESSB || mnemonic == ZYDIS_MNEMONIC_VPCOMPRESSW ||
          mnemonic == ZYDIS_MNEMONIC_VPCOMPRESSD || mnemonic == ZYDIS_MNEMONIC_VPCOMPRESSQ;
+}
+
+bool is_x87(const Instruction& in) { return in.opcode_map == 0 && in.opcode >= 0xd8 && in.opcode <= 0xdf; }
+
+// An unmasked x87 exception waits for the next instruction that looks: #MF goes before the memory faults of that one.
+bool x87_exception_pending(Cpu& cpu) {
+  fpu_put_away(cpu);
+  uint16_t control, status;
+  std::memcpy(&control, cpu.xsave.data(), 2);
+  std::memcpy(&status, cpu.xsave.data() + 2, 2);
+  return status & ~control & 0x3f;
+}
+
+bool touches_mmx(const Instruction& in) {
+  return std::any_of(in.operands.begin(), in.operands.begin() + in.operand_count,
+                     [](const Operand& operand) { return operand.reg_class == RegisterClass::Mmx; });
 }
 
 // Number of the opmask register that masks an EVEX instruction; 0: none.
@@ -202,31 +219,51 @@ bool run_load(Step& step, NativeCode code, const Operand& memory, unsigned size,
   if (host.pointer != nullptr) return execute(step, code, host.pointer);
   const Bounce bounce(linear);
   const bool whole = !cpu.fault.raised && mmu::read_bytes(cpu, linear, bounce.data(), size);
-  if (!whole && !load_elements(step, memory, size, linear, bounce.data())) return false;
+  if (!whole && !load_elements(step, memory, size, linear, bounce.data())) {
+    return (is_x87(step.in) || touches_mmx(step.in)) && x87_exception_pending(cpu) ? raise(cpu, Mf) : false;
+  }
   return execute(step, code, bounce.data());
 }
 
 // --- stores ----------------------------------------------------------------------------------------------------------
 
+// x87 stores to a device, to two pages, or where the store faults. An unmasked exception of the operation itself keeps it
+// from storing at all (vol. 1, 8.5): whether it did shows in two runs on buffers of different content.
+// `refused`: a fault that the address itself raises, due only if there is a store.
+bool run_x87_store(Step& step, NativeCode code, unsigned size, uint64_t linear, const Fault& refused) {
+  Cpu& cpu = step.cpu;
+  cpu.fault = {};
+  fpu_put_away(cpu);
+  const auto image = cpu.xsave;
+  const Bounce zeros(linear), ones(linear);
+  std::fill_n(ones.data(), size, uint8_t{0xff});
+  if (!execute(step, code, zeros.data())) return false;
+  cpu.xsave = image;
+  if (!execute(step, code, ones.data())) return false;
+  if (stores_environment(step.in.mnemonic)) {
+    // Instruction and data pointers are the host's: the guest must not see them.
+    const unsigned first = step.in.operand_bits == 16 ? 6 : 12, end = step.in.operand_bits == 16 ? 14 : 28;
+    for (const Bounce* bounce : {&zeros, &ones}) std::fill(bounce->data() + first, bounce->data() + end, uint8_t{0});
+  }
+  if (!std::equal(zeros.data(), zeros.data() + size, ones.data())) return true;
+  if (!refused.raised && mmu::write_bytes(cpu, linear, ones.data(), size)) return true;
+  if (refused.raised) cpu.fault = refused;
+  cpu.xsave = image;
+  return false;
+}
+
 bool run_store(Step& step, NativeCode code, unsigned size, uint64_t linear) {
   Cpu& cpu = step.cpu;
   const mmu::Host host = mmu::host_for_write(cpu, linear, size);
-  if (cpu.fault.raised) return false;
-  const bool environment = stores_environment(step.in.mnemonic);
-  if (host.pointer != nullptr && !environment) {
+  if (host.pointer != nullptr && !stores_environment(step.in.mnemonic)) {
     if (!execute(step, code, host.pointer)) return false;
     mmu::wrote(cpu, host, size);
     return true;
   }
-  if (!mmu::probe(cpu, linear, size, Access::Write)) return false;
+  if (is_x87(step.in)) return run_x87_store(step, code, size, linear, {});
+  if (cpu.fault.raised || !mmu::probe(cpu, linear, size, Access::Write)) return false;
   const Bounce bounce(linear);
-  if (!execute(step, code, bounce.data())) return false;
-  if (environment) {
-    // Instruction and data pointers are the host's: the guest must not see them.
-    const unsigned first = step.in.operand_bits == 16 ? 6 : 12, end = step.in.operand_bits == 16 ? 14 : 28;
-    std::fill(bounce.data() + first, bounce.data() + end, uint8_t{0});
-  }
-  return mmu::write_bytes(cpu, linear, bounce.data(), size);
+  return execute(step, code, bounce.data()) && mmu::write_bytes(cpu, linear, bounce.data(), size);
 }
 
 // Only some bytes are written: those that come out the same whatever was there before.
@@ -281,7 +318,10 @@ bool run_simd(Step& step) {
     const uint64_t address = effective_offset(step, *memory) + (flat ? 0 : step.cpu.segments[memory->segment].base);
     if (address & (size - 1)) return raise(step.cpu, Gp, 0);
   }
-  if (!operand_address(step, *memory, size, memory->writes, linear)) return false;
+  if (!operand_address(step, *memory, size, memory->writes, linear)) {
+    if (is_x87(in) && memory->writes) return run_x87_store(step, code, size, 0, Fault{step.cpu.fault});
+    return (is_x87(in) || touches_mmx(in)) && x87_exception_pending(step.cpu) ? raise(step.cpu, Mf) : false;
+  }
   if (!memory->writes) return run_load(step, code, *memory, size, linear);
   if (write_mask_register(in) != 0 || is_masked_move(in.mnemonic) || is_compress(in.mnemonic)) {
     return run_masked_store(step, code, size, linear);

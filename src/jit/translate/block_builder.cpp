@@ -352,6 +352,11 @@ void BlockBuilder::emit_native(Emitter& out, const Item& item) {
       if (in.operands[i].kind == Operand::Kind::Register && in.operands[i].reg_class == RegisterClass::HighByte) high = in.operands[i].reg;
     }
   }
+  // (Its implicit AL must stay where it is.)
+  if (high >= 0 && in.mnemonic == ZYDIS_MNEMONIC_CMPXCHG) {
+    gave_up_ = true;
+    return;
+  }
   Address address;
   if (memory != nullptr) {
     // A spilled register can take R14 where the address does not need it.
@@ -649,7 +654,7 @@ void BlockBuilder::build(CodeCache& cache, const BlockKey& key, std::span<const 
     emit_cold(out);
     block_.stale_offset = static_cast<uint32_t>(out.size());
     set_rip(out, key.rip);
-    out.move_immediate(r14, 0);
+    out.move_immediate(r14, slot_stale);
     out.jump(stubs_.leave_dispatch);
     block_.host_size = static_cast<uint32_t>(out.size());
     block_.guest_size = static_cast<uint16_t>(last.offset + last.in.length);

@@ -70,7 +70,8 @@ const uint8_t* Translator::find_code(Outcome& otherwise) {
     return nullptr;
   }
   if (block->suspended) cache.resume(*block);
-  if (slot_ != 0 && slot_generation_ == cache.generation()) {
+  // An interrupt may have come between the jump and here: then this is not where it leads.
+  if (slot_ != 0 && slot_generation_ == cache.generation() && slot_rip_ == cpu.rip && slot_mode_ == mode) {
     const auto* slot = reinterpret_cast<const uint8_t*>(slot_ & ~uint64_t{3});
     if ((slot_ & slot_cross_page) == 0) {
       cache.patch_jump(slot, block->entry);
@@ -92,6 +93,13 @@ Translator::Outcome Translator::left() {
   switch (static_cast<Leave>(cpu.leave)) {
     case Leave::Dispatch:
       slot_ = cpu.leave_detail;
+      if (slot_ == slot_stale) {
+        // A dead or suspended block: what pointed to it was this cache, or a chained jump that stays as it is.
+        cpu.jumps[static_cast<unsigned>(cpu.tlb_mode)].negative_rip[jump_index(cpu, cpu.rip)] = jump_empty;
+        slot_ = 0;
+      }
+      slot_rip_ = cpu.rip;
+      slot_mode_ = cpu.jumps_mode[static_cast<unsigned>(cpu.tlb_mode)];
       return Outcome::Dispatch;
     case Leave::Interpret: return Outcome::Interpret;
     case Leave::Slow: {

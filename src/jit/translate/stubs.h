@@ -21,6 +21,8 @@ enum class Leave : uint32_t {
 
 // A jump slot is the executable address of an aligned rel32; the low bit says that it leads out of its page.
 inline constexpr uint64_t slot_cross_page = 1;
+// In place of a slot: the block entered was dead or suspended.
+inline constexpr uint64_t slot_stale = 2;
 
 // What the fill stub is told in R15D.
 namespace fill_word {

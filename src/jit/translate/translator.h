@@ -42,6 +42,8 @@ class Translator {
   BlockBuilder builder_;
   uint64_t slot_ = 0;  // the jump to chain to the next block found
   uint64_t slot_generation_ = 0;
+  uint64_t slot_rip_ = 0;  // where it leads
+  ModeWord slot_mode_ = 0;
   uint32_t disabled_classes_ = 0;
 };
 
