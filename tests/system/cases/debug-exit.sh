@@ -1,0 +1,2 @@
+boot debug debug_exit --debug-exit
+expect_status 69

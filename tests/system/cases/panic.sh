@@ -1,0 +1,2 @@
+boot panic panic
+expect_status 3

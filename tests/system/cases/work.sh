@@ -1,0 +1,2 @@
+boot work work --cpus 2 --memory 512M
+expect_passed

@@ -1,0 +1,2 @@
+echo "caisson-test: waiting"
+sleep 3

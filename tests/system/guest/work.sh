@@ -1,0 +1,15 @@
+# A little of everything, on all CPUs at once.
+cpu=0
+while [ "$cpu" -lt "$(nproc)" ]; do
+  (
+    i=0
+    while [ $i -lt 20 ]; do
+      i=$((i + 1))
+      head -c 300000 /dev/urandom | tee "/tmp/random$cpu" | gzip -1 | gunzip | cmp - "/tmp/random$cpu" || exit 1
+      sha256sum "/tmp/random$cpu" >/dev/null || exit 1
+    done
+  ) &
+  pids="$pids $!"
+  cpu=$((cpu + 1))
+done
+for pid in $pids; do wait "$pid" || { fail "a worker failed"; status=1; }; done

@@ -1,0 +1,52 @@
+# For the cases: every one runs in a folder of its own, with -eu; a command that fails fails the case.
+
+die() { echo "$*"; exit 1; }
+
+# boot NAME TEST [OPTIONS OF caisson run…]: runs the guest test; NAME.out has the console, NAME.err the rest. Sets $status.
+# Kernel words go in $words; the kernel's flavour in $flavour.
+flavour=cloud-amd64
+words=
+boot() {
+  name=$1
+  test=$2
+  shift 2
+  status=0
+  "$CAISSON" run --kernel "$GUESTS/$flavour/vmlinuz" --initrd "$GUESTS/$flavour/initrd.gz" --append "test=$test $words" "$@" \
+    </dev/null >"$name.out" 2>"$name.err" || status=$?
+}
+
+expect_status() { [ "$status" = "$1" ] || die "exit status $status, expected $1: $(tail -n 3 "$name.err")"; }
+expect_passed() {
+  expect_status 0
+  grep -q 'caisson-test: PASSED' "$name.out" || die "the guest did not say PASSED"
+  ! grep -q 'caisson-test: FAILED' "$name.out" || die "$(grep 'caisson-test: FAILED' "$name.out")"
+  [ ! -s "$name.err" ] || die "unexpected: $(cat "$name.err")"
+}
+
+# expect_error STATUS COMMAND…: it fails with one line on standard error, at once.
+expect_error() {
+  wanted=$1
+  shift
+  status=0
+  timeout 20 "$@" </dev/null >refused.out 2>refused.err || status=$?
+  [ "$status" = "$wanted" ] || die "exit status $status, expected $wanted: $*: $(cat refused.err)"
+  [ "$(wc -l <refused.err)" = 1 ] || die "not one line: $*: $(cat refused.err)"
+  grep -q '^caisson: error: ' refused.err || die "not an error line: $(cat refused.err)"
+  cat refused.err
+}
+
+# wait_for FILE TEXT [SECONDS]
+wait_for() {
+  i=0
+  until grep -q "$2" "$1" 2>/dev/null; do
+    i=$((i + 1))
+    [ "$i" -lt $((${3-120} * 10)) ] || die "\"$2\" does not appear in $1"
+    sleep 0.1
+  done
+}
+
+# A free TCP port: listening there would succeed right now.
+free_port() {
+  port=$((20000 + $$ % 20000))
+  while grep -q "$(printf ':%04X ' "$port")" /proc/net/tcp; do port=$((port + 1)); done
+}
