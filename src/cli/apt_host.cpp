@@ -35,8 +35,8 @@ std::vector<std::string> split(std::string_view text, std::string_view separator
 
 // Options that say how a repository is verified or read; architectures are looked at and dropped.
 bool keep_option(std::string_view name) {
-  constexpr std::array<std::string_view, 6> kept{"signed-by",  "trusted", "check-valid-until", "check-date", "allow-insecure",
-                                                 "allow-weak"};
+  constexpr std::array<std::string_view, 6> kept{"signed-by",  "trusted",        "check-valid-until",
+                                                 "check-date", "allow-insecure", "allow-weak"};
   return std::find(kept.begin(), kept.end(), name) != kept.end();
 }
 
@@ -57,9 +57,9 @@ std::pair<std::string, std::string> split_suite(std::string_view suite) {
 }
 
 bool is_debian_release(std::string_view name) {
-  constexpr std::array<std::string_view, 13> names{"buster",    "bullseye", "bookworm", "trixie",  "forky",
-                                                   "sid",       "stable",   "testing",  "unstable", "oldstable",
-                                                   "duke",      "oldoldstable", "rc-buggy"};
+  constexpr std::array<std::string_view, 13> names{"buster", "bullseye",     "bookworm", "trixie",   "forky",
+                                                   "sid",    "stable",       "testing",  "unstable", "oldstable",
+                                                   "duke",   "oldoldstable", "rc-buggy"};
   return std::find(names.begin(), names.end(), name) != names.end();
 }
 
@@ -103,7 +103,9 @@ std::vector<AptSource> parse_deb822_sources(std::string_view text) {
       return found == stanza.end() ? std::string{} : found->second;
     };
     const auto types = split(field("types"), " \t\n");
-    const bool enabled = lower(field("enabled")) != "no" && lower(field("enabled")) != "false";
+    const auto enabled_words = split(lower(field("enabled")), " \t\r\n");
+    const bool enabled =
+        enabled_words.empty() || (enabled_words[0] != "no" && enabled_words[0] != "false" && enabled_words[0] != "0");
     if (enabled && std::find(types.begin(), types.end(), "deb") != types.end() && for_amd64(field("architectures"))) {
       AptSource source;
       source.components = split(field("components"), " \t\n");
@@ -197,7 +199,8 @@ std::string to_lines(const std::vector<AptSource>& sources) {
     text += "deb ";
     if (!source.options.empty()) {
       text += '[';
-      for (const auto& [name, value] : source.options) text += fmt::format("{}{}={}", text.back() == '[' ? "" : " ", name, value);
+      for (const auto& [name, value] : source.options)
+        text += fmt::format("{}{}={}", text.back() == '[' ? "" : " ", name, value);
       text += "] ";
     }
     text += source.uri + ' ' + source.suite;
@@ -209,16 +212,15 @@ std::string to_lines(const std::vector<AptSource>& sources) {
 
 std::vector<AptOption> select_options(std::string_view dump) {
   const auto wanted = [](const std::string& name) {
-    constexpr std::array<std::string_view, 7> exact{"acquire::check-valid-until", "acquire::check-date",
-                                                    "acquire::retries",           "acquire::forceipv4",
-                                                    "acquire::forceipv6",         "acquire::max-validtime",
-                                                    "acquire::by-hash"};
+    constexpr std::array<std::string_view, 7> exact{
+        "acquire::check-valid-until", "acquire::check-date",    "acquire::retries", "acquire::forceipv4",
+        "acquire::forceipv6",         "acquire::max-validtime", "acquire::by-hash"};
     if (std::find(exact.begin(), exact.end(), name) != exact.end()) return true;
     for (const std::string_view method : {"acquire::http::", "acquire::https::"}) {
       if (!name.starts_with(method)) continue;
       const std::string rest = name.substr(method.size());
-      constexpr std::array<std::string_view, 6> starts{"proxy", "verify-peer", "verify-host", "timeout", "user-agent",
-                                                       "allowredirect"};
+      constexpr std::array<std::string_view, 6> starts{"proxy",   "verify-peer", "verify-host",
+                                                       "timeout", "user-agent",  "allowredirect"};
       for (const auto start : starts) {
         if (rest == start || rest.starts_with(std::string{start} + "::")) return true;
       }
@@ -262,7 +264,8 @@ std::string for_guest(std::string_view url) {
   if (scheme == std::string_view::npos) return std::string{url};
   size_t host = scheme + 3;
   const size_t authority_end = std::min(url.find_first_of("/?#", host), url.size());
-  if (const size_t at = url.substr(0, authority_end).rfind('@'); at != std::string_view::npos && at >= host) host = at + 1;
+  if (const size_t at = url.substr(0, authority_end).rfind('@'); at != std::string_view::npos && at >= host)
+    host = at + 1;
   size_t end = std::min(url.find(':', host), authority_end);
   if (host < url.size() && url[host] == '[') end = std::min(url.find(']', host) + 1, authority_end);
   const std::string name = lower(url.substr(host, end - host));

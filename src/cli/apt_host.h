@@ -1,7 +1,7 @@
 // How this host's apt reaches its mirrors, so that an image is built from the same place and the guest can use it too.
 //   Source   sources.list(5) in both its forms, apt.conf(5), apt_auth.conf(5)
-//   Guest    inside the guest the host's loopback addresses are reached at the gateway of the user-mode network, 10.0.2.2
-//   Threads  pure functions, but for host_*()
+//   Guest    inside the guest the host's loopback addresses are reached at the gateway of the user-mode
+//   network, 10.0.2.2 Threads  pure functions, but for host_*()
 #pragma once
 
 #include <string>
@@ -24,8 +24,8 @@ struct AptSource {
 [[nodiscard]] std::vector<AptSource> parse_deb822_sources(std::string_view text);
 [[nodiscard]] std::vector<AptSource> host_sources(const std::string& folder = "/etc/apt");
 
-// Those of `sources` that carry Debian itself, translated to `suite` ("bookworm"); empty where there is none. Sources that
-// a guest cannot reach (file:, cdrom:, …) are left out.
+// Those of `sources` that carry Debian itself, translated to `suite` ("bookworm"); empty where there is none. Sources
+// that a guest cannot reach (file:, cdrom:, …) are left out.
 [[nodiscard]] std::vector<AptSource> sources_for(const std::vector<AptSource>& sources, std::string_view suite);
 [[nodiscard]] std::string to_lines(const std::vector<AptSource>& sources);
 

@@ -88,8 +88,8 @@ Result<Child> Child::start(const std::vector<std::string>& arguments, const Chil
   }
   std::vector<std::string> texts = arguments;
   pid_t pid = -1;
-  const int error = ::posix_spawn(&pid, program.c_str(), &actions, &attributes, pointers(texts).data(),
-                                  pointers(environment).data());
+  const int error =
+      ::posix_spawn(&pid, program.c_str(), &actions, &attributes, pointers(texts).data(), pointers(environment).data());
   ::posix_spawnattr_destroy(&attributes);
   ::posix_spawn_file_actions_destroy(&actions);
   if (error != 0) return fail_errno(error, "cannot start " + program);

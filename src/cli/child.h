@@ -1,4 +1,5 @@
-// Child processes for building images: started in groups of their own, with everything but the given descriptors closed.
+// Child processes for building images: started in groups of their own, with everything but the given descriptors
+// closed.
 //   Threads  main thread
 #pragma once
 

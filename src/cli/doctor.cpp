@@ -8,13 +8,13 @@
 #include <fcntl.h>
 #include <fmt/core.h>
 #include <netinet/in.h>
-#include <nlohmann/json.hpp>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/utsname.h>
 #include <unistd.h>
+#include <nlohmann/json.hpp>
 
 #include "base/fd.h"
 #include "cli/child.h"
@@ -35,7 +35,8 @@ std::string error_text(int number) {
 std::string cpu_brand() {
   std::array<unsigned, 12> words{};
   for (unsigned i = 0; i < 3; ++i) {
-    if (__get_cpuid(0x80000002 + i, &words[4 * i], &words[4 * i + 1], &words[4 * i + 2], &words[4 * i + 3]) == 0) return {};
+    if (__get_cpuid(0x80000002 + i, &words[4 * i], &words[4 * i + 1], &words[4 * i + 2], &words[4 * i + 3]) == 0)
+      return {};
   }
   std::array<char, 49> text{};
   std::memcpy(text.data(), words.data(), 48);
@@ -57,14 +58,17 @@ Finding find_tsc() {
   unsigned c = 0;
   unsigned d = 0;
   const bool invariant = __get_cpuid(0x80000007, &a, &b, &c, &d) != 0 && (d & (1u << 8)) != 0;
-  if (invariant) return {"tsc", Verdict::Good, "the time stamp counter is invariant", "guests read the time without an exit"};
+  if (invariant)
+    return {"tsc", Verdict::Good, "the time stamp counter is invariant", "guests read the time without an exit"};
   return {"tsc", Verdict::Limited, "the time stamp counter is not invariant", "guests' clocks may drift"};
 }
 
 Finding find_kvm() {
   const Fd kvm{::open("/dev/kvm", O_RDWR | O_CLOEXEC)};
   constexpr const char* none_needed = "not needed: the jit engine runs machines without it";
-  if (kvm.valid()) return {"kvm", Verdict::Limited, "/dev/kvm can be opened", "this version does not use it yet; the jit engine runs machines"};
+  if (kvm.valid())
+    return {"kvm", Verdict::Limited, "/dev/kvm can be opened",
+            "this version does not use it yet; the jit engine runs machines"};
   return {"kvm", Verdict::Limited, "/dev/kvm: " + error_text(errno), none_needed};
 }
 
@@ -79,13 +83,15 @@ Finding find_code_memory() {
       return {"code_memory", Verdict::Good, "memory for translated code can be made", "the jit engine works"};
     }
   }
-  return {"code_memory", Verdict::Bad, "memory for translated code: " + error_text(errno),
-          "a security policy (SELinux execmem, noexec memfd: sysctl vm.memfd_noexec) forbids it; allow it for caisson-vmm"};
+  return {
+      "code_memory", Verdict::Bad, "memory for translated code: " + error_text(errno),
+      "a security policy (SELinux execmem, noexec memfd: sysctl vm.memfd_noexec) forbids it; allow it for caisson-vmm"};
 }
 
 Finding find_memory() {
   const uint64_t bytes = host_memory_bytes();
-  return {"memory", Verdict::Good, fmt::format("{} MiB", bytes >> 20), "machines can have at most that much; the default is 1 GiB"};
+  return {"memory", Verdict::Good, fmt::format("{} MiB", bytes >> 20),
+          "machines can have at most that much; the default is 1 GiB"};
 }
 
 Finding find_io_uring() {
@@ -120,10 +126,13 @@ Finding find_image_tools() {
     return {"image_build", Verdict::Good, "images are built in a user namespace", "caisson run debian works"};
   }
   if (in_path("fakechroot") && in_path("fakeroot")) {
-    return {"image_build", Verdict::Limited, "images are built under fakechroot", "slower; user namespaces do not work here"};
+    return {"image_build", Verdict::Limited, "images are built under fakechroot",
+            "slower; user namespaces do not work here"};
   }
-  return {"image_build", Verdict::Limited, "user namespaces with subordinate ids do not work, and fakechroot is not installed",
-          "caisson image build needs one of them: install uidmap and add this user to /etc/subuid, or fakechroot and fakeroot"};
+  return {"image_build", Verdict::Limited,
+          "user namespaces with subordinate ids do not work, and fakechroot is not installed",
+          "caisson image build needs one of them: install uidmap and add this user to /etc/subuid, or fakechroot and "
+          "fakeroot"};
 }
 
 Finding find_room() {
@@ -134,7 +143,8 @@ Finding find_room() {
   while (::statvfs(path.c_str(), &status) != 0 && path.size() > 1) path.resize(std::max<size_t>(1, path.rfind('/')));
   const uint64_t free = static_cast<uint64_t>(status.f_bavail) * status.f_frsize;
   const std::string text = fmt::format("{} MiB free for images in {}", free >> 20, *folder);
-  if (free < (uint64_t{2} << 30)) return {"room", Verdict::Limited, text, "building an image needs about 2 GiB; make room or set XDG_CACHE_HOME"};
+  if (free < (uint64_t{2} << 30))
+    return {"room", Verdict::Limited, text, "building an image needs about 2 GiB; make room or set XDG_CACHE_HOME"};
   return {"room", Verdict::Good, text, "enough to build an image"};
 }
 
@@ -156,8 +166,8 @@ constexpr std::string_view name_of(Verdict verdict) {
 }  // namespace
 
 std::vector<Finding> examine() {
-  return {find_kernel(), find_cpu(),  find_tsc(), find_memory(), find_code_memory(),
-          find_kvm(),    find_vmm(),  find_io_uring(), find_ping(), find_image_tools(), find_room()};
+  return {find_kernel(), find_cpu(),      find_tsc(),  find_memory(),      find_code_memory(), find_kvm(),
+          find_vmm(),    find_io_uring(), find_ping(), find_image_tools(), find_room()};
 }
 
 int doctor(bool json) {
@@ -167,7 +177,8 @@ int doctor(bool json) {
   if (json) {
     auto list = nlohmann::json::array();
     for (const auto& finding : findings) {
-      list.push_back({{"id", finding.id}, {"verdict", name_of(finding.verdict)}, {"found", finding.text}, {"why", finding.why}});
+      list.push_back(
+          {{"id", finding.id}, {"verdict", name_of(finding.verdict)}, {"found", finding.text}, {"why", finding.why}});
     }
     const nlohmann::json whole{{"works", works}, {"findings", list}};
     fmt::print("{}\n", whole.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
@@ -176,7 +187,8 @@ int doctor(bool json) {
       fmt::print("{:8} {:12} {}\n", name_of(finding.verdict), finding.id, finding.text);
       if (!finding.why.empty()) fmt::print("{:21} {}\n", "", finding.why);
     }
-    fmt::print("{}\n", works ? "Machines can run on this host." : "Machines cannot run on this host; see what is bad above.");
+    fmt::print("{}\n",
+               works ? "Machines can run on this host." : "Machines cannot run on this host; see what is bad above.");
   }
   return works ? exit_ok : exit_failure;
 }

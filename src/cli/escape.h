@@ -11,7 +11,8 @@ namespace caisson::cli {
 inline constexpr std::string_view escape_hint =
     "Escape key: Ctrl-], then q to quit, p to press the power button, r to reset, h for help";
 inline constexpr std::string_view escape_help =
-    "Ctrl-] then: q quit (as pulling the plug) | p press the power button | r reset | Ctrl-] send Ctrl-] to the guest | h this help";
+    "Ctrl-] then: q quit (as pulling the plug) | p press the power button | r reset | Ctrl-] send Ctrl-] to the guest "
+    "| h this help";
 
 enum class EscapeAction : uint8_t { None, Quit, PowerButton, Reset, Help };
 
@@ -19,8 +20,8 @@ class Escape {
  public:
   static constexpr char key = 0x1d;  // Ctrl-]
 
-  // Appends to `out` what is the guest's. Stops after the first action and takes it and all before it from `input`, so the
-  // caller acts in order and calls again with the rest.
+  // Appends to `out` what is the guest's. Stops after the first action and takes it and all before it from `input`, so
+  // the caller acts in order and calls again with the rest.
   [[nodiscard]] EscapeAction feed(std::string_view& input, std::string& out);
 
  private:

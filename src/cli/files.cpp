@@ -24,7 +24,8 @@ Result<std::string> xdg_folder(const char* variable, const char* below_home) {
   return std::string{home} + below_home + "/caisson";
 }
 
-// Copies the ranges that hold data. The file system may share the blocks (copy_file_range), else they are read and written.
+// Copies the ranges that hold data. The file system may share the blocks (copy_file_range), else they are read and
+// written.
 Result<> copy_ranges(int in, int out, off_t size, const std::string& what) {
   off_t at = 0;
   while (at < size) {
@@ -43,8 +44,7 @@ Result<> copy_ranges(int in, int out, off_t size, const std::string& what) {
         copied = ::pread(in, buffer.data(), want, data);
         ssize_t done = 0;
         while (copied > 0 && done < copied) {
-          const ssize_t written =
-              ::pwrite(out, buffer.data() + done, static_cast<size_t>(copied - done), data + done);
+          const ssize_t written = ::pwrite(out, buffer.data() + done, static_cast<size_t>(copied - done), data + done);
           if (written < 0 && errno == EINTR) continue;
           if (written <= 0) return fail_errno(errno, "cannot write " + what);
           done += written;

@@ -43,7 +43,8 @@ Result<Rights> find_rights() {
   if (succeeds(probe)) return Rights{"unshare", own_namespace, "--xattrs --xattrs-include=*"};
   if (in_path("fakechroot") && in_path("fakeroot")) return Rights{"fakechroot", {"fakeroot", "--"}, ""};
   return fail(
-      "cannot build an image as an ordinary user here: user namespaces with subordinate ids do not work; install uidmap and "
+      "cannot build an image as an ordinary user here: user namespaces with subordinate ids do not work; install "
+      "uidmap and "
       "add this user to /etc/subuid and /etc/subgid, or install fakechroot and fakeroot");
 }
 
@@ -138,7 +139,9 @@ class WorkFolder {
     }
     return folder;
   }
-  WorkFolder(WorkFolder&& other) noexcept : path_(std::move(other.path_)), rights_(other.rights_) { other.path_.clear(); }
+  WorkFolder(WorkFolder&& other) noexcept : path_(std::move(other.path_)), rights_(other.rights_) {
+    other.path_.clear();
+  }
   WorkFolder& operator=(WorkFolder&&) = delete;
   ~WorkFolder() {
     if (path_.empty()) return;
@@ -156,7 +159,8 @@ class WorkFolder {
     command.insert(command.end(), {"rm", "-rf", "--", path_});
     const auto done = capture(command);
     if (!done) return std::unexpected(done.error());
-    if (::access(path_.c_str(), F_OK) == 0) return fail("cannot remove {}: {}", path_, done->out.substr(0, done->out.find('\n')));
+    if (::access(path_.c_str(), F_OK) == 0)
+      return fail("cannot remove {}: {}", path_, done->out.substr(0, done->out.find('\n')));
     return {};
   }
 
@@ -178,8 +182,10 @@ Result<> write_overlay(const std::string& folder, const std::string& sources, co
     if (auto ok = put(file.path, file.mode, file.text); !ok) return ok;
   }
   if (auto ok = put("etc/apt/sources.list", 0644, sources); !ok) return ok;
-  return put("etc/apt/apt.conf.d/90caisson", 0644, "// Translated package descriptions take longer than all the rest.\n"
-                                                   "Acquire::Languages \"none\";\n" + options);
+  return put("etc/apt/apt.conf.d/90caisson", 0644,
+             "// Translated package descriptions take longer than all the rest.\n"
+             "Acquire::Languages \"none\";\n" +
+                 options);
 }
 
 std::vector<AptSource> default_sources(const ImageName& name) {
@@ -289,8 +295,8 @@ Result<> run_build(const Plan& plan, const std::string& work, BuildLog& log) {
   const int packer_status = packer->wait();
   if (ended_by) return fail("building {} was interrupted; nothing of it is left", plan.name.text());
   if (source_status == 0 && packer_status == 0) return {};
-  return fail("building {} failed: {}; caisson image build --verbose {} shows all of it", plan.name.text(), log.reason(),
-              plan.name.text());
+  return fail("building {} failed: {}; caisson image build --verbose {} shows all of it", plan.name.text(),
+              log.reason(), plan.name.text());
 }
 
 Result<> write_manifest(const Plan& plan, const std::string& work) {
@@ -331,8 +337,8 @@ Result<> check_room(const std::string& folder, uint64_t needed) {
   if (::statvfs(folder.c_str(), &status) != 0) return {};
   const uint64_t free = static_cast<uint64_t>(status.f_bavail) * status.f_frsize;
   if (free >= needed) return {};
-  return fail("not enough room in {}: {} MiB are free, a build needs about {} MiB there; make room or set {}", folder, free >> 20,
-              needed >> 20, folder == temporary_folder() ? "TMPDIR" : "XDG_CACHE_HOME");
+  return fail("not enough room in {}: {} MiB are free, a build needs about {} MiB there; make room or set {}", folder,
+              free >> 20, needed >> 20, folder == temporary_folder() ? "TMPDIR" : "XDG_CACHE_HOME");
 }
 
 }  // namespace
@@ -373,14 +379,16 @@ Result<std::string> build_image(const ImageName& name, const BuildOptions& optio
   if (auto ok = write_overlay(work->path() + "/overlay", to_lines(guest_sources), to_conf(guest_options)); !ok) {
     return std::unexpected(ok.error());
   }
-  if (auto ok = write_file(work->path() + "/sources.list", to_lines(plan.sources)); !ok) return std::unexpected(ok.error());
+  if (auto ok = write_file(work->path() + "/sources.list", to_lines(plan.sources)); !ok)
+    return std::unexpected(ok.error());
   if (auto ok = run_build(plan, work->path(), log); !ok) return std::unexpected(ok.error());
   progress.step("checksums");
   if (auto ok = write_manifest(plan, work->path()); !ok) return std::unexpected(ok.error());
 
   const std::string folder = *images + "/" + name.folder();
   if (*present) {
-    if (::rename(folder.c_str(), (work->path() + "/old").c_str()) != 0) return fail_errno(errno, "cannot replace " + folder);
+    if (::rename(folder.c_str(), (work->path() + "/old").c_str()) != 0)
+      return fail_errno(errno, "cannot replace " + folder);
   }
   if (::rename((work->path() + "/out").c_str(), folder.c_str()) != 0) return fail_errno(errno, "cannot name " + folder);
   if (auto ok = sync_path(*images); !ok) return std::unexpected(ok.error());

@@ -1,5 +1,6 @@
 // caisson image build: a minimal Debian disk, made without root by mmdebstrap and mke2fs.
-//   Rights   as root: directly. Otherwise in an own user namespace (subordinate ids of /etc/subuid), else under fakechroot and
+//   Rights   as root: directly. Otherwise in an own user namespace (subordinate ids of /etc/subuid), else under
+//   fakechroot and
 //            fakeroot. docs/decisions/ says why.
 //   Result   a folder in the image store, whole or not at all: made in a temporary folder beside it, synced, renamed
 //   Threads  main thread; waits for its children and for SIGINT, SIGTERM, SIGHUP, which end the build and clean up

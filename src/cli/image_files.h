@@ -48,7 +48,8 @@ inline constexpr std::array<ImageFile, 9> image_files{{
 
 // Packages beyond mmdebstrap's "minbase".
 inline constexpr std::string_view image_packages =
-    "systemd-sysv,udev,dbus,kmod,login,iproute2,iputils-ping,procps,nano,less,netbase,ca-certificates,initramfs-tools,lz4,"
+    "systemd-sysv,udev,dbus,kmod,login,iproute2,iputils-ping,procps,nano,less,netbase,ca-certificates,initramfs-tools,"
+    "lz4,"
     "e2fsprogs,linux-image-cloud-amd64";
 
 // mmdebstrap --essential-hook: before the kernel's package makes its initramfs. The cloud kernel has ext4 built in; its

@@ -8,10 +8,10 @@
 
 #include <fcntl.h>
 #include <fmt/core.h>
-#include <nlohmann/json.hpp>
 #include <openssl/evp.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <nlohmann/json.hpp>
 
 #include "base/log.h"
 #include "cli/exit_status.h"
@@ -27,7 +27,11 @@ struct Release {
   std::string_view suite;
 };
 constexpr std::array<Release, 5> releases{{
-    {"11", "bullseye"}, {"12", "bookworm"}, {"13", "trixie"}, {"14", "forky"}, {"sid", "sid"},
+    {"11", "bullseye"},
+    {"12", "bookworm"},
+    {"13", "trixie"},
+    {"14", "forky"},
+    {"sid", "sid"},
 }};
 constexpr std::string_view default_version = "12";
 
@@ -173,9 +177,9 @@ int image_list(bool json) {
   } else {
     fmt::print("{:12} {:21} {:>9} {:>9}  {}\n", "IMAGE", "BUILT", "SIZE", "ON DISK", "FOLDER");
     for (const auto& entry : list) {
-      fmt::print("{:12} {:21} {:5} MiB {:5} MiB  {}\n", entry["image"].get<std::string>(), entry["built"].get<std::string>(),
-                 entry["size"].get<uint64_t>() >> 20, entry["used"].get<uint64_t>() >> 20,
-                 entry["folder"].get<std::string>());
+      fmt::print("{:12} {:21} {:5} MiB {:5} MiB  {}\n", entry["image"].get<std::string>(),
+                 entry["built"].get<std::string>(), entry["size"].get<uint64_t>() >> 20,
+                 entry["used"].get<uint64_t>() >> 20, entry["folder"].get<std::string>());
     }
   }
   return exit_ok;

@@ -1,5 +1,5 @@
-// Images on this host: <cache>/caisson/images/<name>/ holds disk.raw, vmlinuz, initrd.img and manifest.json, all made in
-// one go and renamed into place, so a folder that is there is whole.
+// Images on this host: <cache>/caisson/images/<name>/ holds disk.raw, vmlinuz, initrd.img and manifest.json, all made
+// in one go and renamed into place, so a folder that is there is whole.
 //   Threads  main thread; other processes are kept off by a lock file per image
 #pragma once
 

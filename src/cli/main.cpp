@@ -6,10 +6,10 @@
 #include <exception>
 #include <string>
 
-#include <CLI/CLI.hpp>
 #include <fcntl.h>
 #include <fmt/core.h>
 #include <unistd.h>
+#include <CLI/CLI.hpp>
 
 #include "base/log.h"
 #include "cli/doctor.h"
@@ -25,23 +25,29 @@ constexpr const char* version = CAISSON_VERSION;
 
 void add_run(CLI::App& app, RunOptions& options) {
   auto* run = app.add_subcommand("run", "Run a machine with its serial console on this terminal");
-  run->add_option("IMAGE", options.target, "debian, or debian:12 (11, 13, 14, sid): built on first use, kept between runs");
+  run->add_option("IMAGE", options.target,
+                  "debian, or debian:12 (11, 13, 14, sid): built on first use, kept between runs");
   run->add_option("--kernel", options.kernel, "Linux kernel to boot: bzImage or ELF")->type_name("FILE");
   run->add_option("--initrd", options.initrd, "initial RAM disk")->type_name("FILE");
-  run->add_option("--append", options.append, "kernel command line; console=ttyS0 and panic=-1 are added unless given")->type_name("TEXT");
+  run->add_option("--append", options.append, "kernel command line; console=ttyS0 and panic=-1 are added unless given")
+      ->type_name("TEXT");
   run->add_option("--disk", options.disks, "raw disk image or block device; again for more: vda, vdb, …")
       ->type_name("FILE[,ro]")
       ->take_all()
       ->allow_extra_args(false);
   run->add_option("--cpus", options.cpus, "virtual CPUs, 1 to 64; default 2, or 1 on a host with one")->type_name("N");
   run->add_option("--memory", options.memory, "for example 512M or 2G; default 1G")->type_name("SIZE");
-  run->add_option("--net", options.net, "user (no privileges needed) or none")->type_name("KIND")->capture_default_str();
+  run->add_option("--net", options.net, "user (no privileges needed) or none")
+      ->type_name("KIND")
+      ->capture_default_str();
   run->add_option("-p,--publish", options.forwards, "forward a host's port to the guest; again for more")
       ->type_name("[udp:][ADDRESS:]HOST:GUEST")
       ->take_all()
       ->allow_extra_args(false);
   run->add_option("--engine", options.engine, "auto or jit")->type_name("NAME")->capture_default_str();
-  run->add_option("--cpu-model", options.cpu_model, "auto, x86-64-v2, x86-64-v3, x86-64-v4 or host")->type_name("NAME")->capture_default_str();
+  run->add_option("--cpu-model", options.cpu_model, "auto, x86-64-v2, x86-64-v3, x86-64-v4 or host")
+      ->type_name("NAME")
+      ->capture_default_str();
   run->add_option("--name", options.name, "the machine's name; default that of the image")->type_name("NAME");
   run->add_option("--stop-timeout", options.stop_timeout, "seconds a guest has to shut down after SIGTERM")
       ->type_name("SECONDS")
@@ -69,7 +75,8 @@ void add_run(CLI::App& app, RunOptions& options) {
       "  caisson run --kernel vmlinuz --initrd initrd.img --append 'root=/dev/vda rw' --disk disk.raw\n"
       "  caisson run --kernel bzImage --initrd test.cpio.gz --no-reboot --json </dev/null\n\n"
       "On a terminal Ctrl-] is the escape key: then q quits, p presses the power button, r resets, h helps.\n"
-      "SIGTERM and SIGINT press the power button; after --stop-timeout, or at a second signal, the guest is stopped.\n\n{}",
+      "SIGTERM and SIGINT press the power button; after --stop-timeout, or at a second signal, the guest is "
+      "stopped.\n\n{}",
       exit_status_text));
 }
 
@@ -90,7 +97,8 @@ int usage_error(const CLI::ParseError& error, const CLI::App& app) {
 }
 
 int main_program(int count, char** arguments) {
-  CLI::App app{"Caisson runs virtual machines on any x86-64 Linux, without root and without hardware virtualization.", "caisson"};
+  CLI::App app{"Caisson runs virtual machines on any x86-64 Linux, without root and without hardware virtualization.",
+               "caisson"};
   app.require_subcommand(1);
   app.footer("Examples:\n  caisson run debian\n  caisson run --help\n  caisson doctor");
   app.set_version_flag("--version", std::string{"caisson "} + version);
@@ -105,8 +113,11 @@ int main_program(int count, char** arguments) {
   bool json = false;
   auto* build = image->add_subcommand("build", "Build a minimal Debian disk image; needs no root");
   build->add_option("IMAGE", image_name, "debian:12 (or 11, 13, 14, sid)")->required();
-  build->add_option("--size", build_options.size, "of the disk; only what is used takes room")->type_name("SIZE")->capture_default_str();
-  build->add_option("--mirror", build_options.mirror, "default: this host's apt sources, else deb.debian.org")->type_name("URL");
+  build->add_option("--size", build_options.size, "of the disk; only what is used takes room")
+      ->type_name("SIZE")
+      ->capture_default_str();
+  build->add_option("--mirror", build_options.mirror, "default: this host's apt sources, else deb.debian.org")
+      ->type_name("URL");
   build->add_flag("--force", build_options.force, "build again although the image is there");
   build->add_flag("--verbose", build_options.verbose, "show everything the tools print");
   build->footer("Examples:\n  caisson image build debian:12\n  caisson image build debian:13 --size 20G --force");

@@ -7,11 +7,11 @@
 #include <vector>
 
 #include <fmt/core.h>
-#include <nlohmann/json.hpp>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <nlohmann/json.hpp>
 
 #include "backend/disk_file.h"
 #include "base/log.h"
@@ -34,7 +34,8 @@ struct Failure {
 
 int report(const RunOptions& options, const Failure& failure) {
   if (options.json) {
-    const nlohmann::json line{{"type", "exited"}, {"reason", "failure"}, {"code", 0}, {"message", failure.error.message}};
+    const nlohmann::json line{
+        {"type", "exited"}, {"reason", "failure"}, {"code", 0}, {"message", failure.error.message}};
     fmt::print(stderr, "{}\n", line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
   } else {
     log::error("{}", failure.error.message);
@@ -156,10 +157,13 @@ int report_silent_end(const RunOptions& options, std::optional<int> status) {
     if (signal == SIGKILL || signal == SIGTERM || signal == SIGINT || signal == SIGHUP) {
       return report(options, {Error{fmt::format("caisson-vmm was killed (signal {})", signal)}, exit_stopped});
     }
-    return report(options, {Error{fmt::format("caisson-vmm crashed (signal {}); please report this with what it printed", signal)}});
+    return report(
+        options,
+        {Error{fmt::format("caisson-vmm crashed (signal {}); please report this with what it printed", signal)}});
   }
-  return report(options, {Error{fmt::format("caisson-vmm ended with status {} without saying why",
-                                            status ? WEXITSTATUS(*status) : -1)}});
+  return report(
+      options,
+      {Error{fmt::format("caisson-vmm ended with status {} without saying why", status ? WEXITSTATUS(*status) : -1)}});
 }
 
 int report_end(const RunOptions& options, const control::Exited& exited) {
@@ -170,15 +174,16 @@ int report_end(const RunOptions& options, const control::Exited& exited) {
   };
   switch (exited.reason) {
     case ExitReason::PowerOff: return exit_ok;
-    case ExitReason::Panic:
-      tell("the guest ended after its kernel's panic");
-      return exit_panic;
+    case ExitReason::Panic: tell("the guest ended after its kernel's panic"); return exit_panic;
     case ExitReason::Reset: tell("the guest reset itself"); return exit_reset;
-    case ExitReason::DebugExit: tell(fmt::format("the guest ended with debug-exit code {}", exited.code)); return debug_exit_status(exited.code);
+    case ExitReason::DebugExit:
+      tell(fmt::format("the guest ended with debug-exit code {}", exited.code));
+      return debug_exit_status(exited.code);
     case ExitReason::Stopped: tell("the guest was stopped"); return exit_stopped;
     case ExitReason::Failure: break;
   }
-  if (!options.json) log::error("{}", exited.message.empty() ? "caisson-vmm failed without saying why" : exited.message);
+  if (!options.json)
+    log::error("{}", exited.message.empty() ? "caisson-vmm failed without saying why" : exited.message);
   return exit_failure;
 }
 

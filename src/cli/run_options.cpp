@@ -81,7 +81,8 @@ Result<uint64_t> parse_memory(std::string_view text, uint64_t host_bytes) {
   if (!bytes) return fail("--memory {}: not a size; write for example 512M or 2G", text);
   if (*bytes == 0) return fail("--memory {}: a machine needs memory; at least {}M", text, VmConfig::min_memory / mib);
   if (*bytes % mib != 0) return fail("--memory {}: not a whole number of MiB; write for example 512M", text);
-  if (*bytes < VmConfig::min_memory) return fail("--memory {}: too little; at least {}M", text, VmConfig::min_memory / mib);
+  if (*bytes < VmConfig::min_memory)
+    return fail("--memory {}: too little; at least {}M", text, VmConfig::min_memory / mib);
   if (host_bytes != 0 && *bytes > host_bytes) {
     return fail("--memory {}: more than this host has ({} MiB); use less", text, host_bytes / mib);
   }
@@ -153,7 +154,9 @@ Result<control::PortForward> parse_forward(std::string_view text) {
 }
 
 Result<> check_name(std::string_view name) {
-  const auto fits = [](char c) { return std::isalnum(static_cast<unsigned char>(c)) || c == '-' || c == '_' || c == '.'; };
+  const auto fits = [](char c) {
+    return std::isalnum(static_cast<unsigned char>(c)) || c == '-' || c == '_' || c == '.';
+  };
   if (name.empty() || name.size() > 64 || !std::all_of(name.begin(), name.end(), fits) || name.front() == '.' ||
       name.front() == '-') {
     return fail("--name {}: use 1 to 64 letters, digits, '-', '_' and '.', starting with a letter or digit", name);
@@ -182,7 +185,8 @@ Result<std::string> command_line(std::string_view defaults, std::string_view ext
   if (!panic) line = line.empty() ? "panic=-1" : "panic=-1 " + line;
   if (!console) line = "console=ttyS0 " + line;
   if (line.size() > VmConfig::max_append) {
-    return fail("--append: the kernel command line has {} bytes, at most {} fit; shorten it", line.size(), VmConfig::max_append);
+    return fail("--append: the kernel command line has {} bytes, at most {} fit; shorten it", line.size(),
+                VmConfig::max_append);
   }
   if (std::any_of(line.begin(), line.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; })) {
     return fail("--append: the kernel command line has control characters; remove them");

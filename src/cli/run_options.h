@@ -1,4 +1,5 @@
-// The words of `caisson run`, from text to values. Each parser answers with one line that names the option and the remedy.
+// The words of `caisson run`, from text to values. Each parser answers with one line that names the option and the
+// remedy.
 //   Threads  pure functions
 #pragma once
 
@@ -53,8 +54,8 @@ struct RunOptions {
 [[nodiscard]] Result<control::PortForward> parse_forward(std::string_view text);
 [[nodiscard]] Result<> check_name(std::string_view name);
 
-// The kernel command line: `defaults`, then `extra`, then what the console and the report of panics need, unless the user
-// said otherwise. A guest whose kernel panics resets at once (panic=-1), which is how its end is noticed.
+// The kernel command line: `defaults`, then `extra`, then what the console and the report of panics need, unless the
+// user said otherwise. A guest whose kernel panics resets at once (panic=-1), which is how its end is noticed.
 [[nodiscard]] Result<std::string> command_line(std::string_view defaults, std::string_view extra);
 
 [[nodiscard]] uint64_t host_memory_bytes();

@@ -18,8 +18,8 @@ namespace {
 constexpr size_t input_capacity = 64 * 1024;
 constexpr size_t log_line_capacity = 16 * 1024;
 constexpr uint64_t second_ns = 1'000'000'000;
-// How long a VMM may take to end after it was told to stop, or after it said that it had ended: it may still have to write
-// a disk's cache out.
+// How long a VMM may take to end after it was told to stop, or after it said that it had ended: it may still have to
+// write a disk's cache out.
 constexpr uint64_t grace_ns = 30 * second_ns;
 
 uint64_t now_ns() {
@@ -255,8 +255,8 @@ SessionEnd Session::run() {
   while (!done()) {
     const bool console_writable = link_.console.valid() && !input_.empty();
     // A terminal that another process has in the foreground is not ours to read.
-    const bool may_read = input_open_ && input_.size() < input_capacity && !exited_ &&
-                          (!terminal_.present() || terminal_.raw());
+    const bool may_read =
+        input_open_ && input_.size() < input_capacity && !exited_ && (!terminal_.present() || terminal_.raw());
     short console_events = 0;
     if (output_.room() > 0) console_events |= POLLIN;
     if (console_writable) console_events |= POLLOUT;

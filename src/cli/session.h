@@ -1,7 +1,8 @@
 // A console session: this terminal (or pipe) on one side, a running VMM on the other, until the VMM has ended and every
 // byte it left behind is written.
 //   Bytes    both ways with backpressure, none lost: after the VMM's end the console is read to its end
-//   Signals  SIGTERM, SIGINT, SIGHUP: the first presses the power button and starts the time-out, the second stops the VM at
+//   Signals  SIGTERM, SIGINT, SIGHUP: the first presses the power button and starts the time-out, the second stops the
+//   VM at
 //            once; SIGTSTP gives the terminal back while stopped; SIGWINCH tells the guest the new size
 //   Threads  run() on the main thread, with the handled signals blocked in every thread
 #pragma once
@@ -29,8 +30,8 @@ class Session {
  public:
   struct Settings {
     unsigned stop_timeout_s = 30;
-    bool json = false;            // events as JSON lines on standard error instead of text
-    std::function<void()> kill;   // ends the VMM by force
+    bool json = false;           // events as JSON lines on standard error instead of text
+    std::function<void()> kill;  // ends the VMM by force
   };
 
   Session(VmmLink link, Settings settings, int input_fd, int output_fd);
@@ -63,8 +64,8 @@ class Session {
   int input_fd_;
   bool input_open_ = true;
   bool channel_open_ = true;
-  std::string input_;      // from the user, escape sequences taken out, not yet taken by the VMM
-  std::string log_line_;   // the VMM's standard error, up to the next line's end
+  std::string input_;     // from the user, escape sequences taken out, not yet taken by the VMM
+  std::string log_line_;  // the VMM's standard error, up to the next line's end
   std::optional<control::Exited> exited_;
   unsigned stop_signals_ = 0;
   bool stopping_ = false;

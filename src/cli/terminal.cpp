@@ -66,7 +66,8 @@ void Terminal::leave() {
 
 std::optional<WindowSize> Terminal::size() const {
   winsize window{};
-  if (!present_ || ::ioctl(STDIN_FILENO, TIOCGWINSZ, &window) != 0 || window.ws_col == 0 || window.ws_row == 0) return {};
+  if (!present_ || ::ioctl(STDIN_FILENO, TIOCGWINSZ, &window) != 0 || window.ws_col == 0 || window.ws_row == 0)
+    return {};
   return WindowSize{window.ws_col, window.ws_row};
 }
 

@@ -18,7 +18,8 @@ namespace caisson::cli {
 Result<std::string> vmm_program() {
   std::array<char, PATH_MAX> path{};
   const ssize_t size = ::readlink("/proc/self/exe", path.data(), path.size());
-  if (size <= 0 || static_cast<size_t>(size) == path.size()) return fail_errno(errno, "cannot find this program's folder");
+  if (size <= 0 || static_cast<size_t>(size) == path.size())
+    return fail_errno(errno, "cannot find this program's folder");
   std::string program{path.data(), static_cast<size_t>(size)};
   program.resize(program.rfind('/') + 1);
   program += "caisson-vmm";

@@ -18,7 +18,8 @@ Result<std::pair<Channel, Channel>> Channel::create_pair() {
 }
 
 Result<> Channel::send(std::string_view text, std::span<const int> fds) {
-  if (text.empty() || text.size() > max_text) return fail("control message of {} bytes, at most {} fit", text.size(), max_text);
+  if (text.empty() || text.size() > max_text)
+    return fail("control message of {} bytes, at most {} fit", text.size(), max_text);
   if (fds.size() > max_fds) return fail("control message with {} descriptors, at most {} fit", fds.size(), max_fds);
   iovec data{const_cast<char*>(text.data()), text.size()};
   alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int) * max_fds)> ancillary{};

@@ -1,8 +1,10 @@
 // The socket between whoever starts a VM and its VMM: messages with file descriptors, each whole or not at all.
-//   Form     a connected SOCK_SEQPACKET Unix socket; one packet is one JSON text (messages.h), at most 64 KiB, with at most
+//   Form     a connected SOCK_SEQPACKET Unix socket; one packet is one JSON text (messages.h), at most 64 KiB, with at
+//   most
 //            max_fds descriptors as SCM_RIGHTS
 //   Threads  send() may be called by any thread (one packet is atomic); receive() by one thread at a time
-//   Checks   the peer is untrusted: an oversized or truncated packet, or one with too many descriptors, is an error, and
+//   Checks   the peer is untrusted: an oversized or truncated packet, or one with too many descriptors, is an error,
+//   and
 //            every descriptor that came with it is closed
 #pragma once
 

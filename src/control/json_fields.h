@@ -1,5 +1,7 @@
-// Tables that map a struct's members to JSON keys, each with its bounds, stated once for parsing, serialising and checking.
-//   Kinds    integers (least, most), bool, enums (names), strings (most bytes), optionals and vectors of these, and vectors
+// Tables that map a struct's members to JSON keys, each with its bounds, stated once for parsing, serialising and
+// checking.
+//   Kinds    integers (least, most), bool, enums (names), strings (most bytes), optionals and vectors of these, and
+//   vectors
 //            of structs with a table of their own
 //   Threads  pure functions
 // Included by this folder's .cpp files only: nothing else sees nlohmann's headers.
@@ -44,12 +46,15 @@ struct Key {
   bool required = false;
 };
 template <class Owner, class Member>
-constexpr Key<Owner, Member> key(std::string_view name, Member Owner::*member, Bounds bounds = {}, bool required = false) {
+constexpr Key<Owner, Member> key(std::string_view name, Member Owner::*member, Bounds bounds = {},
+                                 bool required = false) {
   return {name, member, bounds, required};
 }
 
 template <class T>
-concept HasTable = requires { JsonTable<T>::fields(); };
+concept HasTable = requires {
+  JsonTable<T>::fields();
+};
 
 namespace detail {
 
@@ -124,13 +129,15 @@ template <class T>
   } else if constexpr (std::is_enum_v<T>) {
     if (static_cast<size_t>(value) >= EnumNames<T>::names.size()) return fail("{} has an unknown value", name);
   } else if constexpr (std::is_same_v<T, std::string>) {
-    if (value.size() > bounds.most) return fail("{} has {} bytes, at most {} are allowed", name, value.size(), bounds.most);
+    if (value.size() > bounds.most)
+      return fail("{} has {} bytes, at most {} are allowed", name, value.size(), bounds.most);
     if (value.size() < bounds.least) return fail("{} is empty", name);
     if (!detail::is_plain(value)) return fail("{} has control characters", name);
   } else if constexpr (detail::Kind<T>::optional) {
     if (value) return check_value(*value, bounds, name);
   } else if constexpr (detail::Kind<T>::vector) {
-    if (value.size() > bounds.most) return fail("{} has {} entries, at most {} are allowed", name, value.size(), bounds.most);
+    if (value.size() > bounds.most)
+      return fail("{} has {} entries, at most {} are allowed", name, value.size(), bounds.most);
     for (const auto& element : value) {
       if (auto ok = check_value(element, Bounds{1, bounds.element_most, 0}, name); !ok) return ok;
     }
@@ -194,7 +201,8 @@ template <class T>
   return {};
 }
 
-// Keys may be left out (the member keeps its value) unless required; unknown keys are errors. Bounds are not checked here.
+// Keys may be left out (the member keeps its value) unless required; unknown keys are errors. Bounds are not checked
+// here.
 template <HasTable T>
 Result<> from_json(const Json& json, T& value) {
   if (!json.is_object()) return fail("not a JSON object");

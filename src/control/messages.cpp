@@ -15,10 +15,10 @@ struct EnumNames<ExitReason> {
 template <class T>
 struct TypeName;
 
-#define CAISSON_MESSAGE(type, name)                   \
-  template <>                                         \
-  struct TypeName<type> {                             \
-    static constexpr std::string_view value = name;   \
+#define CAISSON_MESSAGE(type, name)                 \
+  template <>                                       \
+  struct TypeName<type> {                           \
+    static constexpr std::string_view value = name; \
   };
 CAISSON_MESSAGE(Start, "start")
 CAISSON_MESSAGE(PowerButton, "power_button")
@@ -33,7 +33,7 @@ CAISSON_MESSAGE(Exited, "exited")
 #undef CAISSON_MESSAGE
 
 template <class T>
-  requires std::is_empty_v<T>
+requires std::is_empty_v<T>
 struct JsonTable<T> {
   static constexpr auto fields() { return std::tuple<>{}; }
 };
@@ -51,7 +51,8 @@ constexpr uint64_t max_line = 4096;
 template <>
 struct JsonTable<Started> {
   static constexpr auto fields() {
-    return std::tuple{key("engine", &Started::engine, {1, 32}, true), key("cpu_model", &Started::cpu_model, {1, 32}, true),
+    return std::tuple{key("engine", &Started::engine, {1, 32}, true),
+                      key("cpu_model", &Started::cpu_model, {1, 32}, true),
                       key("cpus", &Started::cpus, {1, VmConfig::max_cpus}, true),
                       key("memory_bytes", &Started::memory_bytes, {}, true)};
   }

@@ -1,5 +1,6 @@
 // What is said over a Channel. Requests go to the VMM, events come from it; each is one JSON object with a "type".
-//   Order    the first request is Start, once; then the VMM answers with events, the last of which is Exited (also where
+//   Order    the first request is Start, once; then the VMM answers with events, the last of which is Exited (also
+//   where
 //            it could not start: reason Failure and a message). Then it closes its ends. A channel closed by the other
 //            side means Stop.
 //   Threads  plain data
@@ -37,7 +38,7 @@ struct Resize {  // the console's window
 using Request = std::variant<Start, PowerButton, Reset, Stop, Resize>;
 
 // Events
-struct Started {  // CPUs begin to run
+struct Started {          // CPUs begin to run
   std::string engine;     // "jit"
   std::string cpu_model;  // the model in use, e.g. "x86-64-v3"
   uint32_t cpus = 0;

@@ -20,7 +20,8 @@ Result<> VmConfig::validate(size_t descriptors) const {
   if (!forwards.empty() && net == NetKind::None) return fail("VM configuration: forwards without a network");
   std::vector<bool> used(descriptors);
   const auto take = [&](uint32_t index, std::string_view what) -> Result<> {
-    if (index >= descriptors) return fail("VM configuration: {} is {} but {} descriptors came", what, index, descriptors);
+    if (index >= descriptors)
+      return fail("VM configuration: {} is {} but {} descriptors came", what, index, descriptors);
     if (used[index]) return fail("VM configuration: {} names descriptor {} a second time", what, index);
     used[index] = true;
     return {};

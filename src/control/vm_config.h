@@ -1,7 +1,8 @@
 // What one virtual machine is made of: everything the CLI tells the VMM before it starts.
 //   Form     one JSON object; the tables in vm_config.cpp state every key and its bounds once, for both directions
 //   Files    never by path: a member called *_fd is an index into the descriptors that came with the message
-//   Checks   parse() is strict: unknown keys, wrong types and values out of bounds are errors. It checks what can be said
+//   Checks   parse() is strict: unknown keys, wrong types and values out of bounds are errors. It checks what can be
+//   said
 //            without the host; whether memory fits the host or a port is free is for others to find out.
 //   Threads  plain data
 #pragma once
@@ -23,7 +24,7 @@ enum class Protocol : uint8_t { Tcp, Udp };
 struct DiskConfig {
   uint32_t image_fd = 0;
   bool read_only = false;
-  std::string serial;         // at most 20 bytes; what the guest sees as the disk's serial number
+  std::string serial;          // at most 20 bytes; what the guest sees as the disk's serial number
   std::string label = "disk";  // how messages call it: the path, or its end
   bool operator==(const DiskConfig&) const = default;
 };
@@ -62,9 +63,9 @@ struct VmConfig {
   NetKind net = NetKind::None;
   std::vector<PortForward> forwards;
 
-  bool no_reboot = false;   // a reset ends the VM with ExitReason::Reset
-  bool debug_exit = false;  // a write to port 0xf4 ends the VM with ExitReason::DebugExit
-  bool lockstep = false;    // compare translated code with the interpreter, block by block
+  bool no_reboot = false;            // a reset ends the VM with ExitReason::Reset
+  bool debug_exit = false;           // a write to port 0xf4 ends the VM with ExitReason::DebugExit
+  bool lockstep = false;             // compare translated code with the interpreter, block by block
   std::vector<std::string> jit_off;  // instruction classes that the translator leaves to the interpreter
   std::vector<std::string> trace;    // names of trace points
 

@@ -1,0 +1,93 @@
+#include "cli/run_options.h"
+
+#include <gtest/gtest.h>
+
+namespace caisson::cli {
+namespace {
+
+constexpr uint64_t gib = uint64_t{1} << 30;
+
+TEST(RunOptions, Memory) {
+  EXPECT_EQ(parse_memory("512M", 0).value_or(0), 512u << 20);
+  EXPECT_EQ(parse_memory("512", 0).value_or(0), 512u << 20);
+  EXPECT_EQ(parse_memory("2G", 0).value_or(0), 2 * gib);
+  EXPECT_EQ(parse_memory("2GiB", 0).value_or(0), 2 * gib);
+  EXPECT_EQ(parse_memory("1048576k", 0).value_or(0), gib);
+  for (const char* bad :
+       {"", "0", "0G", "x", "1.5G", "-1G", "1023K", "8M", "G", "1GG", "99999999999999999999", "17592186044416M"}) {
+    const auto memory = parse_memory(bad, 0);
+    ASSERT_FALSE(memory) << bad;
+    EXPECT_EQ(memory.error().message.find("--memory"), 0u);
+  }
+  EXPECT_TRUE(parse_memory("4G", 4 * gib));
+  EXPECT_FALSE(parse_memory("4097M", 4 * gib));
+}
+
+TEST(RunOptions, Cpus) {
+  EXPECT_EQ(parse_cpus("1").value_or(0), 1u);
+  EXPECT_EQ(parse_cpus("64").value_or(0), 64u);
+  for (const char* bad : {"", "0", "65", "-1", "1x", "4294967297"}) EXPECT_FALSE(parse_cpus(bad)) << bad;
+}
+
+TEST(RunOptions, Disk) {
+  EXPECT_EQ(parse_disk("a.raw").value_or(DiskOption{}), (DiskOption{"a.raw", false}));
+  EXPECT_EQ(parse_disk("a,b.raw,ro").value_or(DiskOption{}), (DiskOption{"a,b.raw", true}));
+  EXPECT_FALSE(parse_disk(""));
+  EXPECT_FALSE(parse_disk(",ro"));
+}
+
+TEST(RunOptions, Forward) {
+  using control::PortForward;
+  using control::Protocol;
+  EXPECT_EQ(parse_forward("2222:22").value_or(PortForward{}), (PortForward{Protocol::Tcp, "127.0.0.1", 2222, 22}));
+  EXPECT_EQ(parse_forward("udp:0.0.0.0:5353:53").value_or(PortForward{}),
+            (PortForward{Protocol::Udp, "0.0.0.0", 5353, 53}));
+  EXPECT_EQ(parse_forward("tcp:1:65535").value_or(PortForward{}), (PortForward{Protocol::Tcp, "127.0.0.1", 1, 65535}));
+  for (const char* bad : {"", "22", ":", "0:1", "1:0", "1:65536", "x:1", "1:x", "1.2.3:4:5", "sctp:1:2", "1:2:3:4"}) {
+    EXPECT_FALSE(parse_forward(bad)) << bad;
+  }
+}
+
+TEST(RunOptions, Name) {
+  for (const char* good : {"vm", "debian-13", "a.b_c", "1"}) EXPECT_TRUE(check_name(good)) << good;
+  for (const char* bad : {"", "..", ".a", "-a", "a/b", "a b", "ä"}) EXPECT_FALSE(check_name(bad)) << bad;
+  EXPECT_FALSE(check_name(std::string(65, 'a')));
+}
+
+TEST(RunOptions, CommandLineGetsConsoleAndPanic) {
+  EXPECT_EQ(command_line("", "").value_or(""), "console=ttyS0 panic=-1");
+  EXPECT_EQ(command_line("root=/dev/vda", "quiet").value_or(""), "console=ttyS0 panic=-1 root=/dev/vda quiet");
+  EXPECT_EQ(command_line("", "panic=10 x").value_or(""), "console=ttyS0 panic=10 x");
+  EXPECT_EQ(command_line("", "console=hvc0").value_or(""), "panic=-1 console=hvc0");
+  // Only whole words of the kernel's own part count.
+  EXPECT_EQ(command_line("", "xpanic=1 a=\"b panic=2\"").value_or(""),
+            "console=ttyS0 panic=-1 xpanic=1 a=\"b panic=2\"");
+  EXPECT_EQ(command_line("", "init=/x -- panic=1").value_or(""), "console=ttyS0 panic=-1 init=/x -- panic=1");
+  EXPECT_FALSE(command_line("", std::string(2048, 'x')));
+  EXPECT_FALSE(command_line("", "a\nb"));
+}
+
+TEST(RunOptions, ToConfig) {
+  RunOptions options;
+  options.cpus = "3";
+  options.memory = "64M";
+  options.forwards = {"1:2", "udp:3:4"};
+  options.no_reboot = true;
+  const auto config = to_config(options, "");
+  ASSERT_TRUE(config) << config.error().message;
+  EXPECT_EQ(config->cpus, 3u);
+  EXPECT_EQ(config->memory_bytes, 64u << 20);
+  EXPECT_EQ(config->forwards.size(), 2u);
+  EXPECT_TRUE(config->no_reboot);
+  options.net = "none";
+  EXPECT_FALSE(to_config(options, "")) << "a forward without a network";
+  options = {};
+  options.engine = "magic";
+  EXPECT_FALSE(to_config(options, ""));
+  options = {};
+  options.cpu_model = "486";
+  EXPECT_FALSE(to_config(options, ""));
+}
+
+}  // namespace
+}  // namespace caisson::cli
