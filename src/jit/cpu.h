@@ -20,6 +20,7 @@
 namespace caisson::jit {
 
 class JitEngine;
+class Profile;
 class DecodeCache;
 
 // The address-translation caches of one access mode; translated code looks entries up by bits 12.. of the linear address.
@@ -148,6 +149,7 @@ struct alignas(64) Cpu {
   CpuInterrupts* interrupts = nullptr;
   const x86::CpuModel* model = nullptr;
   JitEngine* engine = nullptr;
+  Profile* profile = nullptr;  // null: off
   unsigned index = 0;  // APIC id
   uint64_t instructions = 0;  // interpreted so far
   std::unique_ptr<DecodeCache, void (*)(DecodeCache*)> interpreter{nullptr, nullptr};  // made at the first step

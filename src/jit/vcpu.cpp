@@ -7,6 +7,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/log.h"
 #include "jit/fpu.h"
 #include "jit/mmu/mmu.h"
 #include "jit/translate/translator.h"
@@ -31,6 +32,7 @@ JitVcpu::JitVcpu(JitEngine& engine, unsigned index, CpuInterrupts& interrupts)
   cpu.interrupts = &interrupts;
   cpu.engine = &engine;
   cpu.index = index;
+  if (engine.options().profile) cpu.profile = &profile_;
   for (Tlb& tlb : cpu.tlb) {
     tlb.read_tag.fill(invalid_tag);
     tlb.write_tag.fill(invalid_tag);
@@ -41,7 +43,10 @@ JitVcpu::JitVcpu(JitEngine& engine, unsigned index, CpuInterrupts& interrupts)
   if (engine.options().translate) translator_ = std::make_unique<Translator>(engine, cpu);
 }
 
-JitVcpu::~JitVcpu() { engine_.vcpu_gone(*this); }
+JitVcpu::~JitVcpu() {
+  if (cpu_->profile != nullptr) log::line(log::Level::Info, profile_.report(cpu_->index));
+  engine_.vcpu_gone(*this);
+}
 
 void JitVcpu::kick() noexcept {
   cpu_->exit_request.store(1, std::memory_order_seq_cst);
@@ -162,6 +167,7 @@ ExitReason JitVcpu::run() {
 StepResult JitVcpu::interpret_one() {
   fpu_put_away(*cpu_);
   look_at_interrupts_ = true;
+  if (cpu_->profile != nullptr) profile_.interpreted(*cpu_, cpu_->leave == static_cast<uint32_t>(Leave::Slow));
   return step(*cpu_);
 }
 
@@ -188,6 +194,7 @@ StepResult JitVcpu::run_translated() {
   // Out of the guest while translating: other vCPUs need not wait for this one meanwhile.
   in_guest_.store(false, std::memory_order_seq_cst);
   fpu_put_away(*cpu_);
+  if (cpu_->profile != nullptr) profile_.count(Profile::translations);
   if (!translator_->translate_current()) {
     engine_.exclusive(*cpu_, [&] {
       const std::lock_guard hold(engine_.cache().lock());

@@ -10,6 +10,7 @@
 #include "jit/cpu.h"
 #include "jit/engine.h"
 #include "jit/interpret/interpreter.h"
+#include "jit/profile.h"
 
 namespace caisson::jit {
 
@@ -53,6 +54,7 @@ class JitVcpu final : public Vcpu {
   std::atomic<bool> stop_{false};
   std::atomic<bool> sleeping_{false};
   std::string error_;
+  Profile profile_;
   bool look_at_interrupts_ = true;  // something may have changed what can be delivered
   std::unique_ptr<Translator> translator_;
 };

@@ -143,6 +143,12 @@ Result<> Machine::create() {
   for (const std::string& off : config_.jit_off) {
     if (off == "translate") jit_options.translate = false;
   }
+  for (const std::string& trace : config_.trace) {
+    if (trace == "profile") {
+      jit_options.profile = true;
+      log::set_level(log::Level::Info);
+    }
+  }
   auto engine = jit::JitEngine::create({*memory_, bus_, *clock_, *model_}, jit_options);
   if (!engine) return std::unexpected(engine.error());
   engine_ = std::move(*engine);

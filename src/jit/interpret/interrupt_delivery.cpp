@@ -5,6 +5,7 @@
 #include "jit/interpret/frame_stack.h"
 #include "jit/interpret/privilege.h"
 #include "jit/interpret/task_switch.h"
+#include "jit/profile.h"
 
 namespace caisson::jit {
 namespace {
@@ -198,12 +199,14 @@ bool deliver_event(Cpu& cpu, const Event& event) {
 StepResult deliver_fault(Cpu& cpu) {
   const Fault fault = cpu.fault;
   cpu.fault = {};
+  if (cpu.profile != nullptr) cpu.profile->vector(fault.vector);
   if (fault.vector == Pf) cpu.cr2 = fault.address;
   return deliver(cpu, {.vector = fault.vector, .has_error = fault.has_error, .error = fault.error, .resume = true}, fault);
 }
 
 StepResult deliver_interrupt(Cpu& cpu, uint8_t vector) {
   if (vector == Nmi) cpu.nmi_blocked = true;
+  if (cpu.profile != nullptr) cpu.profile->vector(vector);
   return deliver(cpu, {.vector = vector}, {});
 }
 

@@ -94,6 +94,7 @@ unsigned operand_size(const Instruction& in, const Operand& memory) {
 
 // Vol. 2, 2.4 and 2.8: a misaligned operand is #GP before any other fault. What this leaves out the host CPU finds.
 bool requires_alignment(const Instruction& in, unsigned size) {
+  if (in.mnemonic == ZYDIS_MNEMONIC_CVTPD2PI || in.mnemonic == ZYDIS_MNEMONIC_CVTTPD2PI) return true;
   switch (in.exception_class) {
     case ZYDIS_EXCEPTION_CLASS_AVX1:
     case ZYDIS_EXCEPTION_CLASS_E1:
@@ -126,6 +127,18 @@ bool raise_native(Cpu& cpu, int vector) {
   }
 }
 
+// Linear address without checks.
+uint64_t raw_address(const Step& step, const Operand& memory) {
+  const bool flat = step.cpu.code_bits == 64 && memory.segment < Fs;
+  return effective_offset(step, memory) + (flat ? 0 : step.cpu.segments[memory.segment].base);
+}
+
+// Of some bytes within a memory operand, with checks.
+bool part_address(Step& step, const Operand& memory, unsigned at, unsigned size, bool write, uint64_t& linear) {
+  const uint64_t offset = truncate(effective_offset(step, memory) + at, step.in.address_bits);
+  return linear_address(step, memory.segment, offset, size, write, linear);
+}
+
 // Runs the instruction with the operand at `memory`; registers and flags follow only if it completes.
 bool execute(Step& step, NativeCode code, const void* memory) {
   Cpu& cpu = step.cpu;
@@ -154,6 +167,8 @@ bool execute(Step& step, NativeCode code, const void* memory) {
 // --- loads -----------------------------------------------------------------------------------------------------------
 
 bool suppresses_faults(const Instruction& in) {
+  // Masked by bytes, but the memory operand is matrices: E4NF.
+  if (in.mnemonic == ZYDIS_MNEMONIC_VGF2P8AFFINEQB || in.mnemonic == ZYDIS_MNEMONIC_VGF2P8AFFINEINVQB) return false;
   switch (in.exception_class) {
     case ZYDIS_EXCEPTION_CLASS_E1:
     case ZYDIS_EXCEPTION_CLASS_E2:
@@ -191,13 +206,15 @@ bool masked_elements(Step& step, const Operand& memory, unsigned size, unsigned&
     wanted = taken >= 64 ? ~uint64_t{0} : (uint64_t{1} << taken) - 1;
   } else if (count == results || destination.reg_class == RegisterClass::Mask) {
     wanted = mask;
-  } else {  // broadcasts: one element for several results; scalars: mask bit 0
-    wanted = (mask & valid) != 0 ? ~uint64_t{0} : 0;
+  } else if (in.exception_class == ZYDIS_EXCEPTION_CLASS_E6 || (in.bytes[in.opcode_offset - 1u] & 0x10)) {
+    wanted = (mask & valid) != 0 ? ~uint64_t{0} : 0;  // broadcast: one element for several results
+  } else {  // scalar
+    wanted = mask & 1 ? ~uint64_t{0} : 0;
   }
   return true;
 }
 
-bool load_elements(Step& step, const Operand& memory, unsigned size, uint64_t linear, uint8_t* out) {
+bool load_elements(Step& step, const Operand& memory, unsigned size, uint8_t* out) {
   unsigned element;
   uint64_t wanted;
   const Fault fault = step.cpu.fault;
@@ -208,18 +225,23 @@ bool load_elements(Step& step, const Operand& memory, unsigned size, uint64_t li
     return false;
   }
   for (unsigned i = 0; i < size / element; ++i) {
-    if ((wanted >> i & 1) && !mmu::read_bytes(step.cpu, linear + i * element, out + i * element, element)) return false;
+    if (!(wanted >> i & 1)) continue;
+    uint64_t linear;
+    if (!part_address(step, memory, i * element, element, false, linear)) return false;
+    if (!mmu::read_bytes(step.cpu, linear, out + i * element, element)) return false;
   }
   return true;
 }
 
+// `linear`: of the whole operand; cpu.fault is raised where it has none.
 bool run_load(Step& step, NativeCode code, const Operand& memory, unsigned size, uint64_t linear) {
   Cpu& cpu = step.cpu;
-  const mmu::Host host = mmu::host_for_read(cpu, linear, size);
+  mmu::Host host;
+  if (!cpu.fault.raised) host = mmu::host_for_read(cpu, linear, size);
   if (host.pointer != nullptr) return execute(step, code, host.pointer);
-  const Bounce bounce(linear);
+  const Bounce bounce(raw_address(step, memory));
   const bool whole = !cpu.fault.raised && mmu::read_bytes(cpu, linear, bounce.data(), size);
-  if (!whole && !load_elements(step, memory, size, linear, bounce.data())) {
+  if (!whole && !load_elements(step, memory, size, bounce.data())) {
     return (is_x87(step.in) || touches_mmx(step.in)) && x87_exception_pending(cpu) ? raise(cpu, Mf) : false;
   }
   return execute(step, code, bounce.data());
@@ -267,9 +289,10 @@ bool run_store(Step& step, NativeCode code, unsigned size, uint64_t linear) {
 }
 
 // Only some bytes are written: those that come out the same whatever was there before.
-bool run_masked_store(Step& step, NativeCode code, unsigned size, uint64_t linear) {
+bool run_masked_store(Step& step, NativeCode code, const Operand& memory, unsigned size) {
   Cpu& cpu = step.cpu;
-  const Bounce zeros(linear), ones(linear);
+  const uint64_t address = raw_address(step, memory);
+  const Bounce zeros(address), ones(address);
   std::fill_n(ones.data(), size, uint8_t{0xff});
   if (!execute(step, code, zeros.data()) || !execute(step, code, ones.data())) return false;
   const auto written = [&](unsigned i) { return zeros.data()[i] == ones.data()[i]; };
@@ -281,21 +304,25 @@ bool run_masked_store(Step& step, NativeCode code, unsigned size, uint64_t linea
       }
       unsigned end = i + 1;
       while (end < size && written(end)) ++end;
-      if (!act(i, end - i)) return false;
+      uint64_t linear;
+      if (!part_address(step, memory, i, end - i, true, linear) || !act(linear, i, end - i)) return false;
       i = end;
     }
     return true;
   };
-  return for_runs([&](unsigned at, unsigned length) { return mmu::probe(cpu, linear + at, length, Access::Write); }) &&
-         for_runs([&](unsigned at, unsigned length) { return mmu::write_bytes(cpu, linear + at, zeros.data() + at, length); });
+  return for_runs([&](uint64_t linear, unsigned, unsigned length) { return mmu::probe(cpu, linear, length, Access::Write); }) &&
+         for_runs([&](uint64_t linear, unsigned at, unsigned length) {
+           return mmu::write_bytes(cpu, linear, zeros.data() + at, length);
+         });
 }
 
+// MASKMOVQ and its kin: DS:rDI.
 bool run_byte_masked_store(Step& step, NativeCode code) {
-  const unsigned size = step.in.mnemonic == ZYDIS_MNEMONIC_MASKMOVQ ? 8 : 16;
-  const unsigned segment = step.in.has_segment_override ? step.in.segment_override : unsigned{Ds};
-  uint64_t linear;
-  return linear_address(step, segment, truncate(step.cpu.gpr[Rdi], step.in.address_bits), size, true, linear) &&
-         run_masked_store(step, code, size, linear);
+  Operand memory;
+  memory.kind = Operand::Kind::Memory;
+  memory.base = Rdi;
+  memory.segment = step.in.has_segment_override ? step.in.segment_override : uint8_t{Ds};
+  return run_masked_store(step, code, memory, step.in.mnemonic == ZYDIS_MNEMONIC_MASKMOVQ ? 8 : 16);
 }
 
 }  // namespace
@@ -312,21 +339,15 @@ bool run_simd(Step& step) {
 
   const unsigned size = operand_size(in, *memory);
   if (size == 0 || size > largest_operand) return raise(step.cpu, Ud);
-  uint64_t linear;
-  if (requires_alignment(in, size)) {
-    const bool flat = step.cpu.code_bits == 64 && memory->segment < Fs;
-    const uint64_t address = effective_offset(step, *memory) + (flat ? 0 : step.cpu.segments[memory->segment].base);
-    if (address & (size - 1)) return raise(step.cpu, Gp, 0);
+  if (requires_alignment(in, size) && (raw_address(step, *memory) & (size - 1))) return raise(step.cpu, Gp, 0);
+  if (memory->writes && (write_mask_register(in) != 0 || is_masked_move(in.mnemonic) || is_compress(in.mnemonic))) {
+    return run_masked_store(step, code, *memory, size);
   }
-  if (!operand_address(step, *memory, size, memory->writes, linear)) {
-    if (is_x87(in) && memory->writes) return run_x87_store(step, code, size, 0, Fault{step.cpu.fault});
-    return (is_x87(in) || touches_mmx(in)) && x87_exception_pending(step.cpu) ? raise(step.cpu, Mf) : false;
-  }
+  uint64_t linear = 0;
+  const bool addressed = operand_address(step, *memory, size, memory->writes, linear);
   if (!memory->writes) return run_load(step, code, *memory, size, linear);
-  if (write_mask_register(in) != 0 || is_masked_move(in.mnemonic) || is_compress(in.mnemonic)) {
-    return run_masked_store(step, code, size, linear);
-  }
-  return run_store(step, code, size, linear);
+  if (addressed) return run_store(step, code, size, linear);
+  return is_x87(in) ? run_x87_store(step, code, size, 0, Fault{step.cpu.fault}) : false;
 }
 
 }  // namespace caisson::jit

@@ -4,6 +4,7 @@
 
 #include "jit/engine.h"
 #include "jit/mmu/page_walk.h"
+#include "jit/profile.h"
 
 namespace caisson::jit::mmu {
 namespace {
@@ -249,6 +250,7 @@ void drop(Tlb& cache, unsigned slot) {
 }  // namespace
 
 void flush_all(Cpu& cpu) {
+  if (cpu.profile != nullptr) cpu.profile->count(Profile::full_flushes);
   for (Tlb& cache : cpu.tlb) {
     cache.read_tag.fill(invalid_tag);
     cache.write_tag.fill(invalid_tag);
@@ -259,6 +261,7 @@ void flush_all(Cpu& cpu) {
 }
 
 void flush_non_global(Cpu& cpu) {
+  if (cpu.profile != nullptr) cpu.profile->count(Profile::partial_flushes);
   // User mappings are practically never global.
   Tlb& user = cpu.tlb[static_cast<unsigned>(TlbMode::User)];
   for (Tlb& cache : cpu.tlb) {
@@ -280,6 +283,7 @@ void flush_non_global(Cpu& cpu) {
 }
 
 void flush_page(Cpu& cpu, uint64_t linear) {
+  if (cpu.profile != nullptr) cpu.profile->count(Profile::page_flushes);
   const uint64_t page = linear & ~uint64_t{0xfff};
   const unsigned slot = linear >> 12 & (tlb_entries - 1);
   for (Tlb& cache : cpu.tlb) drop(cache, slot);

@@ -2,6 +2,7 @@
 // because the guest's may be live in them.
 #include "jit/fpu.h"
 #include "jit/mmu/mmu.h"
+#include "jit/profile.h"
 #include "jit/translate/stubs.h"
 #include "jit/translate/translator.h"
 
@@ -55,6 +56,7 @@ const uint8_t* Translator::find_code(Outcome& otherwise) {
   const unsigned index = jump_index(cpu, cpu.rip);
   if (slot_ == 0 && jumps.negative_rip[index] == 0 - cpu.rip) return jumps.code[index];
 
+  if (cpu.profile != nullptr) cpu.profile->count(Profile::jump_misses);
   CodePage page;
   if (!mmu::code_page(cpu, cpu.rip, page) || page.host == nullptr) {
     cpu.fault.raised = false;
@@ -90,6 +92,7 @@ const uint8_t* Translator::find_code(Outcome& otherwise) {
 
 Translator::Outcome Translator::left() {
   Cpu& cpu = cpu_;
+  if (cpu.profile != nullptr && cpu.leave != 0) cpu.profile->count(static_cast<Profile::Event>(Profile::leaves_interpret + cpu.leave - 1));
   switch (static_cast<Leave>(cpu.leave)) {
     case Leave::Dispatch:
       slot_ = cpu.leave_detail;
@@ -129,6 +132,7 @@ Translator::Outcome Translator::run() {
     const uint8_t* code = find_code(outcome);
     if (code == nullptr) break;
     slot_generation_ = engine_.cache().generation();
+    if (cpu.profile != nullptr) cpu.profile->count(Profile::entries);
     engine_.stubs().enter(code);
     outcome = left();
     if (outcome != Outcome::Dispatch) {

@@ -2,6 +2,7 @@
 
 #include "jit/fpu.h"
 #include "jit/mmu/page_walk.h"
+#include "jit/profile.h"
 #include "jit/translate/stubs.h"
 
 namespace caisson::jit {
@@ -9,6 +10,7 @@ namespace caisson::jit {
 FillResult fill_from_code(Cpu* cpu, uint64_t linear, uint32_t word) {
   const uint32_t size = word & fill_word::size_mask;
   if ((linear & 0xfff) + size > page_size) return {0, 0};
+  if (cpu->profile != nullptr) cpu->profile->count(Profile::fills);
   const bool write = word & fill_word::write;
   const mmu::Filled filled = mmu::fill(*cpu, linear, write ? Access::Write : Access::Read, cpu->tlb_mode);
   if (!filled.ok) {
