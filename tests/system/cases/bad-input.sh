@@ -1,6 +1,10 @@
 kernel=$GUESTS/cloud-amd64/vmlinuz
 initrd=$GUESTS/cloud-amd64/initrd.gz
-run() { expect_error "$1" "$CAISSON" run "$2" "$3" ${4+"$4"} ${5+"$5"} ${6+"$6"}; }
+run() {
+  expected=$1
+  shift
+  expect_error "$expected" "$CAISSON" run "$@"
+}
 : >empty
 head -c 100 "$kernel" >tiny
 head -c 1000000 "$kernel" >cut
