@@ -86,7 +86,7 @@ struct CodePage {
 inline constexpr unsigned code_page_entries = 256;
 
 // Where indirect branches find the translation of their target: one table per TlbMode, by pieces of the target's address.
-inline constexpr unsigned jump_bits = 10;
+inline constexpr unsigned jump_bits = 12;
 inline constexpr unsigned jump_entries = 1u << jump_bits;
 inline constexpr uint64_t jump_empty = 0x8000'0000'0000'0000;  // matches no canonical address
 struct JumpCache {
@@ -110,6 +110,10 @@ struct alignas(64) Cpu {
   uint32_t leave = 0;         // why translated code was left, see translate/stubs.h
   uint32_t leave_word = 0;
   uint64_t leave_detail = 0;
+  // Linear address of the page that the running block of user code stands in: such blocks work at any address.
+  uint64_t code_base = 0;
+  uint64_t tsc_bias = 0;           // the machine's TSC less the host's
+  bool interrupts_waiting = false;  // something is pending that could not be delivered so far
   uint64_t jump_mask = 0;     // PEXT mask that makes a jump-cache index of an address
   bool fpu_live = false;  // the guest's x87/SSE/AVX state is in the host's registers, not in `xsave`
   // Derived by update_mode():

@@ -16,6 +16,10 @@ class Profile {
   enum Event : uint8_t {
     entries,        // into translated code from the dispatcher
     jump_misses,    // dispatches that had to look the block up in the shared table
+    chained,        // jumps patched to go on without the dispatcher
+    not_chained,    // jumps that might have been, but their target is not mapped globally
+    stale,          // entries into dead blocks
+    polls,          // left for an exit request, or a look-up that missed
     translations,
     leaves_interpret,
     leaves_slow,

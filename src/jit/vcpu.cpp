@@ -141,6 +141,7 @@ ExitReason JitVcpu::run() {
       fpu_put_away(cpu);
       look_at_interrupts_ = false;
       if (cpu.interrupts->pending()) result = take_interrupts();
+      cpu.interrupts_waiting = cpu.interrupts->pending();
     }
     if (result == StepResult::Done) {
       if (cpu.activity != Activity::Running) {

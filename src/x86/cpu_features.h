@@ -133,6 +133,7 @@ inline constexpr CpuFeature cpu_features[] = {
     {"rdpid", F::Rdpid, 7, 0, ecx, 22, v2, engine},
     // 7.0 EDX. spec-ctrl comes with arch-capabilities: the guest sees IBRS_ALL and needs no defence that costs anything.
     {"fsrm", F::Fsrm, 7, 0, edx, 4, v2, engine},
+    {"serialize", none, 7, 0, edx, 14, v2, engine},
     {"spec-ctrl", none, 7, 0, edx, 26, v2, engine},
     {"arch-capabilities", none, 7, 0, edx, 29, v2, engine},
     // 0xd.1 EAX

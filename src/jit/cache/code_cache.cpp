@@ -53,8 +53,9 @@ Block* CodeCache::find(const BlockKey& key) {
 Block* CodeCache::commit(const Block& block, const std::vector<HostPoint>& points) {
   blocks_.push_back(std::make_unique<Block>(block));
   Block* kept = blocks_.back().get();
-  kept->entry = run_position();
-  std::memcpy(&kept->entry_bytes, write_position(), sizeof kept->entry_bytes);
+  kept->start = run_position();
+  kept->entry = kept->start + kept->entry_offset;
+  std::memcpy(&kept->entry_bytes, write_position() + kept->entry_offset, sizeof kept->entry_bytes);
   kept->first_point = static_cast<uint32_t>(points_.size());
   kept->points = static_cast<uint32_t>(points.size());
   points_.insert(points_.end(), points.begin(), points.end());
@@ -103,10 +104,12 @@ void CodeCache::suspend(Block& block) {
   if (block.suspended) return;
   block.suspended = true;
   ++statistics_.suspended;
+  for (const Block::Incoming& jump : block.incoming) patch_jump(jump.slot, jump.before);
+  block.incoming.clear();
   // jmp rel32 to the stale exit, in one aligned 8-byte store.
   uint64_t bytes = block.entry_bytes;
   auto* raw = reinterpret_cast<uint8_t*>(&bytes);
-  const int32_t distance = static_cast<int32_t>(block.stale_offset) - 5;
+  const int32_t distance = static_cast<int32_t>(block.stale_offset - block.entry_offset) - 5;
   raw[0] = 0xe9;
   std::memcpy(raw + 1, &distance, 4);
   __atomic_store_n(reinterpret_cast<uint64_t*>(writable_of(block.entry)), bytes, __ATOMIC_SEQ_CST);
@@ -149,6 +152,14 @@ bool CodeCache::written(Gpa gpa, uint64_t length) {
   return any;
 }
 
+void CodeCache::chain(const uint8_t* slot, Block& target) {
+  int32_t distance;
+  std::memcpy(&distance, slot, 4);
+  if (slot + 4 + distance == target.entry) return;
+  target.incoming.push_back({slot, slot + 4 + distance});
+  patch_jump(slot, target.entry);
+}
+
 void CodeCache::patch_jump(const uint8_t* slot, const uint8_t* target) {
   const int32_t distance = static_cast<int32_t>(target - (slot + 4));
   __atomic_store_n(reinterpret_cast<int32_t*>(writable_of(slot)), distance, __ATOMIC_RELEASE);
@@ -161,15 +172,15 @@ void CodeCache::note_cross_page_target(Block& block) {
 
 Block* CodeCache::block_at(const uint8_t* address) {
   auto after = std::upper_bound(blocks_.begin(), blocks_.end(), address,
-                                [](const uint8_t* at, const auto& block) { return at < block->entry; });
+                                [](const uint8_t* at, const auto& block) { return at < block->start; });
   if (after == blocks_.begin()) return nullptr;
   Block* block = std::prev(after)->get();
-  return address < block->entry + block->host_size ? block : nullptr;
+  return address < block->start + block->host_size ? block : nullptr;
 }
 
 HostPoint CodeCache::point_at(const Block& block, const uint8_t* address) const {
   const auto first = points_.begin() + block.first_point, last = first + block.points;
-  const auto offset = static_cast<uint16_t>(address - block.entry);
+  const auto offset = static_cast<uint16_t>(address - block.start);
   auto after = std::upper_bound(first, last, offset, [](uint16_t at, const HostPoint& point) { return at < point.host_offset; });
   CAISSON_CHECK(after != first);
   return *std::prev(after);

@@ -2,7 +2,7 @@
 //   Memory   one memfd mapped twice: writable and executable, never both in one mapping. Blocks are laid down one behind the
 //            other; dead ones are not reused; when the cache is full everything is dropped while no vCPU runs guest code.
 //   Dying    a block dies by one atomic store that turns its entry into a jump to its own "stale" exit, so whatever still
-//            points to it (chained jumps, jump caches) lands in the dispatcher. Nothing has to be unlinked.
+//            points to it (jump caches, a vCPU on its way) lands in the dispatcher; jumps chained to it are taken back.
 //   Threads  any; everything takes the code lock inside unless it says otherwise.
 #pragma once
 
@@ -24,7 +24,7 @@ using ModeWord = uint32_t;
 
 struct BlockKey {
   Gpa gpa = 0;        // of the first byte
-  uint64_t rip = 0;   // linear address of the first byte
+  uint64_t rip = 0;   // linear address of the first byte; user code, which works at any address: offset in its page
   ModeWord mode = 0;
   bool operator==(const BlockKey&) const = default;
 };
@@ -38,9 +38,11 @@ struct HostPoint {
 
 struct Block {
   BlockKey key;
-  uint8_t* entry = nullptr;        // executable address; 16-byte aligned
+  uint8_t* start = nullptr;        // executable address of its first byte; 16-byte aligned
+  uint8_t* entry = nullptr;        // where chained jumps enter: start, or 16 bytes on (see lookup_entry)
   uint32_t host_size = 0;
-  uint32_t stale_offset = 0;       // from entry: code that sets RIP and leaves to the dispatcher
+  uint32_t entry_offset = 0;       // entry - start
+  uint32_t stale_offset = 0;       // from start: code that sets RIP and leaves to the dispatcher
   uint16_t guest_size = 0;         // bytes of the guest's code it stands for (and looked at), from the first
   uint16_t instructions = 0;
   bool alive = true;
@@ -48,6 +50,12 @@ struct Block {
   bool global = false;             // its page was mapped by a global entry
   uint64_t entry_bytes = 0;        // what stood at the entry before it was patched
   uint32_t first_point = 0, points = 0;  // in CodeCache::points_
+  // Jumps that lead here, and where they led before.
+  struct Incoming {
+    const uint8_t* slot;
+    const uint8_t* before;
+  };
+  std::vector<Incoming> incoming;
   // A second piece of guest code on the same page that was looked at (flags on the way out): [offset in page, size).
   uint16_t peek_offset[2] = {0, 0}, peek_size[2] = {0, 0};
 };
@@ -77,8 +85,9 @@ class CodeCache {
   void resume(Block& block);
   // Kills the blocks that come from these guest bytes. True if any died.
   bool written(Gpa gpa, uint64_t length);
-  // Points the jump at `slot` (executable address of its rel32; 4-byte aligned) to `target`.
-  void patch_jump(const uint8_t* slot, const uint8_t* target);
+  // Points the jump at `slot` (executable address of its rel32; 4-byte aligned) to `target`, as long as that lives. May
+  // allocate.
+  void chain(const uint8_t* slot, Block& target);
 
   // --- targets of jumps across pages, which stay good only while the target's mapping does ----------------------------
   void note_cross_page_target(Block& block);
@@ -115,6 +124,7 @@ class CodeCache {
     std::vector<Block*> blocks;
   };
 
+  void patch_jump(const uint8_t* slot, const uint8_t* target);
   explicit CodeCache(GuestMemory& memory) : memory_(memory) {}
   [[nodiscard]] uint8_t* writable_of(const uint8_t* executable) { return writable_ + (executable - executable_); }
 

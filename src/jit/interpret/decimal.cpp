@@ -2,12 +2,15 @@
 //   Source   Intel SDM vol. 2
 #include <bit>
 
+#include "jit/interpret/flags.h"
 #include "jit/interpret/operands.h"
 
 namespace caisson::jit {
 namespace {
 
 namespace rf = x86::rflags;
+
+CAISSON_NATIVE_BINARY(Add, "add")
 
 void set_flags(Cpu& cpu, uint64_t mask, uint64_t value) { cpu.rflags = (cpu.rflags & ~mask) | (value & mask); }
 
@@ -55,9 +58,9 @@ bool aad(Step& step) {
   Cpu& cpu = step.cpu;
   const uint8_t base = static_cast<uint8_t>(step.in.operand_count ? step.in.operands[0].immediate : 10);
   const uint16_t ax = static_cast<uint16_t>(cpu.gpr[x86::Rax]);
-  const uint8_t al = static_cast<uint8_t>((ax & 0xff) + (ax >> 8) * base);
+  // CF, AF and OF (undefined) come from the addition, as on the CPUs seen.
+  const uint8_t al = Add::run(static_cast<uint8_t>(ax), static_cast<uint8_t>((ax >> 8) * base), cpu.rflags);
   set_gpr<uint16_t>(cpu, x86::Rax, al);
-  set_flags(cpu, rf::status, result_flags(al));
   return true;
 }
 

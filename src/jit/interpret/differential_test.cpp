@@ -75,10 +75,10 @@ class Native {
   }
 
   // Address at which the instruction under test stands (the interpreter puts it at the same one).
-  uint64_t instruction_address(bool vectors) { return emit({}, vectors); }
+  uint64_t instruction_address(bool vectors, unsigned bits) { return bits == 64 ? emit({}, vectors) : emit32({}); }
 
-  void run(std::span<const uint8_t> instruction, State& state, bool vectors) {
-    emit(instruction, vectors);
+  void run(std::span<const uint8_t> instruction, State& state, bool vectors, unsigned bits) {
+    bits == 64 ? emit(instruction, vectors) : emit32(instruction);
     auto* block = reinterpret_cast<uint8_t*>(block_address);
     std::memcpy(block + gpr_at, state.gpr.data(), 128);
     std::memcpy(block + flags_at, &state.flags, 8);
@@ -154,6 +154,53 @@ class Native {
     return where;
   }
 
+  // Compatibility mode: there by a far jump to the kernel's 32-bit user segment, back by another.
+  uint64_t emit32(std::span<const uint8_t> instruction) {
+    uint8_t* at = reinterpret_cast<uint8_t*>(code_address);
+    const auto bytes = [&](std::initializer_list<uint8_t> list) {
+      for (const uint8_t byte : list) *at++ = byte;
+    };
+    const auto dword = [&](uint64_t value) {
+      const uint32_t narrow = static_cast<uint32_t>(value);
+      std::memcpy(at, &narrow, 4);
+      at += 4;
+    };
+    const auto absolute64 = [&](uint8_t opcode, unsigned reg, uint32_t offset) {
+      bytes({0x48, opcode, static_cast<uint8_t>(0x04 | reg << 3), 0x25});
+      dword(block_address + offset);
+    };
+    const auto absolute32 = [&](uint8_t opcode, unsigned reg, uint32_t offset) {
+      bytes({opcode, static_cast<uint8_t>(0x05 | reg << 3)});
+      dword(block_address + offset);
+    };
+    const uint64_t own_stack = block_address + stack_at;
+    std::memcpy(reinterpret_cast<uint8_t*>(block_address) + stack_at, &own_stack, 8);
+    bytes({0x53, 0x55, 0x41, 0x54, 0x41, 0x55, 0x41, 0x56, 0x41, 0x57});
+    absolute64(0x89, Rsp, host_rsp_at);
+    absolute64(0x8b, Rsp, stack_at);
+    bytes({0xb8, 0x2b, 0, 0, 0, 0x8e, 0xd8, 0x8e, 0xc0});  // mov eax, 2bh; mov ds, eax; mov es, eax
+    bytes({0x6a, 0x23});                                   // push 23h
+    bytes({0x68});
+    dword(reinterpret_cast<uint64_t>(at) + 6);  // push the address after retfq
+    bytes({0x48, 0xcb});                        // retfq
+    absolute32(0xff, 6, flags_at);
+    bytes({0x9d});
+    for (unsigned reg = 0; reg < 8; ++reg) absolute32(0x8b, reg, gpr_at + 8 * reg);
+    const uint64_t where = reinterpret_cast<uint64_t>(at);
+    for (const uint8_t byte : instruction) *at++ = byte;
+    landing = reinterpret_cast<uint64_t>(at);
+    for (unsigned reg = 0; reg < 8; ++reg) absolute32(0x89, reg, gpr_at + 8 * reg);
+    absolute32(0x8b, Rsp, stack_at);
+    bytes({0x9c});
+    absolute32(0x8f, 0, flags_at);
+    bytes({0xfc, 0xea});  // cld; jmp 33h:next
+    dword(reinterpret_cast<uint64_t>(at) + 6);
+    bytes({0x33, 0});
+    absolute64(0x8b, Rsp, host_rsp_at);
+    bytes({0x41, 0x5f, 0x41, 0x5e, 0x41, 0x5d, 0x41, 0x5c, 0x5d, 0x5b, 0xc3});
+    return where;
+  }
+
   std::array<struct sigaction, 65> old_{};
 };
 
@@ -163,6 +210,7 @@ class Differential : public testing::Test {
   Native native;
   std::mt19937_64 random{std::getenv("CAISSON_SEED") ? std::strtoull(std::getenv("CAISSON_SEED"), nullptr, 0) : 12345};
 
+  unsigned bits_ = 64;  // of the code under test
   bool prepared_ = false;
   std::array<Segment, 6> code_segments_{};
 
@@ -184,6 +232,9 @@ class Differential : public testing::Test {
     State state;
     for (uint64_t& reg : state.gpr) reg = random_value();
     state.gpr[Rsp] = data_address + middle + pick(64) * 8;
+    if (bits_ == 32) {
+      for (uint64_t& reg : state.gpr) reg &= 0xffff'ffff;
+    }
     state.flags = 0x202 | (random() & rflags::status);
     if (pick(8) == 0) state.flags |= rflags::df;
     for (size_t i = 0; i < data_size; i += 8) {
@@ -206,6 +257,7 @@ class Differential : public testing::Test {
     if (memory->index == Rsp) return false;
     uint64_t base = target - static_cast<uint64_t>(memory->displacement);
     if (memory->index < 16) base -= state.gpr[memory->index] * memory->scale;
+    if (in.address_bits == 16) return false;
     if (in.address_bits == 32) base &= 0xffff'ffff;
     if (pick(200) == 0 && in.address_bits == 64) base = pick(2) ? 0x7000'0000'0000 + pick(0x1000) : random() | uint64_t{1} << 62;
     state.gpr[memory->base] = base;
@@ -221,6 +273,7 @@ class Differential : public testing::Test {
       prepared_ = true;
     }
     cpu.segments = code_segments_;
+    if (bits_ == 32) cpu.segments[Cs].attributes = 0xc0fb;
     update_mode(cpu);
     cpu.gpr = state.gpr;
     cpu.rflags = state.flags;
@@ -263,11 +316,11 @@ class Differential : public testing::Test {
     mmu::flush_all(machine.cpu());
   }
 
-  static std::string describe(std::span<const uint8_t> bytes, uint64_t at) {
+  [[nodiscard]] std::string describe(std::span<const uint8_t> bytes, uint64_t at) const {
     ZydisDisassembledInstruction text;
     std::string hex;
     for (const uint8_t byte : bytes) hex += fmt::format("{:02x} ", byte);
-    if (ZYAN_SUCCESS(ZydisDisassembleIntel(ZYDIS_MACHINE_MODE_LONG_64, at, bytes.data(), bytes.size(), &text))) hex += text.text;
+    if (ZYAN_SUCCESS(ZydisDisassembleIntel(bits_ == 64 ? ZYDIS_MACHINE_MODE_LONG_64 : ZYDIS_MACHINE_MODE_LEGACY_32, at, bytes.data(), bytes.size(), &text))) hex += text.text;
     return hex;
   }
 
@@ -283,9 +336,9 @@ class Differential : public testing::Test {
   }
 
   bool compare(const Instruction& in, std::span<const uint8_t> bytes, const State& before, bool vectors) {
-    const uint64_t at = native.instruction_address(vectors);
+    const uint64_t at = native.instruction_address(vectors, bits_);
     State expected = before, actual = before;
-    native.run(bytes, expected, vectors);
+    native.run(bytes, expected, vectors, bits_);
     interpret(bytes, at, actual, vectors);
     if (HasFatalFailure()) return false;
     if ((in.mnemonic == ZYDIS_MNEMONIC_FNSTENV || in.mnemonic == ZYDIS_MNEMONIC_FNSAVE) && expected.vector == -1) {
@@ -362,7 +415,7 @@ class Differential : public testing::Test {
     constexpr std::array<uint8_t, 4> legacy = {0x66, 0xf2, 0xf3, 0xf0};
     if (pick(2)) put(legacy[pick(pick(2) ? 1 : 4)]);
     if (pick(16) == 0) put(0x67);
-    if (pick(2)) put(static_cast<uint8_t>(0x40 | pick(16)));
+    if (bits_ == 64 && pick(2)) put(static_cast<uint8_t>(0x40 | pick(16)));
     if (simd ? shape < 4 : shape < 2) {
       put(0x0f);
       if (pick(3) == 0) put(pick(2) ? 0x38 : 0x3a);
@@ -373,7 +426,7 @@ class Differential : public testing::Test {
   }
 
   bool finish(bool simd, std::array<uint8_t, 15>& bytes, Instruction& in) {
-    if (decode(bytes, 64, in) != DecodeStatus::Ok || in.simd != simd) return false;
+    if (decode(bytes, bits_, in) != DecodeStatus::Ok || in.simd != simd) return false;
     if (in.privileged_or_system || in.encoding == Encoding::Xop || in.encoding == Encoding::Now3d) return false;
     switch (in.category) {
       case ZYDIS_CATEGORY_CALL:
@@ -534,6 +587,23 @@ TEST_F(Differential, IntegerInstructions) {
     State state = random_state();
     if (!aim(in, state)) continue;
     prepare(in, state);
+    ++done;
+    if (!compare(in, {bytes.data(), in.length}, state, false)) return;
+  }
+  EXPECT_EQ(done, rounds(20'000));
+}
+
+TEST_F(Differential, IntegerInstructionsIn32BitMode) {
+  bits_ = 32;
+  unsigned done = 0;
+  for (unsigned i = 0; done < rounds(20'000) && i < 50 * rounds(20'000); ++i) {
+    std::array<uint8_t, 15> bytes;
+    Instruction in;
+    if (!random_instruction(false, bytes, in)) continue;
+    State state = random_state();
+    if (!aim(in, state)) continue;
+    prepare(in, state);
+    for (unsigned reg = 0; reg < 16; ++reg) state.gpr[reg] = reg < 8 ? state.gpr[reg] & 0xffff'ffff : 0;
     ++done;
     if (!compare(in, {bytes.data(), in.length}, state, false)) return;
   }

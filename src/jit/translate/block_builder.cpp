@@ -181,6 +181,25 @@ Address BlockBuilder::check_computed(Emitter& out, const Item& item, unsigned si
   return {.base = r14};
 }
 
+void BlockBuilder::linear_to_r14(Emitter& out, const Item& item, const Operand& memory) {
+  const bool wide = !(block_.key.mode & mode_bits::code_32);
+  if (memory.base == Operand::rip_register) {
+    code_address(out, r14, rip_after(item) + static_cast<uint64_t>(memory.displacement));
+  } else {
+    const auto home = [&](uint8_t reg, int scratch) {
+      return reg == Operand::no_register ? int{none} : load_guest(out, reg, scratch);
+    };
+    const int base = home(memory.base, r14), index = home(memory.index, r15);
+    out.lea(r14,
+            {.base = base, .index = index, .scale = memory.scale ? memory.scale : 1, .disp = static_cast<int32_t>(memory.displacement)},
+            wide);
+  }
+  if (memory.segment >= x86::Fs) {
+    out.add(r14, cpu_at(offsetof(Cpu, segments) + memory.segment * sizeof(Segment) + offsetof(Segment, base)));
+    if (!wide) out.register_op(0x89, r14, r14, false);  // 32-bit linear addresses wrap
+  }
+}
+
 Address BlockBuilder::emit_check(Emitter& out, const Item& item, const Operand& memory, unsigned size, bool write, bool collapse) {
   const bool wide = !(block_.key.mode & mode_bits::code_32);
   const bool based = memory.segment >= x86::Fs;
@@ -190,6 +209,12 @@ Address BlockBuilder::emit_check(Emitter& out, const Item& item, const Operand& 
     const int64_t linear = memory.base == Operand::rip_register
                                ? static_cast<int64_t>(rip_after(item)) + memory.displacement
                                : memory.displacement;
+    if (memory.base == Operand::rip_register && user()) {
+      free_flags(out, item);
+      code_address(out, r14, static_cast<uint64_t>(linear));
+      if (based) out.add(r14, cpu_at(offsetof(Cpu, segments) + memory.segment * sizeof(Segment) + offsetof(Segment, base)));
+      return check_computed(out, item, size, write);
+    }
     if (!based && linear == static_cast<int32_t>(linear) && static_cast<int32_t>(linear) < INT32_MAX - 64 && wide) {
       return check_simple(out, item, {.disp = static_cast<int32_t>(linear)}, size, write, collapse);
     }
@@ -204,18 +229,8 @@ Address BlockBuilder::emit_check(Emitter& out, const Item& item, const Operand& 
                         size, write, collapse);
   } else {
     free_flags(out, item);
-    int base = home(memory.base), index = home(memory.index);
-    if (memory.base != Operand::no_register && spilled(memory.base)) {
-      base = r14;
-      out.load(r14, cpu_at(offsetof(Cpu, gpr) + 8 * memory.base));
-    }
-    if (memory.index != Operand::no_register && spilled(memory.index)) {
-      index = r15;
-      out.load(r15, cpu_at(offsetof(Cpu, gpr) + 8 * memory.index));
-    }
-    out.lea(r14,
-            {.base = base, .index = index, .scale = memory.scale ? memory.scale : 1, .disp = static_cast<int32_t>(memory.displacement)},
-            wide);
+    linear_to_r14(out, item, memory);
+    return check_computed(out, item, size, write);
   }
   if (based) {
     out.add(r14, cpu_at(offsetof(Cpu, segments) + memory.segment * sizeof(Segment) + offsetof(Segment, base)));
@@ -236,8 +251,21 @@ int BlockBuilder::load_guest(Emitter& out, unsigned guest, int scratch) {
   return scratch;
 }
 
+void BlockBuilder::code_address(Emitter& out, int reg, uint64_t address) {
+  if (user()) {
+    out.load(reg, CPU_FIELD(code_base));
+    out.lea(reg, {.base = reg, .disp = static_cast<int32_t>(address)});
+  } else {
+    out.move_immediate(reg, address);
+  }
+}
+
 void BlockBuilder::set_rip(Emitter& out, uint64_t rip) {
-  if (static_cast<int64_t>(rip) == static_cast<int32_t>(rip)) {
+  if (user()) {
+    code_address(out, r15, rip);
+    if (block_.key.mode & mode_bits::code_32) out.register_op(0x89, r15, r15, false);
+    out.store(CPU_FIELD(rip), r15);
+  } else if (static_cast<int64_t>(rip) == static_cast<int32_t>(rip)) {
     out.store_immediate(CPU_FIELD(rip), static_cast<int32_t>(rip));
   } else {
     out.move_immediate(r15, rip);
@@ -254,11 +282,12 @@ void BlockBuilder::leave_to_interpreter(Emitter& out, uint64_t rip) {
 void BlockBuilder::exit_lookup(Emitter& out) { out.jump(stubs_.lookup[block_.key.mode & mode_bits::tlb_mask]); }
 
 void BlockBuilder::exit_to(Emitter& out, uint64_t target) {
-  if (block_.key.mode & mode_bits::code_32) target &= 0xffff'ffff;
+  if ((block_.key.mode & mode_bits::code_32) && !user()) target &= 0xffff'ffff;
   const bool inside = same_page(target);
   if (!inside && user()) {
     // Another address space may map another page there: looked up each time.
-    out.move_immediate(r14, target);
+    code_address(out, r14, target);
+    if (block_.key.mode & mode_bits::code_32) out.register_op(0x89, r14, r14, false);
     exit_lookup(out);
     return;
   }
@@ -301,7 +330,12 @@ void BlockBuilder::emit_native(Emitter& out, const Item& item) {
         gave_up_ = true;
         return;
       }
-      out.move_immediate(target, in.operand_bits == 64 ? linear : static_cast<uint32_t>(linear));
+      if (user()) {
+        code_address(out, target, linear);
+        if (in.operand_bits == 32) out.register_op(0x89, target, target, false);
+      } else {
+        out.move_immediate(target, in.operand_bits == 64 ? linear : static_cast<uint32_t>(linear));
+      }
     } else {
       const int base = home(memory->base, r14), index = home(memory->index, r15);
       const Address ea{.base = base, .index = index, .scale = memory->scale ? memory->scale : 1, .disp = static_cast<int32_t>(memory->displacement)};
@@ -456,15 +490,22 @@ void BlockBuilder::emit_end(Emitter& out, const Item& item) {
   const Instruction& in = item.in;
   const bool wide = !(block_.key.mode & mode_bits::code_32);
   const int size = wide ? 8 : 4;
-  const uint64_t next = wide ? rip_after(item) : rip_after(item) & 0xffff'ffff;
+  const uint64_t next = wide || user() ? rip_after(item) : rip_after(item) & 0xffff'ffff;
   const auto push_return = [&] {
     const Address to = emit_stack_check(out, item, r13, -size, static_cast<unsigned>(size), true);
-    if (!wide || static_cast<int64_t>(next) == static_cast<int32_t>(next)) {
+    if (!user() && (!wide || static_cast<int64_t>(next) == static_cast<int32_t>(next))) {
       out.memory_op(0xc7, 0, to, wide);
       out.u32(static_cast<uint32_t>(next));
     } else {
-      out.move_immediate(r14, next);
-      out.memory_op(0x89, r14, to, wide);
+      // The stack address may use R14 only in 32-bit code: then it is put together first.
+      if (to.base == r14) {
+        out.lea(r15, to);
+        code_address(out, r14, next);
+        out.memory_op(0x89, r14, {.base = r15}, wide);
+      } else {
+        code_address(out, r14, next);
+        out.memory_op(0x89, r14, to, wide);
+      }
     }
     out.lea(r13, {.base = r13, .disp = -size}, wide);
   };
@@ -490,7 +531,7 @@ void BlockBuilder::emit_end(Emitter& out, const Item& item) {
     case Kind::JumpIf: {
       flags_to_eflags(out);
       const unsigned condition = in.opcode & 15u;
-      const uint64_t target = wide ? relative_target(in, next) : relative_target(in, next) & 0xffff'ffff;
+      const uint64_t target = wide || user() ? relative_target(in, next) : relative_target(in, next) & 0xffff'ffff;
       if (same_page(target) || !user()) {
         out.align(4, 2);
         Cold cold{.what = Cold::What::Exit};
@@ -558,6 +599,12 @@ void BlockBuilder::emit_item(Emitter& out, const Item& item) {
     case Kind::PushMemory: emit_push(out, item); break;
     case Kind::PopReg: emit_pop(out, item); break;
     case Kind::Leave: emit_leave(out, item); break;
+    case Kind::ClearInterrupts:
+    case Kind::SetInterrupts: emit_interrupt_flag(out, item); break;
+    case Kind::PushFlags: emit_push_flags(out, item); break;
+    case Kind::ReadTime: emit_read_time(out, item); break;
+    case Kind::BitTest: emit_bit_test(out, item); break;
+    case Kind::String: emit_string(out, item); break;
     default: emit_end(out, item); break;
   }
 }
@@ -589,6 +636,10 @@ void BlockBuilder::emit_cold(Emitter& out) {
         out.jump(stubs_.leave_dispatch);
         break;
       }
+      case Cold::What::Interpret:
+        flags_ = cold.flags_in_memory ? Flags::InMemory : Flags::InEflags;
+        leave_to_interpreter(out, cold.target);
+        break;
       case Cold::What::Poll:
         if (cold.flags_in_memory) {
           flags_ = Flags::InMemory;
@@ -615,6 +666,13 @@ void BlockBuilder::build(CodeCache& cache, const BlockKey& key, std::span<const 
 
   for (;;) {
     Emitter out(cache.write_position(), cache.run_position(), room_needed);
+    block_.entry_offset = 0;
+    if (user()) {
+      // lea r14, [r14 - offset]; mov gs:[code_base], r14: 16 bytes
+      out.u8(0x4d), out.u8(0x8d), out.u8(0xb6), out.u32(0 - static_cast<uint32_t>(key.rip));
+      out.store(CPU_FIELD(code_base), r14);
+      block_.entry_offset = lookup_entry_size;
+    }
     // The entry: one instruction of 5 bytes, so that it can become a jump while others run through it.
     out.u8(0x0f), out.u8(0x1f), out.u8(0x44), out.u8(0x00), out.u8(0x00);
     const Item last = items_.back();

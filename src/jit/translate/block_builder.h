@@ -46,7 +46,7 @@ class BlockBuilder {
   enum class Flags : uint8_t { InEflags, InMemory };
 
   struct Cold {
-    enum class What : uint8_t { Fill, Fpu, Exit, Poll } what;
+    enum class What : uint8_t { Fill, Fpu, Exit, Poll, Interpret } what;
     size_t from = 0;       // rel32 offset that jumps here
     size_t back = 0;       // code offset to return to
     Address address{};     // Fill: how to compute the linear address again
@@ -67,6 +67,11 @@ class BlockBuilder {
   void emit_push(Emitter& out, const Item& item);
   void emit_pop(Emitter& out, const Item& item);
   void emit_leave(Emitter& out, const Item& item);
+  void emit_interrupt_flag(Emitter& out, const Item& item);
+  void emit_push_flags(Emitter& out, const Item& item);
+  void emit_read_time(Emitter& out, const Item& item);
+  void emit_bit_test(Emitter& out, const Item& item);
+  void emit_string(Emitter& out, const Item& item);
   void emit_end(Emitter& out, const Item& item);
   void emit_cold(Emitter& out);
 
@@ -83,6 +88,10 @@ class BlockBuilder {
 
   int load_guest(Emitter& out, unsigned guest, int scratch);  // host register that holds it (the scratch if spilled)
   void set_rip(Emitter& out, uint64_t rip);
+  // A linear address of code into a register: relative to the running page in user code.
+  void code_address(Emitter& out, int reg, uint64_t address);
+  void linear_to_r14(Emitter& out, const Item& item, const Operand& memory);
+  void leave_if_not(Emitter& out, const Item& item, unsigned condition);  // to the interpreter, in the cold part
   void exit_to(Emitter& out, uint64_t target);       // direct jump, chained if possible
   void exit_lookup(Emitter& out);                    // R14 = target
   void leave_to_interpreter(Emitter& out, uint64_t rip);

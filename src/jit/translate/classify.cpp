@@ -131,7 +131,9 @@ Kind classify_integer(const Instruction& in) {
     case ZYDIS_MNEMONIC_BTR:
     case ZYDIS_MNEMONIC_BTC:
       // With a register offset the bit may lie anywhere before or behind the operand.
-      if (in.memory() != nullptr && in.operands[1].kind == Operand::Kind::Register) return Kind::Interpret;
+      if (in.memory() != nullptr && in.operands[1].kind == Operand::Kind::Register) {
+        return in.operand_bits == 16 || in.operands[1].reg >= 13 ? Kind::Interpret : Kind::BitTest;
+      }
       return native_unless_odd(in);
 
     default: break;
@@ -178,6 +180,25 @@ Kind classify(const Instruction& in, ModeWord mode) {
   }
   if (in.mnemonic == ZYDIS_MNEMONIC_LDMXCSR || in.mnemonic == ZYDIS_MNEMONIC_STMXCSR) {
     return mode & mode_bits::sse_ok ? native_unless_odd(in) : Kind::Interpret;
+  }
+  switch (in.mnemonic) {
+    case ZYDIS_MNEMONIC_CLI: return mode & mode_bits::cpl_0 ? Kind::ClearInterrupts : Kind::Interpret;
+    case ZYDIS_MNEMONIC_STI: return mode & mode_bits::cpl_0 ? Kind::SetInterrupts : Kind::Interpret;
+    case ZYDIS_MNEMONIC_PUSHFQ: return Kind::PushFlags;
+    case ZYDIS_MNEMONIC_RDTSC:
+    case ZYDIS_MNEMONIC_RDTSCP: return (mode & mode_bits::tsd) || code_32 ? Kind::Interpret : Kind::ReadTime;
+    case ZYDIS_MNEMONIC_SERIALIZE: return Kind::Nothing;  // a store to code ends the running block by itself
+    case ZYDIS_MNEMONIC_MOVSB:
+    case ZYDIS_MNEMONIC_MOVSW:
+    case ZYDIS_MNEMONIC_MOVSQ:
+    case ZYDIS_MNEMONIC_STOSB:
+    case ZYDIS_MNEMONIC_STOSW:
+    case ZYDIS_MNEMONIC_STOSD:
+    case ZYDIS_MNEMONIC_STOSQ:
+    case ZYDIS_MNEMONIC_MOVSD:
+      if (in.simd) break;  // the SSE2 move of the same name
+      return code_32 || in.address_bits != 64 || in.has_segment_override ? Kind::Interpret : Kind::String;
+    default: break;
   }
   if (in.far_branch || in.privileged_or_system) return Kind::Interpret;
   if (in.simd) {
@@ -238,6 +259,8 @@ FlagUse flag_use(const Instruction& in) {
       // A zero source leaves flags but ZF as some processors please: count only what is defined.
       use.overwrites = 0x40;
       break;
+    case ZYDIS_MNEMONIC_PUSHF:
+    case ZYDIS_MNEMONIC_PUSHFQ: use.reads = all_status_flags; break;
     case ZYDIS_MNEMONIC_LAHF: use.reads = all_status_flags & 0xff; break;
     case ZYDIS_MNEMONIC_SAHF: use.overwrites = all_status_flags & 0xff; use.touches = true; break;
     default: break;

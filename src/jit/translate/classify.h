@@ -13,6 +13,8 @@ enum class Kind : uint8_t {
   Native,     // runs as it is, operands rewritten
   Nothing,    // hint: no code
   PushReg, PushImmediate, PushMemory, PopReg, Leave,
+  ClearInterrupts, SetInterrupts, PushFlags, ReadTime, BitTest,
+  String,  // MOVS and STOS, with and without REP
   // the rest ends a block
   Jump, JumpIf, JumpRcx, Call, JumpIndirect, CallIndirect, Return,
   Interpret,  // the interpreter does it
@@ -22,7 +24,8 @@ enum class Kind : uint8_t {
 
 // Bits of the mode word; the rest is in mode_word().
 namespace mode_bits {
-inline constexpr ModeWord tlb_mask = 3, code_32 = 4, fpu_ok = 8, sse_ok = 16, avx_ok = 32, avx512_ok = 64;
+inline constexpr ModeWord tlb_mask = 3, code_32 = 4, fpu_ok = 8, sse_ok = 16, avx_ok = 32, avx512_ok = 64, cpl_0 = 128,
+                          tsd = 256;
 }
 
 [[nodiscard]] Kind classify(const Instruction& in, ModeWord mode);

@@ -25,7 +25,17 @@ uint64_t flags_from_ax(uint32_t ax, uint64_t rflags) {
   return (rflags & ~rflags::status) | (ax >> 8 & 0xd5) | ((ax & 1) ? rflags::of : 0);
 }
 
+// User code's key has no linear address: the page it runs in is in the Cpu.
+uint64_t first_rip(const Cpu& cpu, const Block& block) {
+  return cpu.user() ? cpu.code_base + block.key.rip : block.key.rip;
+}
+
 }  // namespace
+
+BlockKey block_key(const Cpu& cpu, const CodePage& page, ModeWord mode) {
+  const uint64_t offset = cpu.rip & 0xfff;
+  return {.gpa = page.gpa | offset, .rip = cpu.user() ? offset : cpu.rip, .mode = mode};
+}
 
 bool Translator::translatable() const {
   const Cpu& cpu = cpu_;
@@ -54,7 +64,10 @@ const uint8_t* Translator::find_code(Outcome& otherwise) {
     cpu.jumps_local[table] = false;
   }
   const unsigned index = jump_index(cpu, cpu.rip);
-  if (slot_ == 0 && jumps.negative_rip[index] == 0 - cpu.rip) return jumps.code[index];
+  if (slot_ == 0 && jumps.negative_rip[index] == 0 - cpu.rip) {
+    cpu.code_base = cpu.rip & ~uint64_t{0xfff};
+    return jumps.code[index] + (cpu.user() ? lookup_entry_size : 0);
+  }
 
   if (cpu.profile != nullptr) cpu.profile->count(Profile::jump_misses);
   CodePage page;
@@ -63,7 +76,7 @@ const uint8_t* Translator::find_code(Outcome& otherwise) {
     otherwise = Outcome::Interpret;
     return nullptr;
   }
-  const BlockKey key{.gpa = page.gpa | (cpu.rip & 0xfff), .rip = cpu.rip, .mode = mode};
+  const BlockKey key = block_key(cpu, page, mode);
   CodeCache& cache = engine_.cache();
   const std::lock_guard hold(cache.lock());
   Block* block = cache.find(key);
@@ -76,17 +89,23 @@ const uint8_t* Translator::find_code(Outcome& otherwise) {
   if (slot_ != 0 && slot_generation_ == cache.generation() && slot_rip_ == cpu.rip && slot_mode_ == mode) {
     const auto* slot = reinterpret_cast<const uint8_t*>(slot_ & ~uint64_t{3});
     if ((slot_ & slot_cross_page) == 0) {
-      cache.patch_jump(slot, block->entry);
+      fpu_put_away(cpu);  // it may allocate
+      cache.chain(slot, *block);
+      if (cpu.profile != nullptr) cpu.profile->count(Profile::chained);
     } else if (page.global && !page.user) {
       fpu_put_away(cpu);  // it may allocate
       cache.note_cross_page_target(*block);
-      cache.patch_jump(slot, block->entry);
+      cache.chain(slot, *block);
+      if (cpu.profile != nullptr) cpu.profile->count(Profile::chained);
+    } else if (cpu.profile != nullptr) {
+      cpu.profile->count(Profile::not_chained);
     }
   }
   slot_ = 0;
   if (!page.global) cpu.jumps_local[table] = true;
   jumps.negative_rip[index] = 0 - cpu.rip;
-  jumps.code[index] = block->entry;
+  jumps.code[index] = block->start;
+  cpu.code_base = cpu.rip & ~uint64_t{0xfff};
   return block->entry;
 }
 
@@ -96,6 +115,8 @@ Translator::Outcome Translator::left() {
   switch (static_cast<Leave>(cpu.leave)) {
     case Leave::Dispatch:
       slot_ = cpu.leave_detail;
+      if (cpu.profile != nullptr && slot_ == 0) cpu.profile->count(Profile::polls);
+      if (cpu.profile != nullptr && slot_ == slot_stale) cpu.profile->count(Profile::stale);
       if (slot_ == slot_stale) {
         // A dead or suspended block: what pointed to it was this cache, or a chained jump that stays as it is.
         cpu.jumps[static_cast<unsigned>(cpu.tlb_mode)].negative_rip[jump_index(cpu, cpu.rip)] = jump_empty;
@@ -108,7 +129,7 @@ Translator::Outcome Translator::left() {
     case Leave::Slow: {
       const std::lock_guard hold(engine_.cache().lock());
       const Block* block = engine_.cache().block_at(reinterpret_cast<const uint8_t*>(cpu.leave_detail));
-      cpu.rip = block->key.rip + (cpu.leave_word >> fill_word::guest_offset_shift);
+      cpu.rip = first_rip(cpu, *block) + (cpu.leave_word >> fill_word::guest_offset_shift);
       return Outcome::Interpret;
     }
     case Leave::Signal: {
@@ -116,7 +137,7 @@ Translator::Outcome Translator::left() {
       const auto* pc = reinterpret_cast<const uint8_t*>(cpu.leave_detail);
       const Block* block = engine_.cache().block_at(pc);
       const HostPoint point = engine_.cache().point_at(*block, pc);
-      cpu.rip = block->key.rip + point.guest_offset;
+      cpu.rip = first_rip(cpu, *block) + point.guest_offset;
       if (!point.flags_in_memory) cpu.flags_ax = flags_to_ax(cpu.leave_word);
       return Outcome::Interpret;
     }

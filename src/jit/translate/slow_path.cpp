@@ -22,6 +22,74 @@ FillResult fill_from_code(Cpu* cpu, uint64_t linear, uint32_t word) {
   return {reinterpret_cast<uint64_t>(filled.host) - linear, 1};
 }
 
+namespace {
+
+// Host address of `linear`, or null where a plain access is not possible.
+uint8_t* plain(Cpu& cpu, uint64_t linear, bool write) {
+  const Tlb& cache = cpu.tlb[static_cast<unsigned>(cpu.tlb_mode)];
+  const unsigned slot = linear >> 12 & (tlb_entries - 1);
+  const uint64_t page = linear & ~uint64_t{0xfff};
+  if ((write ? cache.write_tag[slot] : cache.read_tag[slot]) == page) return reinterpret_cast<uint8_t*>(linear + cache.addend[slot]);
+  const mmu::Filled filled = mmu::fill(cpu, linear, write ? Access::Write : Access::Read, cpu.tlb_mode);
+  cpu.fault.raised = false;
+  return filled.ok && filled.ram && (!write || filled.direct) ? filled.host : nullptr;
+}
+
+void repeat_move(uint8_t* to, const uint8_t* from, uint64_t count, uint32_t size) {
+  switch (size) {
+    case 1: asm volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(count)::"memory"); break;
+    case 2: asm volatile("rep movsw" : "+D"(to), "+S"(from), "+c"(count)::"memory"); break;
+    case 4: asm volatile("rep movsl" : "+D"(to), "+S"(from), "+c"(count)::"memory"); break;
+    default: asm volatile("rep movsq" : "+D"(to), "+S"(from), "+c"(count)::"memory"); break;
+  }
+}
+
+void repeat_store(uint8_t* to, uint64_t value, uint64_t count, uint32_t size) {
+  switch (size) {
+    case 1: asm volatile("rep stosb" : "+D"(to), "+c"(count) : "a"(value) : "memory"); break;
+    case 2: asm volatile("rep stosw" : "+D"(to), "+c"(count) : "a"(value) : "memory"); break;
+    case 4: asm volatile("rep stosl" : "+D"(to), "+c"(count) : "a"(value) : "memory"); break;
+    default: asm volatile("rep stosq" : "+D"(to), "+c"(count) : "a"(value) : "memory"); break;
+  }
+}
+
+}  // namespace
+
+uint64_t string_from_code(Cpu* cpu, uint32_t word) {
+  using namespace x86;
+  if (cpu->rflags & rflags::df) return 0;
+  const uint32_t size = word & string_word::size_mask;
+  const bool move = word & string_word::move, repeat = word & string_word::repeat;
+  uint64_t left = repeat ? cpu->gpr[Rcx] : 1;
+  while (left != 0) {
+    const uint64_t to = cpu->gpr[Rdi], from = cpu->gpr[Rsi];
+    // Whole elements up to the end of the nearer page; one that crosses is the interpreter's.
+    uint64_t count = (page_size - (to & 0xfff)) / size;
+    if (move) {
+      const uint64_t readable = (page_size - (from & 0xfff)) / size;
+      if (readable < count) count = readable;
+    }
+    if (count > left) count = left;
+    if (count == 0) return 0;
+    const uint8_t* source = nullptr;
+    if (move && (source = plain(*cpu, from, false)) == nullptr) return 0;
+    uint8_t* target = plain(*cpu, to, true);
+    if (target == nullptr) return 0;
+    // Making the second entry may have replaced the first; the address it gave is still right.
+    if (move) {
+      repeat_move(target, source, count, size);
+      cpu->gpr[Rsi] += count * size;
+    } else {
+      repeat_store(target, cpu->gpr[Rax], count, size);
+    }
+    cpu->gpr[Rdi] += count * size;
+    left -= count;
+    if (repeat) cpu->gpr[Rcx] = left;
+    if (left != 0 && cpu->exit_request.load(std::memory_order_relaxed) != 0) return 0;
+  }
+  return 1;
+}
+
 void bring_fpu_back_from_code(Cpu* cpu) { fpu_bring_back(*cpu); }
 
 }  // namespace caisson::jit

@@ -166,6 +166,18 @@ Result<Stubs> emit_stubs(CodeCache& cache) {
   for (const int reg : caller_saved) out.load(reg, cpu_at(gpr_offset(static_cast<unsigned>(reg))));
   out.u8(0xc3);
 
+  // --- string ------------------------------------------------------------------------------------------------------
+  stubs.string = begin(out);
+  for (const int reg : caller_saved) out.store(cpu_at(gpr_offset(static_cast<unsigned>(reg))), reg);
+  out.load(rdi, CPU_FIELD(self));
+  out.register_op(0x89, r15, rsi, false);
+  adjust_stack(out, -8);
+  call_function(out, reinterpret_cast<const void*>(&string_from_code));
+  adjust_stack(out, 8);
+  out.move(r15, rax);
+  for (const int reg : caller_saved) out.load(reg, cpu_at(gpr_offset(static_cast<unsigned>(reg))));
+  out.u8(0xc3);
+
   for (unsigned mode = 0; mode < 3; ++mode) stubs.lookup[mode] = emit_lookup(out, mode, stubs.leave_dispatch);
   cache.advance(out.size());
   return stubs;

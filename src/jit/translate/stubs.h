@@ -32,6 +32,15 @@ inline constexpr uint32_t flags_in_memory = 1u << 9;
 inline constexpr unsigned guest_offset_shift = 16;  // of the instruction in its block
 }  // namespace fill_word
 
+// A block of user code begins with this many bytes that note the page it runs in; R14 = linear address. Lookups enter there,
+// jumps inside the page behind it.
+inline constexpr unsigned lookup_entry_size = 16;
+
+// What the string stub is told in R15D.
+namespace string_word {
+inline constexpr uint32_t size_mask = 15, move = 16, repeat = 32;
+}
+
 struct Stubs {
   void (*enter)(const uint8_t* code) = nullptr;  // loads the guest's registers and jumps; returns when the guest leaves
   const uint8_t* leave_dispatch = nullptr;       // R14 = slot
@@ -39,6 +48,7 @@ struct Stubs {
   const uint8_t* leave_signal = nullptr;  // leave_detail and leave_word are set
   const uint8_t* fill = nullptr;  // R14 = linear address, R15D = fill word: returns with R15 = addend, or leaves as Slow
   const uint8_t* fpu = nullptr;   // brings the FPU state back; keeps everything but R14, R15 and the flags
+  const uint8_t* string = nullptr;  // R15D = StringWord: returns with R15 = 1, or 0 where the interpreter goes on
   const uint8_t* lookup[3] = {};  // by TlbMode; R14 = linear target: goes there, or sets RIP and leaves to dispatch
 };
 

@@ -16,6 +16,8 @@ using namespace x86;
 ModeWord mode_word(const Cpu& cpu) {
   ModeWord mode = static_cast<unsigned>(cpu.tlb_mode);
   if (cpu.code_bits == 32) mode |= mode_bits::code_32;
+  if (cpu.cpl == 0) mode |= mode_bits::cpl_0;
+  if (cpu.cr4 & cr4::tsd) mode |= mode_bits::tsd;
   if ((cpu.cr0 & (cr0::ts | cr0::em)) != 0) return mode;
   mode |= mode_bits::fpu_ok;
   if (cpu.cr4 & cr4::osfxsr) mode |= mode_bits::sse_ok;
@@ -35,7 +37,10 @@ Translator::Translator(JitEngine& engine, Cpu& cpu) : engine_(engine), cpu_(cpu)
   cpu.jump_mask = __builtin_cpu_supports("bmi2") ? uint64_t{jump_entries - 1} << 1 : 0;
 }
 
-void Translator::enter_thread() { CAISSON_CHECK(syscall(SYS_arch_prctl, ARCH_SET_GS, &cpu_) == 0); }
+void Translator::enter_thread() {
+  CAISSON_CHECK(syscall(SYS_arch_prctl, ARCH_SET_GS, &cpu_) == 0);
+  cpu_.tsc_bias = cpu_.clock->tsc() - __builtin_ia32_rdtsc();
+}
 
 bool Translator::translate_current() {
   Cpu& cpu = cpu_;
@@ -44,7 +49,7 @@ bool Translator::translate_current() {
     cpu.fault = {};
     return true;  // the dispatcher sees it again and hands it to the interpreter
   }
-  const BlockKey key{.gpa = page.gpa | (cpu.rip & 0xfff), .rip = cpu.rip, .mode = mode_word(cpu)};
+  const BlockKey key = block_key(cpu, page, mode_word(cpu));
   CodeCache& cache = engine_.cache();
   for (;;) {
     engine_.page_becomes_code(cpu, page.gpa);

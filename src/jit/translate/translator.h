@@ -14,6 +14,9 @@ namespace caisson::jit {
 // Everything besides linear address and bytes that translated code depends on.
 [[nodiscard]] ModeWord mode_word(const Cpu& cpu);
 
+// Of the code at RIP, which stands in `page`.
+[[nodiscard]] BlockKey block_key(const Cpu& cpu, const CodePage& page, ModeWord mode);
+
 class Translator {
  public:
   Translator(JitEngine& engine, Cpu& cpu);

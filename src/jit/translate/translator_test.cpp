@@ -114,7 +114,7 @@ std::vector<uint8_t> random_instruction(std::mt19937_64& random, bool simd, uint
     // Flags that an instruction leaves undefined may differ: nothing may read them.
     if (in.flags_read & undefined) continue;
     const Kind kind = classify(in, any_mode);
-    if (kind == Kind::Interpret || kind == Kind::Nothing || ends_block(kind)) continue;
+    if (kind == Kind::Interpret || kind == Kind::Nothing || kind == Kind::ReadTime || kind == Kind::String || ends_block(kind)) continue;
     if (const Operand* memory = in.memory()) {
       if (memory->displacement > 0x1000 || memory->displacement < -0x1000) continue;
       if (memory->base == Operand::no_register && memory->index == Operand::no_register) continue;

@@ -1,0 +1,138 @@
+// System instructions that are frequent enough to be translated: the interrupt flag, PUSHF, RDTSC, bit tests with a register
+// offset, string moves and stores.
+#include <Zydis/Zydis.h>
+
+#include "jit/translate/block_builder.h"
+
+namespace caisson::jit {
+
+void BlockBuilder::leave_if_not(Emitter& out, const Item& item, unsigned condition) {
+  Cold cold{.what = Cold::What::Interpret};
+  cold.from = out.jump_if_later(condition ^ 1);
+  cold.target = block_.key.rip + item.offset;
+  cold.flags_in_memory = flags_ == Flags::InMemory;
+  cold_.push_back(cold);
+}
+
+void BlockBuilder::emit_interrupt_flag(Emitter& out, const Item& item) {
+  free_flags(out, item);
+  constexpr auto flag = static_cast<uint32_t>(x86::rflags::interrupt);
+  if (item.kind == Kind::SetInterrupts) {
+    // With something waiting the interpreter does it, and the run loop looks once the shadow is over. What comes later asks
+    // for an exit, which is looked at where blocks end; a block never ends here, so the shadow holds.
+    if (&item == &items_.back()) {
+      gave_up_ = true;
+      return;
+    }
+    out.u8(0x65), out.u8(0x80);  // cmp byte gs:[interrupts_waiting], 0
+    out.address(7, CPU_FIELD(interrupts_waiting));
+    out.u8(0);
+    leave_if_not(out, item, 4);
+    out.u8(0x65), out.u8(0x81);  // or dword gs:[rflags], IF
+    out.address(1, CPU_FIELD(rflags));
+    out.u32(flag);
+  } else {
+    out.u8(0x65), out.u8(0x81);  // and dword gs:[rflags], ~IF
+    out.address(4, CPU_FIELD(rflags));
+    out.u32(~flag);
+  }
+}
+
+void BlockBuilder::emit_push_flags(Emitter& out, const Item& item) {
+  if (flags_ == Flags::InEflags) save_flags(out);
+  // RFLAGS without RF and VM (vol. 2B, PUSHF), the status flags from where LAHF and SETO left them.
+  out.move(r15, rax);
+  out.load32(rax, CPU_FIELD(flags_ax));
+  out.u8(0x44), out.u8(0x0f), out.u8(0xb6), out.u8(0xf0);  // movzx r14d, al
+  out.register_op(0xc1, 4, r14, false), out.u8(11);        // shl r14d, 11
+  out.u8(0x0f), out.u8(0xb6), out.u8(0xc4);                // movzx eax, ah
+  out.u8(0x25), out.u32(0xd5);                             // and eax, D5h
+  out.register_op(0x09, rax, r14, false);                  // or r14d, eax
+  out.load32(rax, CPU_FIELD(rflags));
+  out.u8(0x25), out.u32(static_cast<uint32_t>(~(x86::rflags::status | x86::rflags::rf | x86::rflags::vm)));
+  out.register_op(0x09, rax, r14, false);
+  out.move(rax, r15);
+  out.store(cpu_at(offsetof(Cpu, scratch) + 16), r14);
+  const Address to = emit_stack_check(out, item, r13, -8, 8, true);
+  out.lea(r15, to);
+  out.load(r14, cpu_at(offsetof(Cpu, scratch) + 16));
+  out.store({.base = r15}, r14);
+  out.lea(r13, {.base = r13, .disp = -8});
+}
+
+void BlockBuilder::emit_read_time(Emitter& out, const Item& item) {
+  free_flags(out, item);
+  out.u8(0x0f), out.u8(0x31);                      // rdtsc
+  out.register_op(0xc1, 4, rdx, true), out.u8(32);  // shl rdx, 32
+  out.register_op(0x09, rdx, rax, true);           // or rax, rdx
+  out.add(rax, CPU_FIELD(tsc_bias));
+  out.add(rax, CPU_FIELD(tsc_offset));
+  out.move(rdx, rax);
+  out.register_op(0xc1, 5, rdx, true), out.u8(32);  // shr rdx, 32
+  out.register_op(0x89, rax, rax, false);          // mov eax, eax
+  if (item.in.mnemonic == ZYDIS_MNEMONIC_RDTSCP) {
+    out.load32(rcx, cpu_at(offsetof(Cpu, msrs) + 8 * static_cast<size_t>(x86::MsrSlot::TscAux)));
+  }
+}
+
+// The bit may lie far from the operand's address (vol. 2A, BT): its word is found first, then the bit in it is native.
+void BlockBuilder::emit_bit_test(Emitter& out, const Item& item) {
+  const Instruction& in = item.in;
+  // ZF would have to survive the code below.
+  if ((item.live_out & ~item.use.overwrites) != 0) {
+    gave_up_ = true;
+    return;
+  }
+  const bool wide = in.operand_bits == 64;
+  const unsigned size = wide ? 8 : 4;
+  const unsigned reg_number = in.operands[1].reg;
+  const int reg = load_guest(out, reg_number, r15);  // never a spilled one, see classify()
+  free_flags(out, item);
+  linear_to_r14(out, item, *in.memory());
+  if (wide) {
+    out.move(r15, reg);
+  } else {
+    out.register_op(0x63, r15, reg, true);  // movsxd
+  }
+  out.register_op(0xc1, 7, r15, true), out.u8(wide ? 6 : 5);  // sar
+  out.lea(r14, {.base = r14, .index = r15, .scale = static_cast<int>(size)});
+  const bool write = in.mnemonic != ZYDIS_MNEMONIC_BT;
+  const Address word = check_computed(out, item, size, write);
+  const unsigned opcode = in.mnemonic == ZYDIS_MNEMONIC_BT    ? 0xa3
+                          : in.mnemonic == ZYDIS_MNEMONIC_BTS ? 0xab
+                          : in.mnemonic == ZYDIS_MNEMONIC_BTR ? 0xb3
+                                                              : 0xbb;
+  // The register's value within the word, so that the processor looks no further.
+  out.register_op(0x89, reg, r15, wide);
+  out.and32(r15, size * 8 - 1);
+  if (in.lock) out.u8(0xf0);
+  const unsigned rex = Emitter::rex_bits(wide, r15, word);
+  out.u8(0x40 | rex);
+  out.u8(0x0f);
+  out.u8(opcode);
+  out.address(r15, word);
+  flags_after(item);
+}
+
+void BlockBuilder::emit_string(Emitter& out, const Item& item) {
+  free_flags(out, item);
+  const Instruction& in = item.in;
+  uint32_t word = in.operand_bits / 8u;
+  switch (in.mnemonic) {
+    case ZYDIS_MNEMONIC_MOVSB: word = 1 | string_word::move; break;
+    case ZYDIS_MNEMONIC_MOVSW: word = 2 | string_word::move; break;
+    case ZYDIS_MNEMONIC_MOVSD: word = 4 | string_word::move; break;
+    case ZYDIS_MNEMONIC_MOVSQ: word = 8 | string_word::move; break;
+    case ZYDIS_MNEMONIC_STOSB: word = 1; break;
+    case ZYDIS_MNEMONIC_STOSW: word = 2; break;
+    case ZYDIS_MNEMONIC_STOSD: word = 4; break;
+    default: word = 8; break;
+  }
+  if (in.rep || in.repne) word |= string_word::repeat;  // REPNE counts as REP here
+  out.move_immediate(r15, word);
+  out.call(stubs_.string);
+  out.register_op(0x85, r15, r15, false);  // test r15d, r15d
+  leave_if_not(out, item, 5);
+}
+
+}  // namespace caisson::jit
