@@ -1,3 +1,3 @@
-# Port 0xf4 through /dev/port.
-printf '\005' | dd of=/dev/port bs=1 seek=244 2>/dev/null
+# The debug-exit port ends the machine at once.
+/bin/outb 0xf4 5
 sleep 100
