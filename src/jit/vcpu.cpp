@@ -19,6 +19,21 @@ long futex(std::atomic<uint32_t>& word, int operation, uint32_t value) {
   return syscall(SYS_futex, reinterpret_cast<uint32_t*>(&word), operation | FUTEX_PRIVATE_FLAG, value, nullptr, nullptr, 0);
 }
 
+// Waiting for a thread that will answer within microseconds, unless the host has taken its processor away.
+class Patience {
+ public:
+  void wait() {
+    if (++rounds_ < 200) {
+      __builtin_ia32_pause();
+    } else {
+      sched_yield();
+    }
+  }
+
+ private:
+  unsigned rounds_ = 0;
+};
+
 }  // namespace
 
 JitVcpu::JitVcpu(JitEngine& engine, unsigned index, CpuInterrupts& interrupts)
@@ -64,13 +79,15 @@ void JitVcpu::request(uint32_t requests) {
 }
 
 void JitVcpu::await(uint32_t requests) {
+  Patience patience;
   while (in_guest_.load(std::memory_order_seq_cst) && (requests_.load(std::memory_order_seq_cst) & requests) != 0) {
-    __builtin_ia32_pause();
+    patience.wait();
   }
 }
 
 void JitVcpu::await_out_of_guest() {
-  while (in_guest_.load(std::memory_order_seq_cst)) __builtin_ia32_pause();
+  Patience patience;
+  while (in_guest_.load(std::memory_order_seq_cst)) patience.wait();
 }
 
 void JitVcpu::drop_jump_caches() {
