@@ -8,5 +8,6 @@ namespace caisson {
 
 }  // namespace caisson
 
-#define CAISSON_CHECK(condition) \
-  (__builtin_expect(static_cast<bool>(condition), 1) ? void(0) : ::caisson::check_failed(#condition, __FILE__, __LINE__))
+#define CAISSON_CHECK(condition)                               \
+  (__builtin_expect(static_cast<bool>(condition), 1) ? void(0) \
+                                                     : ::caisson::check_failed(#condition, __FILE__, __LINE__))

@@ -56,7 +56,9 @@ constexpr Row<Owner, Member, Id> row(std::string_view name, Member Owner::*membe
 }
 
 template <class T>
-concept HasFields = requires { T::fields(); };
+concept HasFields = requires {
+  T::fields();
+};
 
 namespace detail {
 

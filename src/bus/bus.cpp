@@ -51,7 +51,8 @@ void Bus::write_window(const Window& window, uint64_t offset, unsigned size, uin
   if (size < window.widths.min) return;
   if (size > window.widths.max) {
     for (unsigned done = 0; done < size; done += window.widths.max) {
-      window.device->write(window.region, offset + done, window.widths.max, value >> (8 * done) & mask(window.widths.max));
+      window.device->write(window.region, offset + done, window.widths.max,
+                           value >> (8 * done) & mask(window.widths.max));
     }
     return;
   }

@@ -1,7 +1,9 @@
 // Routes port and memory-mapped accesses to devices, and holds the device lock.
-//   Threads  read() and write() are called by vCPU threads and take the lock; map/unmap need it held (or no CPU running).
-//   Widths   an access wider than the window's max is split, lowest address first; a read narrower than min reads the
-//            containing unit and extracts; a narrower write is dropped. Accesses that leave a window are split into bytes.
+//   Threads  read() and write() are called by vCPU threads and take the lock; map/unmap need it held (or no CPU
+//   running). Widths   an access wider than the window's max is split, lowest address first; a read narrower than min
+//   reads the
+//            containing unit and extracts; a narrower write is dropped. Accesses that leave a window are split into
+//            bytes.
 //   Unclaimed reads give all ones, unclaimed writes vanish; both are counted.
 #pragma once
 

@@ -1,9 +1,10 @@
 // The contract of every device model.
-//   A device knows neither its address nor its engine. It is told `region` (which of its windows: a PCI BAR's number, or
-//   0, 1, … in the order its file states) and the offset inside. The bus enforces the widths the window declares.
+//   A device knows neither its address nor its engine. It is told `region` (which of its windows: a PCI BAR's number,
+//   or 0, 1, … in the order its file states) and the offset inside. The bus enforces the widths the window declares.
 //   Threads  every call comes with the device lock (Bus::lock()) held, from vCPU threads or the event loop.
 //   Errors   a guest can do nothing wrong that is an error here: answer as the hardware would.
-//   State    what a guest can observe stands in one State struct with a field table (base/fields.h); save() and restore()
+//   State    what a guest can observe stands in one State struct with a field table (base/fields.h); save() and
+//   restore()
 //            are one line each. restore() validates: a snapshot is untrusted input.
 #pragma once
 

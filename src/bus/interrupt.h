@@ -6,8 +6,8 @@
 
 namespace caisson {
 
-// A wire into an interrupt controller. Level semantics: the device sets the level that follows from its state, as often as
-// it likes. Called with the device lock held.
+// A wire into an interrupt controller. Level semantics: the device sets the level that follows from its state, as often
+// as it likes. Called with the device lock held.
 class InterruptLine {
  public:
   virtual ~InterruptLine() = default;
@@ -43,8 +43,8 @@ class CpuInterrupts {
     Event event;
     uint8_t sipi_vector = 0;  // start at physical address vector << 12
   };
-  // INIT and SIPI always; NMI only where `nmi_allowed`. A SIPI that comes when the CPU does not wait for one is discarded
-  // by the caller.
+  // INIT and SIPI always; NMI only where `nmi_allowed`. A SIPI that comes when the CPU does not wait for one is
+  // discarded by the caller.
   [[nodiscard]] virtual std::optional<Taken> take_event(bool nmi_allowed) = 0;
 
   // A maskable interrupt above the processor priority (or ExtINT) waits.

@@ -54,7 +54,7 @@ struct CpuState {
   Activity activity = Activity::Running;
   uint8_t interrupt_shadow = 0;  // 1: by STI, 2: by MOV SS or POP SS
   bool nmi_blocked = false;
-  uint64_t tsc_offset = 0;  // guest TSC = clock TSC + offset
+  uint64_t tsc_offset = 0;          // guest TSC = clock TSC + offset
   std::array<uint64_t, 64> msrs{};  // by x86::MsrSlot
   fields::Bytes<16384> xsave{};     // standard-format XSAVE image
 

@@ -23,14 +23,15 @@ class JitEngine;
 class Profile;
 class DecodeCache;
 
-// The address-translation caches of one access mode; translated code looks entries up by bits 12.. of the linear address.
+// The address-translation caches of one access mode; translated code looks entries up by bits 12.. of the linear
+// address.
 inline constexpr unsigned tlb_bits = 10;
 inline constexpr unsigned tlb_entries = 1u << tlb_bits;
 inline constexpr uint64_t invalid_tag = 1;  // never equals a page-aligned address
 
 struct Tlb {
-  // Linear page address, or invalid_tag. The write tag is set only where a plain store may go straight to RAM: writable,
-  // dirty bit set, no translated code on the page.
+  // Linear page address, or invalid_tag. The write tag is set only where a plain store may go straight to RAM:
+  // writable, dirty bit set, no translated code on the page.
   std::array<uint64_t, tlb_entries> read_tag;
   std::array<uint64_t, tlb_entries> write_tag;
   std::array<uint64_t, tlb_entries> addend;  // host address = linear address + addend
@@ -85,7 +86,8 @@ struct CodePage {
 };
 inline constexpr unsigned code_page_entries = 256;
 
-// Where indirect branches find the translation of their target: one table per TlbMode, by pieces of the target's address.
+// Where indirect branches find the translation of their target: one table per TlbMode, by pieces of the target's
+// address.
 inline constexpr unsigned jump_bits = 12;
 inline constexpr unsigned jump_entries = 1u << jump_bits;
 inline constexpr uint64_t jump_empty = 0x8000'0000'0000'0000;  // matches no canonical address
@@ -104,30 +106,30 @@ struct alignas(64) Cpu {
   // Set by any thread to bring the vCPU out of translated code and out of HLT; the run loop clears it and looks at
   // `shared` and at interrupts.
   std::atomic<uint32_t> exit_request{0};
-  uint32_t flags_ax = 0;      // guest status flags as LAHF and SETO AL leave them in AX, while not in EFLAGS
-  uint64_t scratch[4] = {};   // spill slots of translated code: effective address, RCX, branch target, one more
+  uint32_t flags_ax = 0;     // guest status flags as LAHF and SETO AL leave them in AX, while not in EFLAGS
+  uint64_t scratch[4] = {};  // spill slots of translated code: effective address, RCX, branch target, one more
   Cpu* self = this;
-  uint32_t leave = 0;         // why translated code was left, see translate/stubs.h
+  uint32_t leave = 0;  // why translated code was left, see translate/stubs.h
   uint32_t leave_word = 0;
   uint64_t leave_detail = 0;
   // Linear address of the page that the running block of user code stands in: such blocks work at any address.
   uint64_t code_base = 0;
-  uint64_t tsc_bias = 0;           // the machine's TSC less the host's
+  uint64_t tsc_bias = 0;            // the machine's TSC less the host's
   bool interrupts_waiting = false;  // something is pending that could not be delivered so far
-  uint64_t jump_mask = 0;     // PEXT mask that makes a jump-cache index of an address
-  bool fpu_live = false;  // the guest's x87/SSE/AVX state is in the host's registers, not in `xsave`
+  uint64_t jump_mask = 0;           // PEXT mask that makes a jump-cache index of an address
+  bool fpu_live = false;            // the guest's x87/SSE/AVX state is in the host's registers, not in `xsave`
   // Derived by update_mode():
   uint8_t code_bits = 16;  // 16, 32, 64
   uint8_t cpl = 0;
   TlbMode tlb_mode = TlbMode::SupervisorUser;
-  bool stack_32 = false;  // SS.B (64-bit mode: stack pointer is always 64 bits)
-  bool long_mode = false;       // EFER.LMA
+  bool stack_32 = false;   // SS.B (64-bit mode: stack pointer is always 64 bits)
+  bool long_mode = false;  // EFER.LMA
   bool paging = false;
   std::array<Segment, 6> segments{};
   std::array<Tlb, 3> tlb{};
   std::array<JumpCache, 3> jumps{};
-  std::array<uint32_t, 3> jumps_mode{};   // mode word of the code in each table
-  std::array<bool, 3> jumps_local{};  // the table holds code that is not mapped globally
+  std::array<uint32_t, 3> jumps_mode{};  // mode word of the code in each table
+  std::array<bool, 3> jumps_local{};     // the table holds code that is not mapped globally
   std::array<CodePage, code_page_entries> code_pages{};
   // Filter for INVLPG: bit set for each GiB (modulo 256) from which a piece of a large page is cached.
   std::array<uint64_t, 4> large_regions{};
@@ -153,9 +155,9 @@ struct alignas(64) Cpu {
   CpuInterrupts* interrupts = nullptr;
   const x86::CpuModel* model = nullptr;
   JitEngine* engine = nullptr;
-  Profile* profile = nullptr;  // null: off
-  unsigned index = 0;  // APIC id
-  uint64_t instructions = 0;  // interpreted so far
+  Profile* profile = nullptr;                                                          // null: off
+  unsigned index = 0;                                                                  // APIC id
+  uint64_t instructions = 0;                                                           // interpreted so far
   std::unique_ptr<DecodeCache, void (*)(DecodeCache*)> interpreter{nullptr, nullptr};  // made at the first step
 
   [[nodiscard]] bool user() const { return cpl == 3; }

@@ -16,15 +16,16 @@ namespace caisson::jit {
 class JitVcpu;
 
 struct JitOptions {
-  bool translate = true;              // false: interpreter only
-  bool lockstep = false;              // compare every translated block with the interpreter (one CPU)
-  bool profile = false;               // count events and report them at the end
-  std::vector<std::string> jit_off;   // instruction classes that always go to the interpreter
+  bool translate = true;             // false: interpreter only
+  bool lockstep = false;             // compare every translated block with the interpreter (one CPU)
+  bool profile = false;              // count events and report them at the end
+  std::vector<std::string> jit_off;  // instruction classes that always go to the interpreter
 };
 
 class JitEngine final : public Engine, public GuestMemory::CodeWriteObserver {
  public:
-  [[nodiscard]] static Result<std::unique_ptr<JitEngine>> create(const EngineServices& services, const JitOptions& options);
+  [[nodiscard]] static Result<std::unique_ptr<JitEngine>> create(const EngineServices& services,
+                                                                 const JitOptions& options);
   ~JitEngine() override;
 
   [[nodiscard]] Result<std::unique_ptr<Vcpu>> create_vcpu(unsigned index, CpuInterrupts& interrupts) override;
@@ -37,8 +38,8 @@ class JitEngine final : public Engine, public GuestMemory::CodeWriteObserver {
   void code_mapping_flushed(Cpu& cpu, bool global_too);
   void code_page_flushed(Cpu& cpu, uint64_t linear_page);
 
-  // The vCPU's thread, between two runs of guest code, before code of the page is translated for the first time: when it
-  // returns no vCPU stores to the page without telling.
+  // The vCPU's thread, between two runs of guest code, before code of the page is translated for the first time: when
+  // it returns no vCPU stores to the page without telling.
   void page_becomes_code(Cpu& cpu, Gpa page);
 
   [[nodiscard]] CodeCache& cache() { return *cache_; }

@@ -57,7 +57,8 @@ void fpu_bring_back(Cpu& cpu) {
   cpu.fpu_live = true;
   const uint64_t mask = fpu_components();
   if (mask != 0) {
-    asm volatile("xrstor64 %0" ::"m"(cpu.xsave), "a"(static_cast<uint32_t>(mask)), "d"(static_cast<uint32_t>(mask >> 32))
+    asm volatile("xrstor64 %0" ::"m"(cpu.xsave), "a"(static_cast<uint32_t>(mask)),
+                 "d"(static_cast<uint32_t>(mask >> 32))
                  : "memory");
   } else {
     asm volatile("fxrstor64 %0" ::"m"(cpu.xsave) : "memory");

@@ -9,7 +9,7 @@ namespace caisson::jit {
 
 // The XSAVE components that guests can have at all on this host (x87, SSE, AVX, AVX-512), as an XCR0 mask.
 [[nodiscard]] uint64_t fpu_components();
-void fpu_init(Cpu& cpu);  // the state after reset (FINIT, MXCSR 1F80h)
+void fpu_init(Cpu& cpu);      // the state after reset (FINIT, MXCSR 1F80h)
 void fpu_put_away(Cpu& cpu);  // host registers → cpu.xsave, if live
 // cpu.xsave → host registers. Between this and fpu_put_away() only code that keeps off vector registers may run.
 void fpu_bring_back(Cpu& cpu);

@@ -28,7 +28,8 @@ void Profile::interpreted(Cpu& cpu, bool slow) {
 
 std::string Profile::report(unsigned cpu) const {
   static constexpr std::array<std::string_view, event_count> names{
-      "entries", "jump misses", "chained", "not chained", "stale", "polls, look-ups", "translations", "to interpreter", "slow memory", "host faults", "fills", "full flushes", "partial flushes", "page flushes"};
+      "entries",        "jump misses", "chained",     "not chained", "stale",        "polls, look-ups", "translations",
+      "to interpreter", "slow memory", "host faults", "fills",       "full flushes", "partial flushes", "page flushes"};
   std::string text = fmt::format("CPU {} profile:", cpu);
   for (unsigned i = 0; i < event_count; ++i) text += fmt::format("\n  {:16} {:>12}", names[i], counts_[i]);
   std::vector<std::pair<uint64_t, std::string>> sorted;
@@ -39,7 +40,8 @@ std::string Profile::report(unsigned cpu) const {
     if (vectors_[i] != 0) text += fmt::format(" {}: {}", i, vectors_[i]);
   }
   text += "\n  interpreted instructions:";
-  for (size_t i = 0; i < std::min<size_t>(sorted.size(), 40); ++i) text += fmt::format("\n    {:20} {:>12}", sorted[i].second, sorted[i].first);
+  for (size_t i = 0; i < std::min<size_t>(sorted.size(), 40); ++i)
+    text += fmt::format("\n    {:20} {:>12}", sorted[i].second, sorted[i].first);
   return text;
 }
 

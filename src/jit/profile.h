@@ -14,12 +14,12 @@ namespace caisson::jit {
 class Profile {
  public:
   enum Event : uint8_t {
-    entries,        // into translated code from the dispatcher
-    jump_misses,    // dispatches that had to look the block up in the shared table
-    chained,        // jumps patched to go on without the dispatcher
-    not_chained,    // jumps that might have been, but their target is not mapped globally
-    stale,          // entries into dead blocks
-    polls,          // left for an exit request, or a look-up that missed
+    entries,      // into translated code from the dispatcher
+    jump_misses,  // dispatches that had to look the block up in the shared table
+    chained,      // jumps patched to go on without the dispatcher
+    not_chained,  // jumps that might have been, but their target is not mapped globally
+    stale,        // entries into dead blocks
+    polls,        // left for an exit request, or a look-up that missed
     translations,
     leaves_interpret,
     leaves_slow,
@@ -33,7 +33,7 @@ class Profile {
 
   void count(Event event) { ++counts_[event]; }
   void vector(uint8_t number) { ++vectors_[number]; }  // interrupt or exception delivered
-  void interpreted(Cpu& cpu, bool slow);  // the instruction at RIP is about to be interpreted
+  void interpreted(Cpu& cpu, bool slow);               // the instruction at RIP is about to be interpreted
   [[nodiscard]] std::string report(unsigned cpu) const;
 
  private:

@@ -1,7 +1,7 @@
 #include "jit/vcpu.h"
 
-#include <cerrno>
 #include <sched.h>
+#include <cerrno>
 
 #include <linux/futex.h>
 #include <sys/syscall.h>
@@ -16,7 +16,8 @@ namespace caisson::jit {
 namespace {
 
 long futex(std::atomic<uint32_t>& word, int operation, uint32_t value) {
-  return syscall(SYS_futex, reinterpret_cast<uint32_t*>(&word), operation | FUTEX_PRIVATE_FLAG, value, nullptr, nullptr, 0);
+  return syscall(SYS_futex, reinterpret_cast<uint32_t*>(&word), operation | FUTEX_PRIVATE_FLAG, value, nullptr, nullptr,
+                 0);
 }
 
 // Waiting for a thread that will answer within microseconds, unless the host has taken its processor away.
@@ -124,13 +125,11 @@ StepResult JitVcpu::take_interrupts() {
           cpu.activity = Activity::Running;
         }
         continue;
-      case CpuInterrupts::Event::Nmi:
-        cpu.activity = Activity::Running;
-        return deliver_interrupt(cpu, x86::Nmi);
+      case CpuInterrupts::Event::Nmi: cpu.activity = Activity::Running; return deliver_interrupt(cpu, x86::Nmi);
     }
   }
-  if ((cpu.rflags & x86::rflags::interrupt) == 0 || cpu.interrupt_shadow != 0 || cpu.activity == Activity::WaitForSipi ||
-      !cpu.interrupts->interrupt_ready()) {
+  if ((cpu.rflags & x86::rflags::interrupt) == 0 || cpu.interrupt_shadow != 0 ||
+      cpu.activity == Activity::WaitForSipi || !cpu.interrupts->interrupt_ready()) {
     return StepResult::Done;
   }
   const auto vector = cpu.interrupts->acknowledge();
@@ -227,7 +226,8 @@ CpuState JitVcpu::store() const {
   const Cpu& cpu = *cpu_;
   CpuState state;
   const auto segment = [](const Segment& from) {
-    return SegmentState{.base = from.base, .limit = from.limit, .attributes = from.attributes, .selector = from.selector};
+    return SegmentState{
+        .base = from.base, .limit = from.limit, .attributes = from.attributes, .selector = from.selector};
   };
   state.gpr = cpu.gpr;
   state.rip = cpu.rip;
@@ -256,7 +256,8 @@ CpuState JitVcpu::store() const {
 
 Result<> JitVcpu::load(const CpuState& state) {
   if (state.xsave.data.size() > cpu_->xsave.size()) {
-    return fail("CPU state has {} bytes of XSAVE state, this engine keeps {}", state.xsave.data.size(), cpu_->xsave.size());
+    return fail("CPU state has {} bytes of XSAVE state, this engine keeps {}", state.xsave.data.size(),
+                cpu_->xsave.size());
   }
   Cpu& cpu = *cpu_;
   const auto segment = [](const SegmentState& from) {

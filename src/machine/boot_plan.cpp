@@ -48,7 +48,8 @@ boot::SmbiosConfig smbios_config(const x86::CpuModel& model, unsigned cpus, uint
 
 CpuState entry_state(const boot::EntryPoint& entry, CpuState reset) {
   const auto segment = [](const boot::EntrySegment& from) {
-    return SegmentState{.base = from.base, .limit = from.limit, .attributes = from.attributes, .selector = from.selector};
+    return SegmentState{
+        .base = from.base, .limit = from.limit, .attributes = from.attributes, .selector = from.selector};
   };
   CpuState state = std::move(reset);
   state.gpr = {};

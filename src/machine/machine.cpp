@@ -27,8 +27,8 @@
 namespace caisson::machine {
 namespace {
 
-using control::ExitReason;
 using control::Exited;
+using control::ExitReason;
 
 class Machine final : public PowerSink {
  public:
@@ -106,7 +106,9 @@ Result<> Machine::create() {
   loop_ = std::move(*loop);
   const uint64_t tsc_hz = host_tsc_hz();
   clock_ = std::make_unique<MachineClock>(*loop_, tsc_hz);
-  auto model = x86::CpuModel::create(config_.cpu_model == "auto" ? x86::CpuModel::best_for_host() : std::string_view(config_.cpu_model), config_.cpus, tsc_hz);
+  auto model = x86::CpuModel::create(
+      config_.cpu_model == "auto" ? x86::CpuModel::best_for_host() : std::string_view(config_.cpu_model), config_.cpus,
+      tsc_hz);
   if (!model) return std::unexpected(model.error());
   model_ = std::move(*model);
   auto memory = GuestMemory::create(config_.memory_bytes);
@@ -136,7 +138,8 @@ Result<> Machine::create() {
   chipset_->raise_reset_port();
   if (auto done = create_disks(); !done) return done;
   if (auto done = create_network(); !done) return done;
-  const virtio::Services services{*memory_, chipset_->msi(), [this](std::function<void()> task) { loop_->post(std::move(task)); }};
+  const virtio::Services services{*memory_, chipset_->msi(),
+                                  [this](std::function<void()> task) { loop_->post(std::move(task)); }};
   virtio::add_rng(*bridge_, services);
 
   jit::JitOptions jit_options{.lockstep = config_.lockstep, .jit_off = config_.jit_off};
@@ -173,9 +176,11 @@ Result<> Machine::create() {
 }
 
 Result<> Machine::create_disks() {
-  const virtio::Services services{*memory_, chipset_->msi(), [this](std::function<void()> task) { loop_->post(std::move(task)); }};
+  const virtio::Services services{*memory_, chipset_->msi(),
+                                  [this](std::function<void()> task) { loop_->post(std::move(task)); }};
   for (const control::DiskConfig& disk : config_.disks) {
-    auto image = RawImage::create(*loop_, take(disk.image_fd), {.name = disk.label, .id = disk.serial, .read_only = disk.read_only});
+    auto image = RawImage::create(*loop_, take(disk.image_fd),
+                                  {.name = disk.label, .id = disk.serial, .read_only = disk.read_only});
     if (!image) return std::unexpected(image.error());
     virtio::add_blk(*bridge_, services, **image, {.serial = disk.serial});
     disks_.push_back(std::move(*image));
@@ -198,7 +203,8 @@ Result<> Machine::create_network() {
   auto network = UserNetwork::create(*loop_, std::move(options));
   if (!network) return std::unexpected(network.error());
   network_ = std::move(*network);
-  const virtio::Services services{*memory_, chipset_->msi(), [this](std::function<void()> task) { loop_->post(std::move(task)); }};
+  const virtio::Services services{*memory_, chipset_->msi(),
+                                  [this](std::function<void()> task) { loop_->post(std::move(task)); }};
   virtio::add_net(*bridge_, services, *network_);
   return {};
 }
@@ -207,7 +213,8 @@ Result<> Machine::load_kernel() {
   auto entry = boot::load(*memory_, boot_);
   if (!entry) return std::unexpected(entry.error());
   for (unsigned i = 0; i < cpus_.size(); ++i) {
-    if (auto done = cpus_[i]->load(i == 0 ? entry_state(*entry, reset_states_[0]) : reset_states_[i]); !done) return done;
+    if (auto done = cpus_[i]->load(i == 0 ? entry_state(*entry, reset_states_[0]) : reset_states_[i]); !done)
+      return done;
   }
   return {};
 }

@@ -12,8 +12,8 @@
 namespace caisson::machine {
 
 // Runs the machine to its end, answering requests on `channel` and telling events, the last of which is Exited.
-// `fds`: the descriptors that the configuration's *_fd members count. Returns the process's exit status: 0 where Exited was
-// told, whatever its reason.
+// `fds`: the descriptors that the configuration's *_fd members count. Returns the process's exit status: 0 where Exited
+// was told, whatever its reason.
 [[nodiscard]] int run(const control::VmConfig& config, std::vector<Fd> fds, control::Channel& channel);
 
 }  // namespace caisson::machine

@@ -3,7 +3,6 @@
 #include <cpuid.h>
 #include <ctime>
 
-
 namespace caisson::machine {
 namespace {
 
@@ -35,7 +34,8 @@ uint64_t measured_tsc_hz() {
 
 class LoopTimer final : public Clock::Timer {
  public:
-  LoopTimer(std::unique_ptr<EventLoop::Timer> timer, uint64_t start_ns) : timer_(std::move(timer)), start_ns_(start_ns) {}
+  LoopTimer(std::unique_ptr<EventLoop::Timer> timer, uint64_t start_ns)
+      : timer_(std::move(timer)), start_ns_(start_ns) {}
   void arm(uint64_t deadline_ns) override {
     const uint64_t deadline = deadline_ns + start_ns_;
     timer_->arm(deadline < deadline_ns ? ~uint64_t{0} : deadline);

@@ -1,5 +1,6 @@
 // Guest time on the host's clocks.
-//   Models   monotonic time from CLOCK_MONOTONIC, wall time from CLOCK_REALTIME, the TSC natively (offset so that it starts
+//   Models   monotonic time from CLOCK_MONOTONIC, wall time from CLOCK_REALTIME, the TSC natively (offset so that it
+//   starts
 //            near 0 when the machine does)
 //   Threads  any; timers fire on the event loop
 #pragma once

@@ -1,8 +1,10 @@
 // Guest RAM, and the one checked way to it for devices, loaders and engines.
-//   Layout   RAM starts at 0; what does not fit below `low_limit` (the hole for devices) goes on at 4 GiB. The host maps
+//   Layout   RAM starts at 0; what does not fit below `low_limit` (the hole for devices) goes on at 4 GiB. The host
+//   maps
 //            all of it at one linear range: host address = base() + guest-physical address; the hole is inaccessible.
 //   Threads  any. Guest memory changes while you look at it: copy once, check the copy, use the copy.
-//   Dirty    every write by anyone but a vCPU's translated code must go through write()/write_object() or be followed by
+//   Dirty    every write by anyone but a vCPU's translated code must go through write()/write_object() or be followed
+//   by
 //            written(); pages that hold translated code are reported to the observer so that translations die.
 #pragma once
 
@@ -47,7 +49,8 @@ class GuestMemory {
     return gpa >= high_start && gpa - high_start < high_size_ && length <= high_size_ - (gpa - high_start);
   }
 
-  // Host view of guest memory, or an empty span where any byte is not RAM (or length is 0). Call written() after writing.
+  // Host view of guest memory, or an empty span where any byte is not RAM (or length is 0). Call written() after
+  // writing.
   [[nodiscard]] std::span<uint8_t> span(Gpa gpa, uint64_t length) const {
     if (!contains(gpa, length)) return {};
     return {base_ + gpa, length};
@@ -58,12 +61,12 @@ class GuestMemory {
   [[nodiscard]] bool write(Gpa gpa, std::span<const uint8_t> in);
 
   template <class T>
-    requires std::is_trivially_copyable_v<T>
+  requires std::is_trivially_copyable_v<T>
   [[nodiscard]] bool read_object(Gpa gpa, T& out) const {
     return read(gpa, {reinterpret_cast<uint8_t*>(&out), sizeof(T)});
   }
   template <class T>
-    requires std::is_trivially_copyable_v<T>
+  requires std::is_trivially_copyable_v<T>
   [[nodiscard]] bool write_object(Gpa gpa, const T& in) {
     return write(gpa, {reinterpret_cast<const uint8_t*>(&in), sizeof(T)});
   }

@@ -78,8 +78,9 @@ void CodeCache::advance(size_t bytes) {
 
 void CodeCache::drop_all() {
   for (const auto& [index, page] : by_page_) {
-    const Gpa gpa = index * page_size < memory_.low_size() ? index * page_size
-                                                           : GuestMemory::high_start + index * page_size - memory_.low_size();
+    const Gpa gpa = index * page_size < memory_.low_size()
+                        ? index * page_size
+                        : GuestMemory::high_start + index * page_size - memory_.low_size();
     memory_.page_flags(gpa).fetch_and(~GuestMemory::code_flag, std::memory_order_seq_cst);
   }
   by_page_.clear();
@@ -181,7 +182,8 @@ Block* CodeCache::block_at(const uint8_t* address) {
 HostPoint CodeCache::point_at(const Block& block, const uint8_t* address) const {
   const auto first = points_.begin() + block.first_point, last = first + block.points;
   const auto offset = static_cast<uint16_t>(address - block.start);
-  auto after = std::upper_bound(first, last, offset, [](uint16_t at, const HostPoint& point) { return at < point.host_offset; });
+  auto after =
+      std::upper_bound(first, last, offset, [](uint16_t at, const HostPoint& point) { return at < point.host_offset; });
   CAISSON_CHECK(after != first);
   return *std::prev(after);
 }

@@ -1,7 +1,10 @@
 // Translated code: the memory it stands in, the blocks, and which guest bytes they come from.
-//   Memory   one memfd mapped twice: writable and executable, never both in one mapping. Blocks are laid down one behind the
-//            other; dead ones are not reused; when the cache is full everything is dropped while no vCPU runs guest code.
-//   Dying    a block dies by one atomic store that turns its entry into a jump to its own "stale" exit, so whatever still
+//   Memory   one memfd mapped twice: writable and executable, never both in one mapping. Blocks are laid down one
+//   behind the
+//            other; dead ones are not reused; when the cache is full everything is dropped while no vCPU runs guest
+//            code.
+//   Dying    a block dies by one atomic store that turns its entry into a jump to its own "stale" exit, so whatever
+//   still
 //            points to it (jump caches, a vCPU on its way) lands in the dispatcher; jumps chained to it are taken back.
 //   Threads  any; everything takes the code lock inside unless it says otherwise.
 #pragma once
@@ -23,8 +26,8 @@ namespace caisson::jit {
 using ModeWord = uint32_t;
 
 struct BlockKey {
-  Gpa gpa = 0;        // of the first byte
-  uint64_t rip = 0;   // linear address of the first byte; user code, which works at any address: offset in its page
+  Gpa gpa = 0;       // of the first byte
+  uint64_t rip = 0;  // linear address of the first byte; user code, which works at any address: offset in its page
   ModeWord mode = 0;
   bool operator==(const BlockKey&) const = default;
 };
@@ -38,17 +41,17 @@ struct HostPoint {
 
 struct Block {
   BlockKey key;
-  uint8_t* start = nullptr;        // executable address of its first byte; 16-byte aligned
-  uint8_t* entry = nullptr;        // where chained jumps enter: start, or 16 bytes on (see lookup_entry)
+  uint8_t* start = nullptr;  // executable address of its first byte; 16-byte aligned
+  uint8_t* entry = nullptr;  // where chained jumps enter: start, or 16 bytes on (see lookup_entry)
   uint32_t host_size = 0;
-  uint32_t entry_offset = 0;       // entry - start
-  uint32_t stale_offset = 0;       // from start: code that sets RIP and leaves to the dispatcher
-  uint16_t guest_size = 0;         // bytes of the guest's code it stands for (and looked at), from the first
+  uint32_t entry_offset = 0;  // entry - start
+  uint32_t stale_offset = 0;  // from start: code that sets RIP and leaves to the dispatcher
+  uint16_t guest_size = 0;    // bytes of the guest's code it stands for (and looked at), from the first
   uint16_t instructions = 0;
   bool alive = true;
-  bool suspended = false;          // entry is patched though the block is good: its mapping must be looked at again
-  bool global = false;             // its page was mapped by a global entry
-  uint64_t entry_bytes = 0;        // what stood at the entry before it was patched
+  bool suspended = false;    // entry is patched though the block is good: its mapping must be looked at again
+  bool global = false;       // its page was mapped by a global entry
+  uint64_t entry_bytes = 0;  // what stood at the entry before it was patched
   uint32_t first_point = 0, points = 0;  // in CodeCache::points_
   // Jumps that lead here, and where they led before.
   struct Incoming {
@@ -89,7 +92,8 @@ class CodeCache {
   // allocate.
   void chain(const uint8_t* slot, Block& target);
 
-  // --- targets of jumps across pages, which stay good only while the target's mapping does ----------------------------
+  // --- targets of jumps across pages, which stay good only while the target's mapping does
+  // ----------------------------
   void note_cross_page_target(Block& block);
   template <class Check>  // bool check(uint64_t linear_page, Gpa gpa_page): still mapped so
   void recheck_cross_page_targets(Check check);
@@ -140,7 +144,7 @@ class CodeCache {
   std::vector<std::unique_ptr<Block>> blocks_;  // by address
   std::vector<HostPoint> points_;
   std::unordered_map<BlockKey, Block*, KeyHash> by_key_;
-  std::unordered_map<size_t, CodePageBlocks> by_page_;  // by GuestMemory::page_index
+  std::unordered_map<size_t, CodePageBlocks> by_page_;            // by GuestMemory::page_index
   std::unordered_map<uint64_t, std::vector<Block*>> cross_page_;  // by linear page
   Statistics statistics_;
 };
@@ -149,7 +153,8 @@ template <class Check>
 void CodeCache::recheck_cross_page_targets(Check check) {
   for (auto& [page, blocks] : cross_page_) {
     for (Block* block : blocks) {
-      if (block->alive && !block->suspended && !check(page, block->key.gpa & ~(caisson::page_size - 1))) suspend(*block);
+      if (block->alive && !block->suspended && !check(page, block->key.gpa & ~(caisson::page_size - 1)))
+        suspend(*block);
     }
   }
 }
@@ -159,7 +164,8 @@ void CodeCache::recheck_cross_page_target(uint64_t linear_page, Check check) {
   const auto found = cross_page_.find(linear_page);
   if (found == cross_page_.end()) return;
   for (Block* block : found->second) {
-    if (block->alive && !block->suspended && !check(linear_page, block->key.gpa & ~(caisson::page_size - 1))) suspend(*block);
+    if (block->alive && !block->suspended && !check(linear_page, block->key.gpa & ~(caisson::page_size - 1)))
+      suspend(*block);
   }
 }
 

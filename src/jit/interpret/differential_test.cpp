@@ -14,6 +14,7 @@
 #include <Zydis/Zydis.h>
 
 #include "jit/interpret/fpu_state.h"
+#include "jit/interpret/native_thunk.h"
 #include "jit/interpret/test_machine.h"
 
 namespace caisson::jit::test {
@@ -40,6 +41,7 @@ int raised;
 uint64_t landing;
 
 void on_signal(int, siginfo_t*, void* context) {
+  if (recover_native_thunk(context)) return;
   auto& regs = static_cast<ucontext_t*>(context)->uc_mcontext.gregs;
   raised = static_cast<int>(regs[REG_TRAPNO]);
   regs[REG_RIP] = static_cast<greg_t>(landing);
@@ -75,10 +77,10 @@ class Native {
   }
 
   // Address at which the instruction under test stands (the interpreter puts it at the same one).
-  uint64_t instruction_address(bool vectors, unsigned bits) { return bits == 64 ? emit({}, vectors) : emit32({}); }
+  uint64_t instruction_address(bool vectors, unsigned bits) { return bits == 64 ? emit({}, vectors) : emit32({}, vectors); }
 
   void run(std::span<const uint8_t> instruction, State& state, bool vectors, unsigned bits) {
-    bits == 64 ? emit(instruction, vectors) : emit32(instruction);
+    bits == 64 ? emit(instruction, vectors) : emit32(instruction, vectors);
     auto* block = reinterpret_cast<uint8_t*>(block_address);
     std::memcpy(block + gpr_at, state.gpr.data(), 128);
     std::memcpy(block + flags_at, &state.flags, 8);
@@ -99,6 +101,26 @@ class Native {
     ASSERT_EQ(at, reinterpret_cast<void*>(address));
   }
 
+  static void put(uint8_t*& at, std::initializer_list<uint8_t> list, uint64_t address) {
+    for (const uint8_t byte : list) *at++ = byte;
+    const uint32_t narrow = static_cast<uint32_t>(address);
+    std::memcpy(at, &narrow, 4);
+    at += 4;
+  }
+
+  static void load_vectors(uint8_t*& at) {
+    put(at, {0xb8}, 0xff);                                          // mov eax, 0ffh
+    put(at, {0x31, 0xd2, 0x48, 0x0f, 0xae, 0x2c, 0x25}, block_address + xsave_at);  // xor edx, edx; xrstor64 [abs]
+  }
+
+  static void store_vectors(uint8_t*& at) {
+    const uint32_t mxcsr = 0x1f80;
+    std::memcpy(reinterpret_cast<uint8_t*>(block_address) + stack_at + 16, &mxcsr, 4);
+    put(at, {0xb8}, 0xff);
+    put(at, {0x31, 0xd2, 0x48, 0x0f, 0xae, 0x24, 0x25}, block_address + xsave_at);          // xsave64 [abs]
+    put(at, {0xdb, 0xe3, 0x0f, 0xae, 0x14, 0x25}, block_address + stack_at + 16);           // fninit; ldmxcsr [abs]
+  }
+
   uint64_t emit(std::span<const uint8_t> instruction, bool vectors) {
     uint8_t* at = reinterpret_cast<uint8_t*>(code_address);
     const auto bytes = [&](std::initializer_list<uint8_t> list) {
@@ -115,14 +137,7 @@ class Native {
     std::memcpy(reinterpret_cast<uint8_t*>(block_address) + stack_at, &own_stack, 8);
     bytes({0x53, 0x55, 0x41, 0x54, 0x41, 0x55, 0x41, 0x56, 0x41, 0x57});  // push rbx rbp r12-r15
     absolute(0x48, 0x89, Rsp, host_rsp_at);
-    if (vectors) {
-      bytes({0xb8, 0xff, 0, 0, 0, 0x31, 0xd2});  // mov eax, 0ffh; xor edx, edx
-      bytes({0x48, 0x0f, 0xae});                 // xrstor64 [abs]
-      bytes({0x2c, 0x25});
-      const uint32_t address = static_cast<uint32_t>(block_address) + xsave_at;
-      std::memcpy(at, &address, 4);
-      at += 4;
-    }
+    if (vectors) load_vectors(at);
     stack();
     absolute(0x48, 0xff, 6, flags_at);  // push qword [flags]
     bytes({0x9d});                      // popfq
@@ -135,27 +150,14 @@ class Native {
     bytes({0x9c});  // pushfq
     absolute(0x48, 0x8f, 0, flags_at);
     bytes({0xfc});
-    if (vectors) {
-      bytes({0xb8, 0xff, 0, 0, 0, 0x31, 0xd2});
-      bytes({0x48, 0x0f, 0xae, 0x24, 0x25});  // xsave64 [abs]
-      const uint32_t address = static_cast<uint32_t>(block_address) + xsave_at;
-      std::memcpy(at, &address, 4);
-      at += 4;
-      bytes({0xdb, 0xe3});  // fninit
-      bytes({0x0f, 0xae, 0x14, 0x25});  // ldmxcsr [abs]
-      const uint32_t mxcsr = static_cast<uint32_t>(block_address) + stack_at + 16;
-      std::memcpy(at, &mxcsr, 4);
-      at += 4;
-      const uint32_t value = 0x1f80;
-      std::memcpy(reinterpret_cast<uint8_t*>(block_address) + stack_at + 16, &value, 4);
-    }
+    if (vectors) store_vectors(at);
     absolute(0x48, 0x8b, Rsp, host_rsp_at);
     bytes({0x41, 0x5f, 0x41, 0x5e, 0x41, 0x5d, 0x41, 0x5c, 0x5d, 0x5b, 0xc3});
     return where;
   }
 
   // Compatibility mode: there by a far jump to the kernel's 32-bit user segment, back by another.
-  uint64_t emit32(std::span<const uint8_t> instruction) {
+  uint64_t emit32(std::span<const uint8_t> instruction, bool vectors) {
     uint8_t* at = reinterpret_cast<uint8_t*>(code_address);
     const auto bytes = [&](std::initializer_list<uint8_t> list) {
       for (const uint8_t byte : list) *at++ = byte;
@@ -179,6 +181,7 @@ class Native {
     absolute64(0x89, Rsp, host_rsp_at);
     absolute64(0x8b, Rsp, stack_at);
     bytes({0xb8, 0x2b, 0, 0, 0, 0x8e, 0xd8, 0x8e, 0xc0});  // mov eax, 2bh; mov ds, eax; mov es, eax
+    if (vectors) load_vectors(at);
     bytes({0x6a, 0x23});                                   // push 23h
     bytes({0x68});
     dword(reinterpret_cast<uint64_t>(at) + 6);  // push the address after retfq
@@ -196,6 +199,7 @@ class Native {
     bytes({0xfc, 0xea});  // cld; jmp 33h:next
     dword(reinterpret_cast<uint64_t>(at) + 6);
     bytes({0x33, 0});
+    if (vectors) store_vectors(at);
     absolute64(0x8b, Rsp, host_rsp_at);
     bytes({0x41, 0x5f, 0x41, 0x5e, 0x41, 0x5d, 0x41, 0x5c, 0x5d, 0x5b, 0xc3});
     return where;
@@ -571,61 +575,42 @@ class Differential : public testing::Test {
       if (in.memory() != nullptr && pick(2)) std::memset(state.data.data() + middle - 128, 0, 256), state.gpr[Rax] = state.gpr[Rdx] = 0;
     }
   }
+
+  void run_random(unsigned bits, bool simd) {
+    bits_ = bits;
+    const char* given = std::getenv("CAISSON_ROUNDS");
+    const unsigned wanted = given ? static_cast<unsigned>(std::strtoul(given, nullptr, 0)) : 20'000;
+    unsigned done = 0;
+    for (unsigned i = 0; done < wanted && i < 200 * wanted; ++i) {
+      std::array<uint8_t, 15> bytes;
+      Instruction in;
+      if (!random_instruction(simd, bytes, in)) continue;
+      State state = random_state();
+      if (!aim(in, state)) continue;
+      prepare(in, state);
+      if (simd) random_vectors(state);
+      if (const Operand* memory = in.memory(); memory != nullptr && memory->vsib) aim_vector(*memory, state);
+      if (bits == 32) {
+        for (unsigned reg = 0; reg < 16; ++reg) state.gpr[reg] = reg < 8 ? state.gpr[reg] & 0xffff'ffff : 0;
+      }
+      ++done;
+      if (!compare(in, {bytes.data(), in.length}, state, simd)) return;
+    }
+    EXPECT_EQ(done, wanted);
+  }
 };
 
-unsigned rounds(unsigned usual) {
-  const char* given = std::getenv("CAISSON_ROUNDS");
-  return given ? static_cast<unsigned>(std::strtoul(given, nullptr, 0)) : usual;
-}
-
-TEST_F(Differential, IntegerInstructions) {
-  unsigned done = 0;
-  for (unsigned i = 0; done < rounds(20'000) && i < 50 * rounds(20'000); ++i) {
-    std::array<uint8_t, 15> bytes;
-    Instruction in;
-    if (!random_instruction(false, bytes, in)) continue;
-    State state = random_state();
-    if (!aim(in, state)) continue;
-    prepare(in, state);
-    ++done;
-    if (!compare(in, {bytes.data(), in.length}, state, false)) return;
-  }
-  EXPECT_EQ(done, rounds(20'000));
-}
-
-TEST_F(Differential, IntegerInstructionsIn32BitMode) {
-  bits_ = 32;
-  unsigned done = 0;
-  for (unsigned i = 0; done < rounds(20'000) && i < 50 * rounds(20'000); ++i) {
-    std::array<uint8_t, 15> bytes;
-    Instruction in;
-    if (!random_instruction(false, bytes, in)) continue;
-    State state = random_state();
-    if (!aim(in, state)) continue;
-    prepare(in, state);
-    for (unsigned reg = 0; reg < 16; ++reg) state.gpr[reg] = reg < 8 ? state.gpr[reg] & 0xffff'ffff : 0;
-    ++done;
-    if (!compare(in, {bytes.data(), in.length}, state, false)) return;
-  }
-  EXPECT_EQ(done, rounds(20'000));
-}
+TEST_F(Differential, IntegerInstructions) { run_random(64, false); }
+TEST_F(Differential, IntegerInstructionsIn32BitMode) { run_random(32, false); }
 
 TEST_F(Differential, VectorInstructions) {
   if (fpu_components() == 0) GTEST_SKIP() << "the host has no XSAVE";
-  unsigned done = 0;
-  for (unsigned i = 0; done < rounds(20'000) && i < 100 * rounds(20'000); ++i) {
-    std::array<uint8_t, 15> bytes;
-    Instruction in;
-    if (!random_instruction(true, bytes, in)) continue;
-    State state = random_state();
-    if (!aim(in, state)) continue;
-    prepare(in, state);
-    random_vectors(state);
-    if (const Operand* memory = in.memory(); memory != nullptr && memory->vsib) aim_vector(*memory, state);
-    ++done;
-    if (!compare(in, {bytes.data(), in.length}, state, true)) return;
-  }
-  EXPECT_EQ(done, rounds(20'000));
+  run_random(64, true);
+}
+
+TEST_F(Differential, VectorInstructionsIn32BitMode) {
+  if (fpu_components() == 0) GTEST_SKIP() << "the host has no XSAVE";
+  run_random(32, true);
 }
 
 }  // namespace

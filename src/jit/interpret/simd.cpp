@@ -325,6 +325,16 @@ bool run_byte_masked_store(Step& step, NativeCode code) {
   return run_masked_store(step, code, memory, step.in.mnemonic == ZYDIS_MNEMONIC_MASKMOVQ ? 8 : 16);
 }
 
+// Outside 64-bit mode registers 8-15 keep their upper halves, which the host's instruction would clear.
+bool clear_upper(Step& step) {
+  Cpu& cpu = step.cpu;
+  fpu_put_away(cpu);
+  for (unsigned i = 0; i < 8; ++i) {
+    write_vector(cpu, i, step.in.mnemonic == ZYDIS_MNEMONIC_VZEROALL ? VectorBytes{} : read_vector(cpu, i), 16);
+  }
+  return true;
+}
+
 }  // namespace
 
 bool run_simd(Step& step) {
@@ -332,6 +342,9 @@ bool run_simd(Step& step) {
   if (!simd_allowed(step)) return false;
   const Operand* memory = in.memory();
   if (memory != nullptr && memory->vsib) return run_vsib(step);
+  if (step.cpu.code_bits != 64 && (in.mnemonic == ZYDIS_MNEMONIC_VZEROUPPER || in.mnemonic == ZYDIS_MNEMONIC_VZEROALL)) {
+    return clear_upper(step);
+  }
   const NativeCode code = native_code(in, step.cpu.code_bits);
   if (code == nullptr) return raise(step.cpu, Ud);
   if (is_byte_masked_store(in.mnemonic)) return run_byte_masked_store(step, code);

@@ -1,9 +1,9 @@
 // Which RAM pages hold translated code, and which vCPUs may store to a page directly. One atomic word per page
 // (GuestMemory::page_flags): bit 31 "holds code"; bits 0-23 "vCPU i (mod 24) may have a write entry for it".
 //
-// Order that makes it safe: a vCPU first sets its own bit, then looks at the code bit; the translator first sets the code
-// bit, then looks at the writers' bits and makes those vCPUs drop their entries before the translation is used. Whoever
-// comes second sees the other.
+// Order that makes it safe: a vCPU first sets its own bit, then looks at the code bit; the translator first sets the
+// code bit, then looks at the writers' bits and makes those vCPUs drop their entries before the translation is used.
+// Whoever comes second sees the other.
 #pragma once
 
 #include "jit/cpu.h"
@@ -18,8 +18,10 @@ inline constexpr unsigned writer_bits = 24;
 [[nodiscard]] inline bool claim_for_writing(Cpu& cpu, Gpa page) {
   std::atomic<uint32_t>& flags = cpu.memory->page_flags(page);
   uint32_t now = flags.load(std::memory_order_relaxed);
-  if ((now & writer_bit(cpu)) == 0) now = flags.fetch_or(writer_bit(cpu), std::memory_order_seq_cst);
-  else now = flags.load(std::memory_order_seq_cst);
+  if ((now & writer_bit(cpu)) == 0)
+    now = flags.fetch_or(writer_bit(cpu), std::memory_order_seq_cst);
+  else
+    now = flags.load(std::memory_order_seq_cst);
   return (now & GuestMemory::code_flag) == 0;
 }
 

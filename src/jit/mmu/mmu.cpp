@@ -226,7 +226,8 @@ bool debug_translate(const Cpu& cpu, uint64_t linear, Gpa& out) {
     const auto index = static_cast<unsigned>(linear >> shift & ((1u << bits) - 1));
     uint64_t value = 0;
     uint32_t narrow = 0;
-    const bool readable = wide ? cpu.memory->read_object(table + index * 8, value) : cpu.memory->read_object(table + index * 4, narrow);
+    const bool readable =
+        wide ? cpu.memory->read_object(table + index * 8, value) : cpu.memory->read_object(table + index * 4, narrow);
     if (!wide) value = narrow;
     if (!readable || (value & 1) == 0) return false;
     if (level == 1 || (level <= 3 && (value & 0x80))) {

@@ -3,9 +3,9 @@
 //   Source   Intel SDM vol. 3, chapter 4
 //   Threads  the vCPU's own thread
 //   Errors   false / null with cpu.fault raised: the guest's #PF (or the mode's #GP where said)
-// Linear addresses are full 64-bit values; outside 64-bit mode the caller truncates to 32 bits. Canonical checks are the
-// caller's (#GP or #SS depend on the segment), see canonical(); a non-canonical address never reaches memory: it reads as
-// a fault here, too.
+// Linear addresses are full 64-bit values; outside 64-bit mode the caller truncates to 32 bits. Canonical checks are
+// the caller's (#GP or #SS depend on the segment), see canonical(); a non-canonical address never reaches memory: it
+// reads as a fault here, too.
 #pragma once
 
 #include <cstdint>
@@ -20,11 +20,14 @@ enum class Access : uint8_t { Read, Write, Execute };
 // As whom: by the current CPL and AC, or as the processor itself (descriptor tables, TSS: implicit supervisor access).
 enum class As : uint8_t { Current, System };
 
-[[nodiscard]] inline bool canonical(uint64_t linear) { return static_cast<uint64_t>(static_cast<int64_t>(linear << 16) >> 16) == linear; }
+[[nodiscard]] inline bool canonical(uint64_t linear) {
+  return static_cast<uint64_t>(static_cast<int64_t>(linear << 16) >> 16) == linear;
+}
 
 namespace mmu {
 
-// Any size and alignment, page crossings and devices included. A write that crosses pages resolves both before it stores.
+// Any size and alignment, page crossings and devices included. A write that crosses pages resolves both before it
+// stores.
 [[nodiscard]] bool read_bytes(Cpu& cpu, uint64_t linear, void* out, unsigned size, As as = As::Current);
 [[nodiscard]] bool write_bytes(Cpu& cpu, uint64_t linear, const void* in, unsigned size, As as = As::Current);
 
@@ -57,9 +60,9 @@ template <class T>
 // Checks that [linear, linear+size) could be accessed so, without accessing it (sets A and D bits as an access would).
 [[nodiscard]] bool probe(Cpu& cpu, uint64_t linear, unsigned size, Access access, As as = As::Current);
 
-// For read-modify-write and for native instructions on memory: the host address of [linear, linear+size) for a write (or
-// read) if it lies in one page of RAM. null with cpu.fault raised: it faults. null without: a device or a page crossing;
-// use read/write. After a write through the pointer call wrote().
+// For read-modify-write and for native instructions on memory: the host address of [linear, linear+size) for a write
+// (or read) if it lies in one page of RAM. null with cpu.fault raised: it faults. null without: a device or a page
+// crossing; use read/write. After a write through the pointer call wrote().
 struct Host {
   uint8_t* pointer = nullptr;
   Gpa gpa = 0;
@@ -77,8 +80,8 @@ void wrote(Cpu& cpu, const Host& host, unsigned size);
 [[nodiscard]] bool code_page(Cpu& cpu, uint64_t linear, CodePage& out);
 
 // Copies up to 15 instruction bytes from `linear` for execution. Returns how many before the first page that cannot be
-// fetched; 0 with cpu.fault raised when the very first byte cannot. Where fewer than 15 are returned and the decoder needs
-// more, call fetch_fault() to raise the fault of the next page.
+// fetched; 0 with cpu.fault raised when the very first byte cannot. Where fewer than 15 are returned and the decoder
+// needs more, call fetch_fault() to raise the fault of the next page.
 [[nodiscard]] unsigned fetch(Cpu& cpu, uint64_t linear, uint8_t* out);
 bool fetch_fault(Cpu& cpu, uint64_t linear);
 
@@ -86,12 +89,13 @@ bool fetch_fault(Cpu& cpu, uint64_t linear);
 [[nodiscard]] bool debug_translate(const Cpu& cpu, uint64_t linear, Gpa& out);
 
 // --- invalidation: called by the interpreter at the instructions that architecturally flush --------------------------
-void flush_all(Cpu& cpu);         // everything, global entries too
-void flush_non_global(Cpu& cpu);  // MOV CR3 without PCID
+void flush_all(Cpu& cpu);                    // everything, global entries too
+void flush_non_global(Cpu& cpu);             // MOV CR3 without PCID
 void flush_page(Cpu& cpu, uint64_t linear);  // INVLPG
 // After CR3 changed; `keep`: CR4.PCIDE and bit 63 of the source operand.
 void cr3_changed(Cpu& cpu, bool keep);
-void flush_pcid(Cpu& cpu, uint16_t pcid, bool and_global);  // INVPCID types 1; types 2 and 3 are flush_all, flush_non_global
+void flush_pcid(Cpu& cpu, uint16_t pcid,
+                bool and_global);  // INVPCID types 1; types 2 and 3 are flush_all, flush_non_global
 // PAE paging: loads the four PDPTEs from CR3; false with #GP raised when a reserved bit is set.
 [[nodiscard]] bool load_pdptes(Cpu& cpu, uint64_t cr3);
 

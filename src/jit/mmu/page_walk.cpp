@@ -47,9 +47,7 @@ bool set_bits(Cpu& cpu, Entry* entry, Gpa gpa, Entry& value, uint64_t bits) {
   return true;
 }
 
-uint64_t reserved_physical(const Cpu& cpu) {
-  return address_mask & ~((uint64_t{1} << cpu.model->physical_bits()) - 1);
-}
+uint64_t reserved_physical(const Cpu& cpu) { return address_mask & ~((uint64_t{1} << cpu.model->physical_bits()) - 1); }
 
 // What the levels allow together, checked against the access (vol. 3, 4.6).
 bool permitted(const Cpu& cpu, Access access, TlbMode mode, uint64_t rights) {
@@ -95,7 +93,8 @@ Attempt walk_levels(Cpu& cpu, uint64_t linear, Access access, TlbMode mode, Gpa 
     const bool leaf = level == 1 || (can_be_large && (value & pte::large));
     uint64_t reserved = always_reserved;
     if (!leaf && level == 4) reserved |= pte::large;
-    if (!leaf && level == 3 && wide && !cpu.model->has(Feature::Pdpe1gb) && (value & pte::large)) reserved |= pte::large;
+    if (!leaf && level == 3 && wide && !cpu.model->has(Feature::Pdpe1gb) && (value & pte::large))
+      reserved |= pte::large;
     if (leaf && level > 1) {
       // Bits between the PAT bit (12) and the page's own size.
       if (wide) reserved |= ((uint64_t{1} << shift) - 1) & ~uint64_t{0x1fff};

@@ -24,10 +24,10 @@ struct Walk {
 // Makes a translation-cache entry for the page if it is RAM. False: fault raised, or a device (fault not raised, `gpa`
 // set to the device page).
 struct Filled {
-  bool ok = false;   // translation exists
-  bool ram = false;  // and is RAM: `host` is valid
+  bool ok = false;      // translation exists
+  bool ram = false;     // and is RAM: `host` is valid
   bool direct = false;  // (writes) may be stored to without telling anybody
-  Gpa gpa = 0;       // of the address itself
+  Gpa gpa = 0;          // of the address itself
   uint8_t* host = nullptr;
 };
 [[nodiscard]] Filled fill(Cpu& cpu, uint64_t linear, Access access, TlbMode mode);

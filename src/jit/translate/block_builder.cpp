@@ -9,13 +9,16 @@ namespace {
 
 constexpr unsigned longest_instruction = 15;
 
-bool loops_back(Kind kind) { return kind == Kind::Jump || kind == Kind::JumpIf || kind == Kind::JumpRcx || kind == Kind::Call; }
+bool loops_back(Kind kind) {
+  return kind == Kind::Jump || kind == Kind::JumpIf || kind == Kind::JumpRcx || kind == Kind::Call;
+}
 
 uint64_t relative_target(const Instruction& in, uint64_t next) { return next + in.operands[0].immediate; }
 
 }  // namespace
 
-void BlockBuilder::read_items(const BlockKey& key, std::span<const uint8_t, page_size> page, uint32_t disabled_classes) {
+void BlockBuilder::read_items(const BlockKey& key, std::span<const uint8_t, page_size> page,
+                              uint32_t disabled_classes) {
   items_.clear();
   const unsigned code_bits = key.mode & mode_bits::code_32 ? 32 : 64;
   unsigned at = static_cast<unsigned>(key.rip % page_size);
@@ -124,9 +127,10 @@ void BlockBuilder::flags_after(const Item& item) {
 
 // --- memory checks ---------------------------------------------------------------------------------------------------
 
-// `ea` uses registers that survive the check. The result is an address for the instruction; `collapse`: in R14 alone, so
-// that R15 is free.
-Address BlockBuilder::check_simple(Emitter& out, const Item& item, const Address& ea, unsigned size, bool write, bool collapse) {
+// `ea` uses registers that survive the check. The result is an address for the instruction; `collapse`: in R14 alone,
+// so that R15 is free.
+Address BlockBuilder::check_simple(Emitter& out, const Item& item, const Address& ea, unsigned size, bool write,
+                                   bool collapse) {
   free_flags(out, item);
   const unsigned mode = block_.key.mode & mode_bits::tlb_mask;
   const size_t tlb = offsetof(Cpu, tlb) + mode * sizeof(Tlb);
@@ -148,7 +152,8 @@ Address BlockBuilder::check_simple(Emitter& out, const Item& item, const Address
   cold.word = size | (write ? fill_word::write : 0) | (flags_ == Flags::InMemory ? fill_word::flags_in_memory : 0) |
               uint32_t{item.offset} << fill_word::guest_offset_shift;
   cold_.push_back(cold);
-  const bool restore = flags_ == Flags::InMemory && (item.use.reads != 0 || (item.use.touches && (item.live_out & ~item.use.overwrites) != 0));
+  const bool restore = flags_ == Flags::InMemory &&
+                       (item.use.reads != 0 || (item.use.touches && (item.live_out & ~item.use.overwrites) != 0));
   if (wide && ea.index == none && !collapse && !restore) return {.base = ea.base, .index = r15, .disp = ea.disp};
   out.lea(r14, ea, wide);
   if (!collapse && !restore) return {.base = r14, .index = r15};
@@ -163,7 +168,8 @@ Address BlockBuilder::check_computed(Emitter& out, const Item& item, unsigned si
   const size_t tags = tlb + (write ? offsetof(Tlb, write_tag) : offsetof(Tlb, read_tag));
   out.store(CPU_FIELD(scratch), r14);
   out.move(r15, r14);
-  if (size > 1) out.lea(r14, {.base = r14, .disp = static_cast<int32_t>(size - 1)}, !(block_.key.mode & mode_bits::code_32));
+  if (size > 1)
+    out.lea(r14, {.base = r14, .disp = static_cast<int32_t>(size - 1)}, !(block_.key.mode & mode_bits::code_32));
   out.shift_right32(r15, 9);
   out.and32(r15, (tlb_entries - 1) << 3);
   out.and_page(r14);
@@ -191,7 +197,10 @@ void BlockBuilder::linear_to_r14(Emitter& out, const Item& item, const Operand& 
     };
     const int base = home(memory.base, r14), index = home(memory.index, r15);
     out.lea(r14,
-            {.base = base, .index = index, .scale = memory.scale ? memory.scale : 1, .disp = static_cast<int32_t>(memory.displacement)},
+            {.base = base,
+             .index = index,
+             .scale = memory.scale ? memory.scale : 1,
+             .disp = static_cast<int32_t>(memory.displacement)},
             wide);
   }
   if (memory.segment >= x86::Fs) {
@@ -200,19 +209,24 @@ void BlockBuilder::linear_to_r14(Emitter& out, const Item& item, const Operand& 
   }
 }
 
-Address BlockBuilder::emit_check(Emitter& out, const Item& item, const Operand& memory, unsigned size, bool write, bool collapse) {
+Address BlockBuilder::emit_check(Emitter& out, const Item& item, const Operand& memory, unsigned size, bool write,
+                                 bool collapse) {
   const bool wide = !(block_.key.mode & mode_bits::code_32);
   const bool based = memory.segment >= x86::Fs;
   const auto spilled = [](uint8_t reg) { return reg >= 13 && reg < 16; };
-  const auto home = [](uint8_t reg) { return reg == Operand::no_register ? int{none} : reg == 4 ? int{r13} : int{reg}; };
-  if (memory.base == Operand::rip_register || (memory.base == Operand::no_register && memory.index == Operand::no_register)) {
+  const auto home = [](uint8_t reg) {
+    return reg == Operand::no_register ? int{none} : reg == 4 ? int{r13} : int{reg};
+  };
+  if (memory.base == Operand::rip_register ||
+      (memory.base == Operand::no_register && memory.index == Operand::no_register)) {
     const int64_t linear = memory.base == Operand::rip_register
                                ? static_cast<int64_t>(rip_after(item)) + memory.displacement
                                : memory.displacement;
     if (memory.base == Operand::rip_register && user()) {
       free_flags(out, item);
       code_address(out, r14, static_cast<uint64_t>(linear));
-      if (based) out.add(r14, cpu_at(offsetof(Cpu, segments) + memory.segment * sizeof(Segment) + offsetof(Segment, base)));
+      if (based)
+        out.add(r14, cpu_at(offsetof(Cpu, segments) + memory.segment * sizeof(Segment) + offsetof(Segment, base)));
       return check_computed(out, item, size, write);
     }
     if (!based && linear == static_cast<int32_t>(linear) && static_cast<int32_t>(linear) < INT32_MAX - 64 && wide) {
@@ -239,7 +253,8 @@ Address BlockBuilder::emit_check(Emitter& out, const Item& item, const Operand& 
   return check_computed(out, item, size, write);
 }
 
-Address BlockBuilder::emit_stack_check(Emitter& out, const Item& item, int base, int32_t disp, unsigned size, bool write) {
+Address BlockBuilder::emit_stack_check(Emitter& out, const Item& item, int base, int32_t disp, unsigned size,
+                                       bool write) {
   return check_simple(out, item, {.base = base, .disp = disp}, size, write, false);
 }
 
@@ -338,7 +353,10 @@ void BlockBuilder::emit_native(Emitter& out, const Item& item) {
       }
     } else {
       const int base = home(memory->base, r14), index = home(memory->index, r15);
-      const Address ea{.base = base, .index = index, .scale = memory->scale ? memory->scale : 1, .disp = static_cast<int32_t>(memory->displacement)};
+      const Address ea{.base = base,
+                       .index = index,
+                       .scale = memory->scale ? memory->scale : 1,
+                       .disp = static_cast<int32_t>(memory->displacement)};
       if (in.operand_bits == 16) {
         if (to.reg >= 13) out.load(target, cpu_at(offsetof(Cpu, gpr) + 8 * to.reg));
         if (to.reg >= 13 && (base == r14 || index == r15)) {
@@ -360,7 +378,8 @@ void BlockBuilder::emit_native(Emitter& out, const Item& item) {
   unsigned count = 0;
   for (unsigned i = 0; i < in.operand_count; ++i) {
     const Operand& operand = in.operands[i];
-    if (operand.kind != Operand::Kind::Register || operand.reg_class != RegisterClass::Gpr || operand.reg < 13) continue;
+    if (operand.kind != Operand::Kind::Register || operand.reg_class != RegisterClass::Gpr || operand.reg < 13)
+      continue;
     unsigned n = 0;
     while (n < count && spilled[n] != operand.reg) ++n;
     if (n == count) {
@@ -372,7 +391,8 @@ void BlockBuilder::emit_native(Emitter& out, const Item& item) {
     }
     // A narrow or conditional write keeps the rest of the register.
     reads[n] |= operand.reads || operand.bits < 32 || in.category == ZYDIS_CATEGORY_CMOV ||
-                in.mnemonic == ZYDIS_MNEMONIC_BSF || in.mnemonic == ZYDIS_MNEMONIC_BSR || in.mnemonic == ZYDIS_MNEMONIC_CMPXCHG;
+                in.mnemonic == ZYDIS_MNEMONIC_BSF || in.mnemonic == ZYDIS_MNEMONIC_BSR ||
+                in.mnemonic == ZYDIS_MNEMONIC_CMPXCHG;
     writes[n] |= operand.writes;
   }
   if (count > (memory != nullptr ? 1u : 2u)) {
@@ -383,7 +403,8 @@ void BlockBuilder::emit_native(Emitter& out, const Item& item) {
   int high = -1;
   if (memory != nullptr) {
     for (unsigned i = 0; i < in.operand_count; ++i) {
-      if (in.operands[i].kind == Operand::Kind::Register && in.operands[i].reg_class == RegisterClass::HighByte) high = in.operands[i].reg;
+      if (in.operands[i].kind == Operand::Kind::Register && in.operands[i].reg_class == RegisterClass::HighByte)
+        high = in.operands[i].reg;
     }
   }
   // (Its implicit AL must stay where it is.)
@@ -577,7 +598,9 @@ void BlockBuilder::emit_end(Emitter& out, const Item& item) {
     case Kind::Return: {
       const Address from = emit_stack_check(out, item, r13, 0, static_cast<unsigned>(size), false);
       out.memory_op(0x8b, r14, from, wide);
-      const int32_t extra = in.operand_count > 0 && in.operands[0].kind == Operand::Kind::Immediate ? static_cast<int32_t>(in.operands[0].immediate & 0xffff) : 0;
+      const int32_t extra = in.operand_count > 0 && in.operands[0].kind == Operand::Kind::Immediate
+                                ? static_cast<int32_t>(in.operands[0].immediate & 0xffff)
+                                : 0;
       out.lea(r13, {.base = r13, .disp = size + extra}, wide);
       settle();
       exit_lookup(out);
@@ -653,7 +676,8 @@ void BlockBuilder::emit_cold(Emitter& out) {
   }
 }
 
-void BlockBuilder::build(CodeCache& cache, const BlockKey& key, std::span<const uint8_t, page_size> page, uint32_t disabled_classes) {
+void BlockBuilder::build(CodeCache& cache, const BlockKey& key, std::span<const uint8_t, page_size> page,
+                         uint32_t disabled_classes) {
   block_ = {};
   block_.key = key;
   cold_.clear();

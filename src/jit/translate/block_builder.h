@@ -1,5 +1,5 @@
-// Makes the host code of one block: reads guest instructions up to a control transfer or the page's end, finds out which
-// flags live where, and emits.
+// Makes the host code of one block: reads guest instructions up to a control transfer or the page's end, finds out
+// which flags live where, and emits.
 //   Design   docs/jit.md
 //   Threads  the vCPU's own, code lock held (it writes at the cache's write position)
 #pragma once
@@ -25,10 +25,10 @@ class BlockBuilder {
 
   explicit BlockBuilder(const Stubs& stubs) : stubs_(stubs) {}
 
-  // `page`: the bytes of the code page (a copy or, with writers locked out, the page itself); key.rip's offset in it is where
-  // the block starts.
+  // `page`: the bytes of the code page (a copy or, with writers locked out, the page itself); key.rip's offset in it is
+  // where the block starts.
   void build(CodeCache& cache, const BlockKey& key, std::span<const uint8_t, page_size> page,
-                           uint32_t disabled_classes);
+             uint32_t disabled_classes);
 
   [[nodiscard]] const Block& block() const { return block_; }
   [[nodiscard]] const std::vector<HostPoint>& points() const { return points_; }
@@ -38,22 +38,22 @@ class BlockBuilder {
     Instruction in;
     Kind kind = Kind::Interpret;
     FlagUse use;
-    uint16_t offset = 0;     // from the block's start
-    uint32_t live_in = 0;    // status flags that matter before it
-    uint32_t live_out = 0;   // and after it
+    uint16_t offset = 0;    // from the block's start
+    uint32_t live_in = 0;   // status flags that matter before it
+    uint32_t live_out = 0;  // and after it
   };
   // Where the guest's status flags are at a point of the emitted code.
   enum class Flags : uint8_t { InEflags, InMemory };
 
   struct Cold {
     enum class What : uint8_t { Fill, Fpu, Exit, Poll, Interpret } what;
-    size_t from = 0;       // rel32 offset that jumps here
-    size_t back = 0;       // code offset to return to
-    Address address{};     // Fill: how to compute the linear address again
+    size_t from = 0;             // rel32 offset that jumps here
+    size_t back = 0;             // code offset to return to
+    Address address{};           // Fill: how to compute the linear address again
     bool address_saved = false;  // Fill: it stands in Cpu::scratch[0]
     int segment_base = -1;       // Fill: segment whose base is to be added
-    uint32_t word = 0;     // Fill
-    uint64_t target = 0;   // Exit: guest address to go on at; Poll: too
+    uint32_t word = 0;           // Fill
+    uint64_t target = 0;         // Exit: guest address to go on at; Poll: too
     bool cross_page = false;
     bool flags_in_memory = false;
   };
@@ -80,9 +80,9 @@ class BlockBuilder {
   Address emit_stack_check(Emitter& out, const Item& item, int base, int32_t disp, unsigned size, bool write);
   Address check_simple(Emitter& out, const Item& item, const Address& ea, unsigned size, bool write, bool collapse);
   Address check_computed(Emitter& out, const Item& item, unsigned size, bool write);  // linear address in R14
-  void free_flags(Emitter& out, const Item& item);       // before code that destroys EFLAGS
-  void flags_to_eflags(Emitter& out);                    // uses R15
-  void flags_for(Emitter& out, const Item& item);        // before the instruction itself
+  void free_flags(Emitter& out, const Item& item);  // before code that destroys EFLAGS
+  void flags_to_eflags(Emitter& out);               // uses R15
+  void flags_for(Emitter& out, const Item& item);   // before the instruction itself
   void flags_after(const Item& item);
   void save_flags(Emitter& out);
 
@@ -92,11 +92,15 @@ class BlockBuilder {
   void code_address(Emitter& out, int reg, uint64_t address);
   void linear_to_r14(Emitter& out, const Item& item, const Operand& memory);
   void leave_if_not(Emitter& out, const Item& item, unsigned condition);  // to the interpreter, in the cold part
-  void exit_to(Emitter& out, uint64_t target);       // direct jump, chained if possible
-  void exit_lookup(Emitter& out);                    // R14 = target
+  void exit_to(Emitter& out, uint64_t target);                            // direct jump, chained if possible
+  void exit_lookup(Emitter& out);                                         // R14 = target
   void leave_to_interpreter(Emitter& out, uint64_t rip);
-  [[nodiscard]] bool same_page(uint64_t target) const { return (target ^ block_.key.rip) < page_size && (target ^ block_.key.rip) >> 12 == 0; }
-  [[nodiscard]] bool user() const { return (block_.key.mode & mode_bits::tlb_mask) == static_cast<unsigned>(TlbMode::User); }
+  [[nodiscard]] bool same_page(uint64_t target) const {
+    return (target ^ block_.key.rip) < page_size && (target ^ block_.key.rip) >> 12 == 0;
+  }
+  [[nodiscard]] bool user() const {
+    return (block_.key.mode & mode_bits::tlb_mask) == static_cast<unsigned>(TlbMode::User);
+  }
   [[nodiscard]] uint64_t rip_after(const Item& item) const { return block_.key.rip + item.offset + item.in.length; }
 
   const Stubs& stubs_;
@@ -106,7 +110,7 @@ class BlockBuilder {
   std::vector<HostPoint> points_;
   Flags flags_ = Flags::InEflags;
   bool fpu_checked_ = false;
-  bool gave_up_ = false;   // an instruction turned out to be inexpressible: the block ends before it
+  bool gave_up_ = false;  // an instruction turned out to be inexpressible: the block ends before it
   unsigned peeks_ = 0;
 };
 

@@ -155,7 +155,8 @@ Kind classify_control(const Instruction& in, unsigned pointer_bits) {
     case ZYDIS_MNEMONIC_CALL:
       if (first.kind == Operand::Kind::Relative) return Kind::Call;
       return first.bits == pointer_bits ? Kind::CallIndirect : Kind::Interpret;
-    case ZYDIS_MNEMONIC_RET: return in.operand_bits == pointer_bits || pointer_bits == 64 ? Kind::Return : Kind::Interpret;
+    case ZYDIS_MNEMONIC_RET:
+      return in.operand_bits == pointer_bits || pointer_bits == 64 ? Kind::Return : Kind::Interpret;
     case ZYDIS_MNEMONIC_JRCXZ:
     case ZYDIS_MNEMONIC_JECXZ: return Kind::JumpRcx;
     case ZYDIS_MNEMONIC_LOOP:
@@ -164,8 +165,9 @@ Kind classify_control(const Instruction& in, unsigned pointer_bits) {
     case ZYDIS_MNEMONIC_JCXZ: return Kind::Interpret;
     default: break;
   }
-  return in.category == ZYDIS_CATEGORY_COND_BR && in.operand_count > 0 && first.kind == Operand::Kind::Relative ? Kind::JumpIf
-                                                                                          : Kind::Interpret;
+  return in.category == ZYDIS_CATEGORY_COND_BR && in.operand_count > 0 && first.kind == Operand::Kind::Relative
+             ? Kind::JumpIf
+             : Kind::Interpret;
 }
 
 }  // namespace
@@ -219,8 +221,8 @@ Kind classify(const Instruction& in, ModeWord mode) {
     case ZYDIS_MNEMONIC_LEAVE: return in.operand_bits == pointer_bits ? Kind::Leave : Kind::Interpret;
     default: break;
   }
-  if (in.category == ZYDIS_CATEGORY_COND_BR || in.category == ZYDIS_CATEGORY_UNCOND_BR || in.category == ZYDIS_CATEGORY_CALL ||
-      in.category == ZYDIS_CATEGORY_RET) {
+  if (in.category == ZYDIS_CATEGORY_COND_BR || in.category == ZYDIS_CATEGORY_UNCOND_BR ||
+      in.category == ZYDIS_CATEGORY_CALL || in.category == ZYDIS_CATEGORY_RET) {
     if (in.operand_bits == 16) return Kind::Interpret;
     return classify_control(in, pointer_bits);
   }
@@ -262,7 +264,10 @@ FlagUse flag_use(const Instruction& in) {
     case ZYDIS_MNEMONIC_PUSHF:
     case ZYDIS_MNEMONIC_PUSHFQ: use.reads = all_status_flags; break;
     case ZYDIS_MNEMONIC_LAHF: use.reads = all_status_flags & 0xff; break;
-    case ZYDIS_MNEMONIC_SAHF: use.overwrites = all_status_flags & 0xff; use.touches = true; break;
+    case ZYDIS_MNEMONIC_SAHF:
+      use.overwrites = all_status_flags & 0xff;
+      use.touches = true;
+      break;
     default: break;
   }
   return use;

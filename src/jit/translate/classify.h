@@ -10,13 +10,27 @@
 namespace caisson::jit {
 
 enum class Kind : uint8_t {
-  Native,     // runs as it is, operands rewritten
-  Nothing,    // hint: no code
-  PushReg, PushImmediate, PushMemory, PopReg, Leave,
-  ClearInterrupts, SetInterrupts, PushFlags, ReadTime, BitTest,
+  Native,   // runs as it is, operands rewritten
+  Nothing,  // hint: no code
+  PushReg,
+  PushImmediate,
+  PushMemory,
+  PopReg,
+  Leave,
+  ClearInterrupts,
+  SetInterrupts,
+  PushFlags,
+  ReadTime,
+  BitTest,
   String,  // MOVS and STOS, with and without REP
   // the rest ends a block
-  Jump, JumpIf, JumpRcx, Call, JumpIndirect, CallIndirect, Return,
+  Jump,
+  JumpIf,
+  JumpRcx,
+  Call,
+  JumpIndirect,
+  CallIndirect,
+  Return,
   Interpret,  // the interpreter does it
 };
 

@@ -1,5 +1,5 @@
-// The inner loop: find the translation of the code at RIP, run it, see why it was left. Compiled without vector registers,
-// because the guest's may be live in them.
+// The inner loop: find the translation of the code at RIP, run it, see why it was left. Compiled without vector
+// registers, because the guest's may be live in them.
 #include "jit/fpu.h"
 #include "jit/mmu/mmu.h"
 #include "jit/profile.h"
@@ -111,7 +111,8 @@ const uint8_t* Translator::find_code(Outcome& otherwise) {
 
 Translator::Outcome Translator::left() {
   Cpu& cpu = cpu_;
-  if (cpu.profile != nullptr && cpu.leave != 0) cpu.profile->count(static_cast<Profile::Event>(Profile::leaves_interpret + cpu.leave - 1));
+  if (cpu.profile != nullptr && cpu.leave != 0)
+    cpu.profile->count(static_cast<Profile::Event>(Profile::leaves_interpret + cpu.leave - 1));
   switch (static_cast<Leave>(cpu.leave)) {
     case Leave::Dispatch:
       slot_ = cpu.leave_detail;

@@ -1,5 +1,5 @@
-// System instructions that are frequent enough to be translated: the interrupt flag, PUSHF, RDTSC, bit tests with a register
-// offset, string moves and stores.
+// System instructions that are frequent enough to be translated: the interrupt flag, PUSHF, RDTSC, bit tests with a
+// register offset, string moves and stores.
 #include <Zydis/Zydis.h>
 
 #include "jit/translate/block_builder.h"
@@ -18,8 +18,8 @@ void BlockBuilder::emit_interrupt_flag(Emitter& out, const Item& item) {
   free_flags(out, item);
   constexpr auto flag = static_cast<uint32_t>(x86::rflags::interrupt);
   if (item.kind == Kind::SetInterrupts) {
-    // With something waiting the interpreter does it, and the run loop looks once the shadow is over. What comes later asks
-    // for an exit, which is looked at where blocks end; a block never ends here, so the shadow holds.
+    // With something waiting the interpreter does it, and the run loop looks once the shadow is over. What comes later
+    // asks for an exit, which is looked at where blocks end; a block never ends here, so the shadow holds.
     if (&item == &items_.back()) {
       gave_up_ = true;
       return;
@@ -62,14 +62,14 @@ void BlockBuilder::emit_push_flags(Emitter& out, const Item& item) {
 
 void BlockBuilder::emit_read_time(Emitter& out, const Item& item) {
   free_flags(out, item);
-  out.u8(0x0f), out.u8(0x31);                      // rdtsc
+  out.u8(0x0f), out.u8(0x31);                       // rdtsc
   out.register_op(0xc1, 4, rdx, true), out.u8(32);  // shl rdx, 32
-  out.register_op(0x09, rdx, rax, true);           // or rax, rdx
+  out.register_op(0x09, rdx, rax, true);            // or rax, rdx
   out.add(rax, CPU_FIELD(tsc_bias));
   out.add(rax, CPU_FIELD(tsc_offset));
   out.move(rdx, rax);
   out.register_op(0xc1, 5, rdx, true), out.u8(32);  // shr rdx, 32
-  out.register_op(0x89, rax, rax, false);          // mov eax, eax
+  out.register_op(0x89, rax, rax, false);           // mov eax, eax
   if (item.in.mnemonic == ZYDIS_MNEMONIC_RDTSCP) {
     out.load32(rcx, cpu_at(offsetof(Cpu, msrs) + 8 * static_cast<size_t>(x86::MsrSlot::TscAux)));
   }

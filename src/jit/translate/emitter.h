@@ -1,4 +1,5 @@
-// Writes x86-64 instructions: the few forms that the translator makes itself. Rewritten guest instructions are in rewrite.h.
+// Writes x86-64 instructions: the few forms that the translator makes itself. Rewritten guest instructions are in
+// rewrite.h.
 //   Source   Intel SDM vol. 2, 2.1-2.2
 //   Threads  none of its own
 #pragma once
@@ -62,10 +63,14 @@ class Emitter {
     }
     const bool sib = a.index != none || (a.base & 7) == 4;
     unsigned mod = 2;
-    if (a.disp == 0 && (a.base & 7) != 5) mod = 0;
-    else if (a.disp >= -128 && a.disp <= 127 && !wide_disp) mod = 1;
+    if (a.disp == 0 && (a.base & 7) != 5)
+      mod = 0;
+    else if (a.disp >= -128 && a.disp <= 127 && !wide_disp)
+      mod = 1;
     u8(mod << 6 | static_cast<unsigned>(reg) << 3 | (sib ? 4u : static_cast<unsigned>(a.base & 7)));
-    if (sib) u8(scale_bits << 6 | (a.index == none ? 4u : static_cast<unsigned>(a.index & 7)) << 3 | static_cast<unsigned>(a.base & 7));
+    if (sib)
+      u8(scale_bits << 6 | (a.index == none ? 4u : static_cast<unsigned>(a.index & 7)) << 3 |
+         static_cast<unsigned>(a.base & 7));
     if (mod == 1) u8(static_cast<unsigned>(a.disp) & 0xff);
     if (mod == 2) u32(static_cast<uint32_t>(a.disp));
   }

@@ -7,9 +7,9 @@ namespace {
 
 // The register fields of an instruction after mapping.
 struct Fields {
-  int reg = 0;     // ModRM.reg with its extension bits as in the original, GPRs mapped
-  int rm = 0;      // register in ModRM.rm
-  int vvvv = -1;   // mapped GPR in VEX.vvvv, or -1: leave as it is
+  int reg = 0;      // ModRM.reg with its extension bits as in the original, GPRs mapped
+  int rm = 0;       // register in ModRM.rm
+  int vvvv = -1;    // mapped GPR in VEX.vvvv, or -1: leave as it is
   int opcode = -1;  // register in the opcode's low bits, or -1
   bool high_byte = false;
 };

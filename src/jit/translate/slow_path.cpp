@@ -29,7 +29,8 @@ uint8_t* plain(Cpu& cpu, uint64_t linear, bool write) {
   const Tlb& cache = cpu.tlb[static_cast<unsigned>(cpu.tlb_mode)];
   const unsigned slot = linear >> 12 & (tlb_entries - 1);
   const uint64_t page = linear & ~uint64_t{0xfff};
-  if ((write ? cache.write_tag[slot] : cache.read_tag[slot]) == page) return reinterpret_cast<uint8_t*>(linear + cache.addend[slot]);
+  if ((write ? cache.write_tag[slot] : cache.read_tag[slot]) == page)
+    return reinterpret_cast<uint8_t*>(linear + cache.addend[slot]);
   const mmu::Filled filled = mmu::fill(cpu, linear, write ? Access::Write : Access::Read, cpu.tlb_mode);
   cpu.fault.raised = false;
   return filled.ok && filled.ram && (!write || filled.direct) ? filled.host : nullptr;

@@ -15,9 +15,8 @@ struct FillResult {
 
 FillResult fill_from_code(Cpu* cpu, uint64_t linear, uint32_t word);
 
-
-// MOVS or STOS on the registers in `cpu`; `word`: see string_word. 1: done; 0: the interpreter goes on from the registers
-// as they are.
+// MOVS or STOS on the registers in `cpu`; `word`: see string_word. 1: done; 0: the interpreter goes on from the
+// registers as they are.
 uint64_t string_from_code(Cpu* cpu, uint32_t word);
 
 void bring_fpu_back_from_code(Cpu* cpu);

@@ -36,8 +36,8 @@ void call_function(Emitter& out, const void* function) {
   out.u8(0xff);
   out.u8(0xd0);
 }
-void save_flags(Emitter& out) {  // destroys RAX
-  out.u8(0x9f);                  // lahf
+void save_flags(Emitter& out) {              // destroys RAX
+  out.u8(0x9f);                              // lahf
   out.u8(0x0f), out.u8(0x90), out.u8(0xc0);  // seto al
   out.store32(CPU_FIELD(flags_ax), rax);
 }

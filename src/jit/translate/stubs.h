@@ -15,8 +15,9 @@ namespace caisson::jit {
 enum class Leave : uint32_t {
   Dispatch = 0,   // to the block at RIP; Cpu::leave_detail is the jump slot to chain (see slot bits), or 0
   Interpret = 1,  // the instruction at RIP is for the interpreter
-  Slow = 2,       // memory access for the interpreter: leave_detail is an address in the block's code, leave_word its FillWord
-  Signal = 3,     // host fault at the executable address leave_detail; host flags in leave_word
+  Slow =
+      2,  // memory access for the interpreter: leave_detail is an address in the block's code, leave_word its FillWord
+  Signal = 3,  // host fault at the executable address leave_detail; host flags in leave_word
 };
 
 // A jump slot is the executable address of an aligned rel32; the low bit says that it leads out of its page.
@@ -32,8 +33,8 @@ inline constexpr uint32_t flags_in_memory = 1u << 9;
 inline constexpr unsigned guest_offset_shift = 16;  // of the instruction in its block
 }  // namespace fill_word
 
-// A block of user code begins with this many bytes that note the page it runs in; R14 = linear address. Lookups enter there,
-// jumps inside the page behind it.
+// A block of user code begins with this many bytes that note the page it runs in; R14 = linear address. Lookups enter
+// there, jumps inside the page behind it.
 inline constexpr unsigned lookup_entry_size = 16;
 
 // What the string stub is told in R15D.
@@ -46,10 +47,11 @@ struct Stubs {
   const uint8_t* leave_dispatch = nullptr;       // R14 = slot
   const uint8_t* leave_interpret = nullptr;
   const uint8_t* leave_signal = nullptr;  // leave_detail and leave_word are set
-  const uint8_t* fill = nullptr;  // R14 = linear address, R15D = fill word: returns with R15 = addend, or leaves as Slow
-  const uint8_t* fpu = nullptr;   // brings the FPU state back; keeps everything but R14, R15 and the flags
+  const uint8_t* fill =
+      nullptr;                   // R14 = linear address, R15D = fill word: returns with R15 = addend, or leaves as Slow
+  const uint8_t* fpu = nullptr;  // brings the FPU state back; keeps everything but R14, R15 and the flags
   const uint8_t* string = nullptr;  // R15D = StringWord: returns with R15 = 1, or 0 where the interpreter goes on
-  const uint8_t* lookup[3] = {};  // by TlbMode; R14 = linear target: goes there, or sets RIP and leaves to dispatch
+  const uint8_t* lookup[3] = {};    // by TlbMode; R14 = linear target: goes there, or sets RIP and leaves to dispatch
 };
 
 [[nodiscard]] Result<Stubs> emit_stubs(CodeCache& cache);

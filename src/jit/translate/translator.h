@@ -33,7 +33,8 @@ class Translator {
   };
   // Runs translated code from RIP. Compiled without vector registers (dispatch.cpp): the guest's FPU state may be live.
   [[nodiscard]] Outcome run();
-  // Makes the block at RIP. Out of guest mode. False: no room; the caller drops all code while no vCPU runs, and retries.
+  // Makes the block at RIP. Out of guest mode. False: no room; the caller drops all code while no vCPU runs, and
+  // retries.
   [[nodiscard]] bool translate_current();
 
  private:

@@ -54,7 +54,8 @@ class Bench {
   void put(Gpa gpa, uint64_t value) { EXPECT_TRUE(memory_->write_object(gpa, value)); }
 
   // `rounds`: how often the block runs, so that chained and cached translations are used as well.
-  CpuState run(const std::vector<uint8_t>& bytes, const std::array<uint64_t, 16>& gpr, uint64_t rflags, uint64_t seed, uint64_t at) {
+  CpuState run(const std::vector<uint8_t>& bytes, const std::array<uint64_t, 16>& gpr, uint64_t rflags, uint64_t seed,
+               uint64_t at) {
     std::mt19937_64 random(seed);
     auto* words = reinterpret_cast<uint64_t*>(memory_->base() + data);
     for (unsigned i = 0; i < 0x4'0000 / 8; ++i) words[i] = random();
@@ -68,7 +69,8 @@ class Bench {
     state.cr4 = x86::cr4::pae | x86::cr4::pge | x86::cr4::osfxsr | x86::cr4::osxmmexcpt | x86::cr4::osxsave;
     state.efer = x86::efer::lme | x86::efer::lma | x86::efer::nxe | x86::efer::sce;
     state.xcr0 = model_->xcr0_allowed();
-    for (auto& segment : state.segments) segment = {.base = 0, .limit = 0xffff'ffff, .attributes = 0xc093, .selector = 16};
+    for (auto& segment : state.segments)
+      segment = {.base = 0, .limit = 0xffff'ffff, .attributes = 0xc093, .selector = 16};
     state.segments[1] = {.base = 0, .limit = 0xffff'ffff, .attributes = 0xa09b, .selector = 8};
     state.segments[4].base = data + 0x100;
     state.segments[5].base = data + 0x2000;
@@ -95,7 +97,8 @@ constexpr ModeWord any_mode = 1 | mode_bits::fpu_ok | mode_bits::sse_ok | mode_b
 
 // Something the translator takes, with a memory operand that stays near the data.
 std::vector<uint8_t> random_instruction(std::mt19937_64& random, bool simd, uint32_t& undefined) {
-  static constexpr std::array<uint8_t, 12> prefixes{0x66, 0xf2, 0xf3, 0x48, 0x41, 0x44, 0x45, 0x49, 0x4c, 0x4d, 0x64, 0x65};
+  static constexpr std::array<uint8_t, 12> prefixes{0x66, 0xf2, 0xf3, 0x48, 0x41, 0x44,
+                                                    0x45, 0x49, 0x4c, 0x4d, 0x64, 0x65};
   for (;;) {
     std::array<uint8_t, 15> bytes;
     for (auto& byte : bytes) byte = static_cast<uint8_t>(random());
@@ -114,7 +117,9 @@ std::vector<uint8_t> random_instruction(std::mt19937_64& random, bool simd, uint
     // Flags that an instruction leaves undefined may differ: nothing may read them.
     if (in.flags_read & undefined) continue;
     const Kind kind = classify(in, any_mode);
-    if (kind == Kind::Interpret || kind == Kind::Nothing || kind == Kind::ReadTime || kind == Kind::String || ends_block(kind)) continue;
+    if (kind == Kind::Interpret || kind == Kind::Nothing || kind == Kind::ReadTime || kind == Kind::String ||
+        ends_block(kind))
+      continue;
     if (const Operand* memory = in.memory()) {
       if (memory->displacement > 0x1000 || memory->displacement < -0x1000) continue;
       if (memory->base == Operand::no_register && memory->index == Operand::no_register) continue;
@@ -155,24 +160,32 @@ void compare_random_blocks(bool simd, uint64_t rounds) {
     const CpuState a = translator.run(bytes, gpr, rflags, seed, at), b = interpreter.run(bytes, gpr, rflags, seed, at);
     std::string text;
     for (const uint8_t byte : bytes) text += fmt::format("{:02x}", byte);
-    for (unsigned i = 0; i < 16; ++i) ASSERT_EQ(a.gpr[i], b.gpr[i]) << "register " << i << " seed " << seed << " code " << text << " rip " << a.rip - at;
+    for (unsigned i = 0; i < 16; ++i)
+      ASSERT_EQ(a.gpr[i], b.gpr[i]) << "register " << i << " seed " << seed << " code " << text << " rip "
+                                    << a.rip - at;
     ASSERT_EQ(a.rip - at, b.rip - at) << "seed " << seed << " code " << text;
     // Flags that are dead where a fault happens may differ there; at the end all live.
     if (a.rip == at + end) {
-      ASSERT_EQ(a.rflags & ~undefined, b.rflags & ~undefined) << std::hex << "seed " << std::dec << seed << " code " << text;
+      ASSERT_EQ(a.rflags & ~undefined, b.rflags & ~undefined)
+          << std::hex << "seed " << std::dec << seed << " code " << text;
     }
-    ASSERT_EQ(std::memcmp(translator.memory() + data, interpreter.memory() + data, memory_size - data), 0) << "seed " << seed << " code " << text;
+    ASSERT_EQ(std::memcmp(translator.memory() + data, interpreter.memory() + data, memory_size - data), 0)
+        << "seed " << seed << " code " << text;
     for (size_t i = 0; i < a.xsave.data.size(); ++i) {
-      if (i == 28) i = 32;  // MXCSR_MASK: not state
+      if (i == 28) i = 32;    // MXCSR_MASK: not state
       if (i == 512) i = 520;  // XSTATE_BV: whether a component counts as in use is the processor's choice
       ASSERT_EQ(a.xsave.data[i], b.xsave.data[i]) << "XSAVE byte " << i << " seed " << seed << " code " << text;
     }
   }
 }
 
-TEST(Translator, IntegerBlocksAgreeWithTheInterpreter) { compare_random_blocks(false, environment("CAISSON_TEST_ROUNDS", 1500)); }
+TEST(Translator, IntegerBlocksAgreeWithTheInterpreter) {
+  compare_random_blocks(false, environment("CAISSON_TEST_ROUNDS", 1500));
+}
 
-TEST(Translator, SimdBlocksAgreeWithTheInterpreter) { compare_random_blocks(true, environment("CAISSON_TEST_ROUNDS", 1500)); }
+TEST(Translator, SimdBlocksAgreeWithTheInterpreter) {
+  compare_random_blocks(true, environment("CAISSON_TEST_ROUNDS", 1500));
+}
 
 }  // namespace
 }  // namespace caisson::jit
