@@ -83,7 +83,9 @@ class BuildLog {
 
   // One line that says why a build failed.
   [[nodiscard]] std::string reason() const {
-    return !full_.empty() ? full_ : !apt_.empty() ? apt_ : !error_.empty() ? error_ : last_;
+    if (!full_.empty())
+      return "the disk is full (" + full_ + "); make room, or set XDG_CACHE_HOME or TMPDIR to where there is some";
+    return !apt_.empty() ? apt_ : !error_.empty() ? error_ : last_;
   }
 
  private:

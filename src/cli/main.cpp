@@ -57,7 +57,6 @@ void add_run(CLI::App& app, RunOptions& options) {
   run->add_flag("--debug-exit", options.debug_exit, "end when the guest writes to port 0xf4");
   run->add_flag("--json", options.json, "events as JSON lines on standard error");
   const auto engine = "Debugging the engine";
-  run->add_flag("--lockstep", options.lockstep, "compare translated code with the interpreter (slow)")->group(engine);
   run->add_option("--jit-off", options.jit_off, "interpret this class of instructions; again for more")
       ->type_name("CLASS")
       ->take_all()

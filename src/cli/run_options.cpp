@@ -249,7 +249,6 @@ Result<VmConfig> to_config(const RunOptions& options, std::string_view default_a
   config.append = *append;
   config.no_reboot = options.no_reboot;
   config.debug_exit = options.debug_exit;
-  config.lockstep = options.lockstep;
   config.jit_off = options.jit_off;
   config.trace = options.trace;
   return config;

@@ -39,7 +39,6 @@ struct RunOptions {
   unsigned stop_timeout = 30;
   bool no_reboot = false;
   bool debug_exit = false;
-  bool lockstep = false;
   bool json = false;
 };
 
