@@ -483,7 +483,9 @@ class Differential : public testing::Test {
       if (operand.reg_class == RegisterClass::Segment) return false;
     }
     if (in.has_segment_override) return false;
-    return true;
+    // With 16-bit addresses out of the mapped area; a mask of zeros may fault there or not.
+    return !(in.address_bits == 16 && (in.mnemonic == ZYDIS_MNEMONIC_MASKMOVQ || in.mnemonic == ZYDIS_MNEMONIC_MASKMOVDQU ||
+                                       in.mnemonic == ZYDIS_MNEMONIC_VMASKMOVDQU));
   }
 
   // A random image of the whole FPU state.

@@ -98,6 +98,21 @@ bool encode_legacy(Encoded& out, const Instruction& in, unsigned code_bits, cons
   return in.opcode_map <= 3;
 }
 
+// Instructions whose W makes a general register or its memory counterpart 64 bits wide: ignored outside 64-bit mode.
+bool wide_general(const Instruction& in, const Operands& operands) {
+  if (operands.general_in_reg || operands.general_in_rm) return true;
+  switch (in.mnemonic) {
+    case ZYDIS_MNEMONIC_VCVTSI2SD:
+    case ZYDIS_MNEMONIC_VCVTSI2SS:
+    case ZYDIS_MNEMONIC_VCVTUSI2SD:
+    case ZYDIS_MNEMONIC_VCVTUSI2SS:
+    case ZYDIS_MNEMONIC_VPINSRD:
+    case ZYDIS_MNEMONIC_VPEXTRD:
+    case ZYDIS_MNEMONIC_VMOVD: return true;
+    default: return false;
+  }
+}
+
 // VEX and EVEX hold R, X, B, vvvv inverted; outside 64-bit mode their high bits are ignored or set.
 bool encode_vex(Encoded& out, const Instruction& in, unsigned code_bits, const Operands& operands) {
   uint8_t first, second;
@@ -115,7 +130,7 @@ bool encode_vex(Encoded& out, const Instruction& in, unsigned code_bits, const O
   if (code_bits != 64) {
     first |= 0xe0;
     second |= 0x40;
-    if (operands.general_in_reg || operands.general_in_rm) second &= 0x7f;
+    if (wide_general(in, operands)) second &= 0x7f;
   }
   out.put(0xc4);
   out.put(first);
@@ -133,7 +148,7 @@ bool encode_evex(Encoded& out, const Instruction& in, unsigned code_bits, const 
     first |= 0xf0;
     second |= 0x40;
     third |= 0x08;
-    if (operands.general_in_reg || operands.general_in_rm) second &= 0x7f;
+    if (wide_general(in, operands)) second &= 0x7f;
   }
   out.put(0x62);
   out.put(first);

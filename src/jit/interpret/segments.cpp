@@ -38,7 +38,7 @@ bool legacy_linear(Cpu& cpu, unsigned index, uint64_t offset, uint64_t size, boo
   }
   if ((type & 12) == 4) {  // expand-down data
     if (offset <= segment.limit || last > (segment.big() ? 0xffff'ffff : 0xffff)) return raise(cpu, vector, 0);
-  } else if (last > segment.limit) {
+  } else if (last > segment.limit && segment.limit != 0xffff'ffff) {  // a 4 GiB segment wraps around
     return raise(cpu, vector, 0);
   }
   linear = (segment.base + offset) & 0xffff'ffff;
