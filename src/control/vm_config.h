@@ -65,7 +65,6 @@ struct VmConfig {
 
   bool no_reboot = false;            // a reset ends the VM with ExitReason::Reset
   bool debug_exit = false;           // a write to port 0xf4 ends the VM with ExitReason::DebugExit
-  bool lockstep = false;             // compare translated code with the interpreter, block by block
   std::vector<std::string> jit_off;  // instruction classes that the translator leaves to the interpreter
   std::vector<std::string> trace;    // names of trace points
 

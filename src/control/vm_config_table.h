@@ -66,7 +66,6 @@ struct JsonTable<VmConfig> {
         key("forwards", &VmConfig::forwards, {0, VmConfig::max_forwards}),
         key("no_reboot", &VmConfig::no_reboot),
         key("debug_exit", &VmConfig::debug_exit),
-        key("lockstep", &VmConfig::lockstep),
         key("jit_off", &VmConfig::jit_off, {0, 64, 32}),
         key("trace", &VmConfig::trace, {0, 64, 32}),
     };

@@ -17,7 +17,6 @@ class JitVcpu;
 
 struct JitOptions {
   bool translate = true;             // false: interpreter only
-  bool lockstep = false;             // compare every translated block with the interpreter (one CPU)
   bool profile = false;              // count events and report them at the end
   std::vector<std::string> jit_off;  // instruction classes that always go to the interpreter
 };

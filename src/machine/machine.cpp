@@ -142,14 +142,20 @@ Result<> Machine::create() {
                                   [this](std::function<void()> task) { loop_->post(std::move(task)); }};
   virtio::add_rng(*bridge_, services);
 
-  jit::JitOptions jit_options{.lockstep = config_.lockstep, .jit_off = config_.jit_off};
+  jit::JitOptions jit_options{.jit_off = config_.jit_off};
   for (const std::string& off : config_.jit_off) {
-    if (off == "translate") jit_options.translate = false;
+    if (off == "translate") {
+      jit_options.translate = false;
+    } else if (off != "integer" && off != "simd" && off != "all") {
+      return fail("--jit-off {}: there is no such class; choose from translate, integer, simd and all", off);
+    }
   }
   for (const std::string& trace : config_.trace) {
     if (trace == "profile") {
       jit_options.profile = true;
       log::set_level(log::Level::Info);
+    } else {
+      return fail("--trace {}: there is no such trace; choose from profile", trace);
     }
   }
   auto engine = jit::JitEngine::create({*memory_, bus_, *clock_, *model_}, jit_options);
