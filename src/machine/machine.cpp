@@ -21,6 +21,7 @@
 #include "devices/virtio/attach.h"
 #include "jit/engine.h"
 #include "machine/boot_plan.h"
+#include "machine/console_switch.h"
 #include "machine/machine_clock.h"
 #include "machine/serial_console.h"
 
@@ -68,6 +69,7 @@ class Machine final : public PowerSink {
   std::optional<x86::CpuModel> model_;
   std::unique_ptr<GuestMemory> memory_;
   std::unique_ptr<ConsoleSocket> console_;
+  std::unique_ptr<ConsoleSwitch> consoles_;
   std::unique_ptr<SerialConsole> serial_;
   std::vector<std::unique_ptr<RawImage>> disks_;
   std::unique_ptr<UserNetwork> network_;
@@ -97,6 +99,7 @@ Machine::~Machine() {
   network_.reset();
   disks_.clear();
   serial_.reset();
+  consoles_.reset();
   console_.reset();
 }
 
@@ -120,7 +123,8 @@ Result<> Machine::create() {
   auto socket = ConsoleSocket::create(*loop_, std::move(console_input), std::move(console));
   if (!socket) return std::unexpected(socket.error());
   console_ = std::move(*socket);
-  serial_ = std::make_unique<SerialConsole>(*console_);
+  consoles_ = std::make_unique<ConsoleSwitch>(*console_);
+  serial_ = std::make_unique<SerialConsole>(consoles_->serial());
   serial_->scanner().set_handler([this](std::string line) { tell(control::Panicked{std::move(line)}); });
 
   const ChipsetOptions options{.cpus = config_.cpus,
@@ -141,6 +145,7 @@ Result<> Machine::create() {
   const virtio::Services services{*memory_, chipset_->msi(),
                                   [this](std::function<void()> task) { loop_->post(std::move(task)); }};
   virtio::add_rng(*bridge_, services);
+  virtio::add_console(*bridge_, services, consoles_->virtio());
 
   jit::JitOptions jit_options{.jit_off = config_.jit_off};
   for (const std::string& off : config_.jit_off) {
