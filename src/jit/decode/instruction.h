@@ -8,7 +8,22 @@
 
 namespace caisson::jit {
 
-enum class RegisterClass : uint8_t { None, Gpr, HighByte, Segment, Control, Debug, X87, Mmx, Xmm, Ymm, Zmm, Mask, Bound, Ip };
+enum class RegisterClass : uint8_t {
+  None,
+  Gpr,
+  HighByte,
+  Segment,
+  Control,
+  Debug,
+  X87,
+  Mmx,
+  Xmm,
+  Ymm,
+  Zmm,
+  Mask,
+  Bound,
+  Ip
+};
 
 struct Operand {
   enum class Kind : uint8_t { None, Register, Memory, Immediate, Relative, FarPointer };
@@ -18,7 +33,8 @@ struct Operand {
   bool reads = false;
   bool writes = false;
   uint8_t field = 0;  // where it is encoded: ZydisOperandEncoding
-  uint16_t bits = 0;  // operand size in bits (memory: of the access; 0 where it has none, as in LEA or FXSAVE: see bytes)
+  uint16_t bits =
+      0;  // operand size in bits (memory: of the access; 0 where it has none, as in LEA or FXSAVE: see bytes)
 
   // Memory
   static constexpr uint8_t no_register = 0xff, rip_register = 0xfe;
@@ -28,10 +44,10 @@ struct Operand {
   uint8_t segment = 3;          // x86::SegmentRegister in effect (default or override)
   bool vsib = false;
   uint16_t element_bits = 0;  // size of one vector element
-  int64_t displacement = 0;  // Memory; for RIP-relative relative to the next instruction
+  int64_t displacement = 0;   // Memory; for RIP-relative relative to the next instruction
 
-  uint64_t immediate = 0;  // Immediate (sign-extended where the encoding says so); Relative: signed distance from the next
-                           // instruction; FarPointer: the offset
+  uint64_t immediate = 0;  // Immediate (sign-extended where the encoding says so); Relative: signed distance from the
+                           // next instruction; FarPointer: the offset
   uint16_t far_selector = 0;
 };
 
@@ -45,22 +61,23 @@ struct Instruction {
   uint8_t opcode = 0;
   bool has_modrm = false;
   uint8_t modrm = 0;
-  uint8_t rex = 0;          // REX byte or 0
+  uint8_t rex = 0;           // REX byte or 0
   uint8_t operand_bits = 0;  // effective operand size 8 16 32 64
   uint8_t address_bits = 0;  // effective address size 16 32 64
   bool lock = false, rep = false, repne = false, has_operand_prefix = false;
   bool has_segment_override = false;
   uint8_t segment_override = 0xff;  // x86::SegmentRegister, where has_segment_override
   bool far_branch = false;          // JMP, CALL, RET to another code segment
-  bool simd = false;  // x87, MMX, SSE, AVX… : runs on the FPU state, natively
+  bool simd = false;                // x87, MMX, SSE, AVX… : runs on the FPU state, natively
   bool privileged_or_system = false;
-  uint8_t category = 0;  // ZydisInstructionCategory
-  uint8_t isa_set = 0;   // ZydisISASet (fits a byte in 4.0)
+  uint8_t category = 0;         // ZydisInstructionCategory
+  uint8_t isa_set = 0;          // ZydisISASet (fits a byte in 4.0)
   uint8_t exception_class = 0;  // ZydisExceptionClass
-  uint8_t modrm_offset = 0, displacement_offset = 0, displacement_size = 0, immediate_offset = 0, immediate_size = 0;  // bytes
-  uint8_t opcode_offset = 0;  // of the last opcode byte
-  uint8_t prefix_count = 0;   // legacy prefixes (REX counts as one)
-  uint8_t operand_count = 0;  // visible operands
+  uint8_t modrm_offset = 0, displacement_offset = 0, displacement_size = 0, immediate_offset = 0,
+          immediate_size = 0;  // bytes
+  uint8_t opcode_offset = 0;   // of the last opcode byte
+  uint8_t prefix_count = 0;    // legacy prefixes (REX counts as one)
+  uint8_t operand_count = 0;   // visible operands
   std::array<Operand, 5> operands{};
   // Arithmetic flags (RFLAGS bit positions): read; written or left undefined.
   uint32_t flags_read = 0, flags_written = 0, flags_undefined = 0;

@@ -1,7 +1,7 @@
 // Bit tests and scans, counts, BMI1, BMI2 and CRC32.
 //   Source   Intel SDM vol. 2
-// BT and its kin with a register bit offset address memory beyond their operand (vol. 2, BT). LZCNT and TZCNT execute as
-// BSR and BSF on models without them, as their encoding does on such CPUs.
+// BT and its kin with a register bit offset address memory beyond their operand (vol. 2, BT). LZCNT and TZCNT execute
+// as BSR and BSF on models without them, as their encoding does on such CPUs.
 #include "jit/interpret/flags.h"
 #include "jit/interpret/operands.h"
 
@@ -39,7 +39,8 @@ bool bit_test(Step& step) {
     uint64_t linear;
     if (!linear_address(step, destination.segment, offset, sizeof(T), Writes, linear)) return false;
     if constexpr (Writes) {
-      return modify_linear<T>(step, linear, step.in.lock, [index](T a, uint64_t& flags) { return Op::run(a, index, flags); });
+      return modify_linear<T>(step, linear, step.in.lock,
+                              [index](T a, uint64_t& flags) { return Op::run(a, index, flags); });
     } else {
       T value;
       if (!mmu::read(cpu, linear, value)) return false;
@@ -50,24 +51,24 @@ bool bit_test(Step& step) {
 }
 
 // "op b, a" where the destination keeps its value for some sources (BSF, BSR with zero): runs on full registers.
-#define CAISSON_NATIVE_SCAN(name, op)                                                                      \
-  template <class T>                                                                                       \
-  void name(Step& step, T source) {                                                                        \
-    Cpu& cpu = step.cpu;                                                                                   \
-    uint64_t full = cpu.gpr[step.in.operands[0].reg];                                                      \
-    uint16_t ax = pack_flags(cpu.rflags);                                                                  \
-    if constexpr (sizeof(T) == 8) {                                                                        \
+#define CAISSON_NATIVE_SCAN(name, op)                                                                                  \
+  template <class T>                                                                                                   \
+  void name(Step& step, T source) {                                                                                    \
+    Cpu& cpu = step.cpu;                                                                                               \
+    uint64_t full = cpu.gpr[step.in.operands[0].reg];                                                                  \
+    uint16_t ax = pack_flags(cpu.rflags);                                                                              \
+    if constexpr (sizeof(T) == 8) {                                                                                    \
       asm(CAISSON_FLAGS_IN op " %[b], %q[a]" CAISSON_FLAGS_OUT : [a] "+&r"(full), "+&a"(ax) : [b] "r"(source) : "cc"); \
-    } else if constexpr (sizeof(T) == 4) {                                                                 \
+    } else if constexpr (sizeof(T) == 4) {                                                                             \
       asm(CAISSON_FLAGS_IN op " %[b], %k[a]" CAISSON_FLAGS_OUT : [a] "+&r"(full), "+&a"(ax) : [b] "r"(source) : "cc"); \
-    } else {                                                                                               \
-      asm(CAISSON_FLAGS_IN op " %w[b], %w[a]" CAISSON_FLAGS_OUT                                            \
-          : [a] "+&r"(full), "+&a"(ax)                                                                     \
-          : [b] "r"(uint32_t{source})                                                                      \
-          : "cc");                                                                                         \
-    }                                                                                                      \
-    cpu.gpr[step.in.operands[0].reg] = full;                                                               \
-    cpu.rflags = unpack_flags(cpu.rflags, ax);                                                             \
+    } else {                                                                                                           \
+      asm(CAISSON_FLAGS_IN op " %w[b], %w[a]" CAISSON_FLAGS_OUT                                                        \
+          : [a] "+&r"(full), "+&a"(ax)                                                                                 \
+          : [b] "r"(uint32_t{source})                                                                                  \
+          : "cc");                                                                                                     \
+    }                                                                                                                  \
+    cpu.gpr[step.in.operands[0].reg] = full;                                                                           \
+    cpu.rflags = unpack_flags(cpu.rflags, ax);                                                                         \
   }
 
 CAISSON_NATIVE_SCAN(native_bsf, "bsf")
@@ -99,20 +100,20 @@ bool scan(Step& step) {
 }
 
 // VEX-encoded "op c, b, a" in AT&T order; `a` is written, flags go through.
-#define CAISSON_NATIVE_BMI(Name, op, needs)                                    \
-  struct Name {                                                                \
-    static constexpr Feature feature = needs;                                  \
-    template <class T>                                                         \
-    static T run(T b, T c, uint64_t& flags) {                                  \
-      T a;                                                                     \
-      uint16_t ax = pack_flags(flags);                                         \
-      asm(CAISSON_FLAGS_IN op " %[c], %[b], %[a]" CAISSON_FLAGS_OUT            \
-          : [a] "=&r"(a), "+&a"(ax)                                            \
-          : [b] "r"(b), [c] "r"(c)                                             \
-          : "cc");                                                             \
-      flags = unpack_flags(flags, ax);                                         \
-      return a;                                                                \
-    }                                                                          \
+#define CAISSON_NATIVE_BMI(Name, op, needs)                         \
+  struct Name {                                                     \
+    static constexpr Feature feature = needs;                       \
+    template <class T>                                              \
+    static T run(T b, T c, uint64_t& flags) {                       \
+      T a;                                                          \
+      uint16_t ax = pack_flags(flags);                              \
+      asm(CAISSON_FLAGS_IN op " %[c], %[b], %[a]" CAISSON_FLAGS_OUT \
+          : [a] "=&r"(a), "+&a"(ax)                                 \
+          : [b] "r"(b), [c] "r"(c)                                  \
+          : "cc");                                                  \
+      flags = unpack_flags(flags, ax);                              \
+      return a;                                                     \
+    }                                                               \
   };
 
 CAISSON_NATIVE_BMI(Andn, "andn", Feature::Bmi1)    // a = ~b & c
@@ -121,16 +122,16 @@ CAISSON_NATIVE_BMI(Bzhi, "bzhi", Feature::Bmi2)
 CAISSON_NATIVE_BMI(Pdep, "pdep", Feature::Bmi2)
 CAISSON_NATIVE_BMI(Pext, "pext", Feature::Bmi2)
 
-#define CAISSON_NATIVE_BLS(Name, op)                                                             \
-  struct Name {                                                                                  \
-    template <class T>                                                                           \
-    static T run(T b, uint64_t& flags) {                                                         \
-      T a;                                                                                       \
-      uint16_t ax = pack_flags(flags);                                                           \
+#define CAISSON_NATIVE_BLS(Name, op)                                                                          \
+  struct Name {                                                                                               \
+    template <class T>                                                                                        \
+    static T run(T b, uint64_t& flags) {                                                                      \
+      T a;                                                                                                    \
+      uint16_t ax = pack_flags(flags);                                                                        \
       asm(CAISSON_FLAGS_IN op " %[b], %[a]" CAISSON_FLAGS_OUT : [a] "=&r"(a), "+&a"(ax) : [b] "r"(b) : "cc"); \
-      flags = unpack_flags(flags, ax);                                                           \
-      return a;                                                                                  \
-    }                                                                                            \
+      flags = unpack_flags(flags, ax);                                                                        \
+      return a;                                                                                               \
+    }                                                                                                         \
   };
 
 CAISSON_NATIVE_BLS(Blsi, "blsi")

@@ -1,6 +1,7 @@
 // XCHG, XADD, CMPXCHG, CMPXCHG8B and CMPXCHG16B.
 //   Source   Intel SDM vol. 2; vol. 3, 9.1.2 (XCHG with memory is always locked)
-// CMPXCHG writes its memory operand in any case (the old value back where the comparison fails), so it needs write access.
+// CMPXCHG writes its memory operand in any case (the old value back where the comparison fails), so it needs write
+// access.
 #include "jit/interpret/flags.h"
 #include "jit/interpret/operands.h"
 
@@ -87,15 +88,11 @@ bool cmpxchg(Step& step) {
   return true;
 }
 
-void set_zf(Cpu& cpu, bool zf) {
-  cpu.rflags = zf ? cpu.rflags | x86::rflags::zf : cpu.rflags & ~x86::rflags::zf;
-}
+void set_zf(Cpu& cpu, bool zf) { cpu.rflags = zf ? cpu.rflags | x86::rflags::zf : cpu.rflags & ~x86::rflags::zf; }
 
 bool cmpxchg8b(Step& step) {
   Cpu& cpu = step.cpu;
-  const auto pair = [&](unsigned high, unsigned low) {
-    return cpu.gpr[high] << 32 | (cpu.gpr[low] & 0xffff'ffff);
-  };
+  const auto pair = [&](unsigned high, unsigned low) { return cpu.gpr[high] << 32 | (cpu.gpr[low] & 0xffff'ffff); };
   const uint64_t expected = pair(x86::Rdx, x86::Rax);
   const uint64_t fresh = pair(x86::Rcx, x86::Rbx);
   uint64_t old = 0;

@@ -1,5 +1,6 @@
 // Control and debug registers, LMSW, SMSW, CLTS, and the TLB instructions INVLPG, INVPCID.
-//   Source   Intel SDM vol. 3, 2.5 (control registers), 4.1.2 (paging-mode enabling), 4.10.4 (invalidation), 17.2 (debug)
+//   Source   Intel SDM vol. 3, 2.5 (control registers), 4.1.2 (paging-mode enabling), 4.10.4 (invalidation), 17.2
+//   (debug)
 #include "jit/interpret/control_registers.h"
 
 #include "jit/interpret/operands.h"
@@ -13,8 +14,8 @@ using namespace x86;
 using Kind = Operand::Kind;
 
 bool set_cr0(Cpu& cpu, uint64_t value) {
-  constexpr uint64_t known = cr0::pe | cr0::mp | cr0::em | cr0::ts | cr0::et | cr0::ne | cr0::wp | cr0::am | cr0::nw |
-                             cr0::cd | cr0::pg;
+  constexpr uint64_t known =
+      cr0::pe | cr0::mp | cr0::em | cr0::ts | cr0::et | cr0::ne | cr0::wp | cr0::am | cr0::nw | cr0::cd | cr0::pg;
   if (value >> 32) return raise(cpu, Gp, 0);
   value = (value & known) | cr0::et;
   if ((value & cr0::pg) && !(value & cr0::pe)) return raise(cpu, Gp, 0);
@@ -128,7 +129,8 @@ bool invpcid(Step& step) {
   const uint64_t type = truncate(cpu.gpr[step.in.operands[0].reg], cpu.code_bits == 64 ? 64 : 32);
   uint64_t at;
   Pair descriptor;
-  if (!operand_address(step, step.in.operands[1], 16, false, at) || !mmu::read_bytes(cpu, at, &descriptor, 16)) return false;
+  if (!operand_address(step, step.in.operands[1], 16, false, at) || !mmu::read_bytes(cpu, at, &descriptor, 16))
+    return false;
   const uint64_t pcid = descriptor.low & 0xfff;
   if (type > 3) return raise(cpu, Gp, 0);
   if (type < 3 && descriptor.low >> 12 && type != 2) return raise(cpu, Gp, 0);

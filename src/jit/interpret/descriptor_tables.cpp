@@ -9,9 +9,7 @@ namespace {
 
 using namespace x86;
 
-bool user_mode_prevented(Cpu& cpu) {
-  return cpu.cpl > 0 && (cpu.cr4 & cr4::umip);
-}
+bool user_mode_prevented(Cpu& cpu) { return cpu.cpl > 0 && (cpu.cr4 & cr4::umip); }
 
 template <DescriptorTable Cpu::*Table>
 bool load_table(Step& step) {
@@ -20,7 +18,8 @@ bool load_table(Step& step) {
   const unsigned size = cpu.code_bits == 64 ? 10 : 6;
   uint64_t linear;
   std::array<uint8_t, 10> bytes{};
-  if (!operand_address(step, step.in.operands[0], size, false, linear) || !mmu::read_bytes(cpu, linear, bytes.data(), size)) {
+  if (!operand_address(step, step.in.operands[0], size, false, linear) ||
+      !mmu::read_bytes(cpu, linear, bytes.data(), size)) {
     return false;
   }
   DescriptorTable table;
@@ -45,7 +44,8 @@ bool store_table(Step& step) {
   std::memcpy(bytes.data(), &table.limit, 2);
   std::memcpy(bytes.data() + 2, &table.base, size - 2);
   uint64_t linear;
-  return operand_address(step, step.in.operands[0], size, true, linear) && mmu::write_bytes(cpu, linear, bytes.data(), size);
+  return operand_address(step, step.in.operands[0], size, true, linear) &&
+         mmu::write_bytes(cpu, linear, bytes.data(), size);
 }
 
 template <Segment Cpu::*Register>
@@ -90,7 +90,8 @@ bool ltr(Step& step) {
   if (selector & 4) return raise(cpu, Gp, selector_error(selector));
   Descriptor descriptor;
   if (!read_system_descriptor(cpu, selector, descriptor)) return false;
-  const bool available = !descriptor.code_or_data() && (descriptor.type() == Tss32 || (descriptor.type() == Tss16 && !cpu.long_mode));
+  const bool available =
+      !descriptor.code_or_data() && (descriptor.type() == Tss32 || (descriptor.type() == Tss16 && !cpu.long_mode));
   if (!available) return raise(cpu, Gp, selector_error(selector));
   if (!descriptor.present()) return raise(cpu, Np, selector_error(selector));
   if (cpu.long_mode && !canonical(descriptor.base())) return raise(cpu, Gp, selector_error(selector));

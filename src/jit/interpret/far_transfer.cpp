@@ -94,7 +94,9 @@ bool through_call_gate(Step& step, bool call, uint16_t gate_selector, const Desc
   const bool inner = !code.conforming() && code.dpl() < cpu.cpl;
   if (!call && inner) return raise(cpu, Gp, selector_error(selector));
   const unsigned bits = cpu.long_mode ? 64 : gate.type() == CallGate32 ? 32 : 16;
-  const uint64_t offset = bits == 64 ? gate.gate_offset() : bits == 32 ? gate.gate_offset() & 0xffff'ffff : gate.gate_offset() & 0xffff;
+  const uint64_t offset = bits == 64   ? gate.gate_offset()
+                          : bits == 32 ? gate.gate_offset() & 0xffff'ffff
+                                       : gate.gate_offset() & 0xffff;
   if (!check_offset(cpu, code, offset)) return false;
 
   if (!inner) {
@@ -149,7 +151,8 @@ bool jump_or_call(Step& step, bool call) {
     if (offset > cpu.segments[Cs].limit) return raise(cpu, Gp, 0);
     if (call) {
       Stack stack(step);
-      if (!stack.push(cpu.segments[Cs].selector, step.in.operand_bits) || !stack.push(step.next, step.in.operand_bits)) {
+      if (!stack.push(cpu.segments[Cs].selector, step.in.operand_bits) ||
+          !stack.push(step.next, step.in.operand_bits)) {
         return false;
       }
       stack.commit();
@@ -172,7 +175,9 @@ bool jump_or_call(Step& step, bool call) {
     case CallGate32: return through_call_gate(step, call, selector, descriptor);
     case Tss16:
     case Tss32:
-    case TaskGate: return !cpu.long_mode ? task_transfer(step, call, selector, descriptor) : raise(cpu, Gp, selector_error(selector));
+    case TaskGate:
+      return !cpu.long_mode ? task_transfer(step, call, selector, descriptor)
+                            : raise(cpu, Gp, selector_error(selector));
     default: break;
   }
   return raise(cpu, Gp, selector_error(selector));

@@ -23,18 +23,15 @@ namespace caisson::jit {
 #define CAISSON_FLAGS_OUT "\n\tlahf\n\tseto %%al"
 
 // struct Name { template <class T> static T run(T a, T b, uint64_t& flags); } for "op b, a".
-#define CAISSON_NATIVE_BINARY(Name, op)                                        \
-  struct Name {                                                                \
-    template <class T>                                                         \
-    [[gnu::always_inline]] static inline T run(T a, T b, uint64_t& flags) {    \
-      uint16_t ax = pack_flags(flags);                                         \
-      asm(CAISSON_FLAGS_IN op " %[b], %[a]" CAISSON_FLAGS_OUT                  \
-          : [a] "+&r"(a), "+&a"(ax)                                            \
-          : [b] "r"(b)                                                         \
-          : "cc");                                                             \
-      flags = unpack_flags(flags, ax);                                         \
-      return a;                                                                \
-    }                                                                          \
+#define CAISSON_NATIVE_BINARY(Name, op)                                                                       \
+  struct Name {                                                                                               \
+    template <class T>                                                                                        \
+    [[gnu::always_inline]] static inline T run(T a, T b, uint64_t& flags) {                                   \
+      uint16_t ax = pack_flags(flags);                                                                        \
+      asm(CAISSON_FLAGS_IN op " %[b], %[a]" CAISSON_FLAGS_OUT : [a] "+&r"(a), "+&a"(ax) : [b] "r"(b) : "cc"); \
+      flags = unpack_flags(flags, ax);                                                                        \
+      return a;                                                                                               \
+    }                                                                                                         \
   };
 
 // struct Name { template <class T> static T run(T a, uint64_t& flags); } for "op a".
@@ -50,18 +47,15 @@ namespace caisson::jit {
   };
 
 // struct Name { template <class T> static T run(T a, uint8_t count, uint64_t& flags); } for "op cl, a".
-#define CAISSON_NATIVE_SHIFT(Name, op)                                                \
-  struct Name {                                                                       \
-    template <class T>                                                                \
-    [[gnu::always_inline]] static inline T run(T a, uint8_t count, uint64_t& flags) { \
-      uint16_t ax = pack_flags(flags);                                                \
-      asm(CAISSON_FLAGS_IN op " %%cl, %[a]" CAISSON_FLAGS_OUT                         \
-          : [a] "+&r"(a), "+&a"(ax)                                                   \
-          : "c"(count)                                                                \
-          : "cc");                                                                    \
-      flags = unpack_flags(flags, ax);                                                \
-      return a;                                                                       \
-    }                                                                                 \
+#define CAISSON_NATIVE_SHIFT(Name, op)                                                                        \
+  struct Name {                                                                                               \
+    template <class T>                                                                                        \
+    [[gnu::always_inline]] static inline T run(T a, uint8_t count, uint64_t& flags) {                         \
+      uint16_t ax = pack_flags(flags);                                                                        \
+      asm(CAISSON_FLAGS_IN op " %%cl, %[a]" CAISSON_FLAGS_OUT : [a] "+&r"(a), "+&a"(ax) : "c"(count) : "cc"); \
+      flags = unpack_flags(flags, ax);                                                                        \
+      return a;                                                                                               \
+    }                                                                                                         \
   };
 
 }  // namespace caisson::jit

@@ -1,5 +1,5 @@
-// FXSAVE, FXRSTOR, the XSAVE family, XGETBV, XSETBV, LDMXCSR, STMXCSR: copies between guest memory and the guest's state
-// in Cpu::xsave.
+// FXSAVE, FXRSTOR, the XSAVE family, XGETBV, XSETBV, LDMXCSR, STMXCSR: copies between guest memory and the guest's
+// state in Cpu::xsave.
 //   Source   Intel SDM vol. 1, chapter 13; vol. 2
 //   Omits    the modified optimisation of XSAVEOPT (allowed: 13.9); XSAVES (no model offers it)
 #include "jit/interpret/fpu_state.h"
@@ -144,9 +144,7 @@ unsigned standard_size(uint64_t mask) {
   return size;
 }
 
-uint64_t requested(const Cpu& cpu) {
-  return (cpu.gpr[Rdx] << 32 | (cpu.gpr[Rax] & 0xffff'ffff)) & cpu.xcr0;
-}
+uint64_t requested(const Cpu& cpu) { return (cpu.gpr[Rdx] << 32 | (cpu.gpr[Rax] & 0xffff'ffff)) & cpu.xcr0; }
 
 bool xsave_allowed(Cpu& cpu, Feature feature) {
   if (!cpu.model->has(Feature::Xsave) || !cpu.model->has(feature) || !(cpu.cr4 & cr4::osxsave)) return raise(cpu, Ud);
@@ -206,8 +204,10 @@ bool xrstor(Step& step) {
   const bool compact = header[1] >> 63;
   const uint64_t layout_bits = header[1] & ~(uint64_t{1} << 63);
   if (compact) {
-    if (!cpu.model->has(Feature::Xsavec) || (layout_bits & ~cpu.xcr0) || (state & ~layout_bits)) return raise(cpu, Gp, 0);
-    if (std::any_of(header.begin() + 2, header.end(), [](uint64_t word) { return word != 0; })) return raise(cpu, Gp, 0);
+    if (!cpu.model->has(Feature::Xsavec) || (layout_bits & ~cpu.xcr0) || (state & ~layout_bits))
+      return raise(cpu, Gp, 0);
+    if (std::any_of(header.begin() + 2, header.end(), [](uint64_t word) { return word != 0; }))
+      return raise(cpu, Gp, 0);
   } else if ((state & ~cpu.xcr0) || header[1] || header[2]) {
     return raise(cpu, Gp, 0);
   }
@@ -315,7 +315,8 @@ bool mxcsr_allowed(Step& step) {
   Cpu& cpu = step.cpu;
   if (step.in.encoding == Encoding::Vex) {
     constexpr uint64_t needed = xstate::sse | xstate::avx;
-    if (!protected_mode(cpu) || !(cpu.cr4 & cr4::osxsave) || (cpu.xcr0 & needed) != needed || !cpu.model->has(Feature::Avx)) {
+    if (!protected_mode(cpu) || !(cpu.cr4 & cr4::osxsave) || (cpu.xcr0 & needed) != needed ||
+        !cpu.model->has(Feature::Avx)) {
       return raise(cpu, Ud);
     }
   } else if ((cpu.cr0 & cr0::em) || !(cpu.cr4 & cr4::osfxsr)) {

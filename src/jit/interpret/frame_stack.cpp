@@ -1,3 +1,5 @@
+// Frames on stacks that are not yet current, and where the TSS says those stacks are.
+//   Source   Intel SDM vol. 3, 5.8.5, 6.12.1, 7.2 and 7.7 (TSS layouts)
 #include "jit/interpret/frame_stack.h"
 
 namespace caisson::jit {
@@ -11,8 +13,8 @@ bool FrameStack::push(uint64_t value, unsigned bits) {
   } else {
     const uint64_t last = at + size - 1;
     const bool expand_down = (segment_.type() & 12) == 4;
-    const bool inside = expand_down ? at > segment_.limit && last <= (segment_.big() ? 0xffff'ffff : 0xffff)
-                                    : last <= segment_.limit;
+    const bool inside =
+        expand_down ? at > segment_.limit && last <= (segment_.big() ? 0xffff'ffff : 0xffff) : last <= segment_.limit;
     if (!inside) return raise(cpu_, x86::StackFault, error_);
     linear = (segment_.base + at) & 0xffff'ffff;
   }

@@ -13,7 +13,9 @@ class FrameStack {
   FrameStack(Cpu& cpu, const Segment& segment, uint64_t pointer, bool wide, As as, uint32_t error)
       : cpu_(cpu),
         segment_(segment),
-        bits_(wide ? 64 : segment.big() ? 32 : 16),
+        bits_(wide            ? 64
+              : segment.big() ? 32
+                              : 16),
         pointer_(truncate(pointer, bits_)),
         as_(as),
         error_(error) {}

@@ -119,7 +119,8 @@ bool code_breakpoint(Cpu& cpu, uint64_t linear) {
 }  // namespace
 
 StepResult step(Cpu& cpu) {
-  if (cpu.interpreter == nullptr) [[unlikely]] cpu.interpreter = make_decode_cache();
+  if (cpu.interpreter == nullptr) [[unlikely]]
+    cpu.interpreter = make_decode_cache();
   const uint64_t flags = cpu.rflags;
   cpu.interrupt_shadow = 0;
   uint64_t linear;

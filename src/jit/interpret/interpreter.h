@@ -16,13 +16,13 @@ enum class StepResult : uint8_t {
   Shutdown,  // triple fault
 };
 
-// Executes one instruction at CS:RIP (of a REP string instruction: a bounded number of iterations, RIP staying on it), and
-// delivers the exception it raises. Handles single-step (#DB after the instruction), instruction and data breakpoints,
-// the interrupt shadow (a shadow set before the step is cleared by it). Does not look at interrupts.
+// Executes one instruction at CS:RIP (of a REP string instruction: a bounded number of iterations, RIP staying on it),
+// and delivers the exception it raises. Handles single-step (#DB after the instruction), instruction and data
+// breakpoints, the interrupt shadow (a shadow set before the step is cleared by it). Does not look at interrupts.
 [[nodiscard]] StepResult step(Cpu& cpu);
 
-// Delivers cpu.fault (which must be raised) through the IDT or IVT; turns it into #DF or Shutdown where the manual says so
-// (vol. 3, 6.15, table 6-5).
+// Delivers cpu.fault (which must be raised) through the IDT or IVT; turns it into #DF or Shutdown where the manual says
+// so (vol. 3, 6.15, table 6-5).
 [[nodiscard]] StepResult deliver_fault(Cpu& cpu);
 
 // Delivers an external interrupt or an NMI (vector 2), from between two instructions.

@@ -70,10 +70,12 @@ bool deliver_long(Cpu& cpu, const Event& event) {
   const unsigned at = event.vector * 16u;
   if (at + 15u > cpu.idtr.limit) return raise(cpu, Gp, gate_error);
   Descriptor gate;
-  if (!mmu::read(cpu, cpu.idtr.base + at, gate.low, As::System) || !mmu::read(cpu, cpu.idtr.base + at + 8, gate.high, As::System)) {
+  if (!mmu::read(cpu, cpu.idtr.base + at, gate.low, As::System) ||
+      !mmu::read(cpu, cpu.idtr.base + at + 8, gate.high, As::System)) {
     return false;
   }
-  if (gate.code_or_data() || (gate.type() != InterruptGate32 && gate.type() != TrapGate32)) return raise(cpu, Gp, gate_error);
+  if (gate.code_or_data() || (gate.type() != InterruptGate32 && gate.type() != TrapGate32))
+    return raise(cpu, Gp, gate_error);
   if (event.software && gate.dpl() < cpu.cpl) return raise(cpu, Gp, gate_error);
   if (!gate.present()) return raise(cpu, Np, gate_error);
   Target target;
@@ -90,8 +92,9 @@ bool deliver_long(Cpu& cpu, const Event& event) {
   }
   FrameStack stack(cpu, cpu.segments[Ss], pointer & ~uint64_t{15}, true, stack_access(target.level, cpu), ext);
   if (!stack.push(cpu.segments[Ss].selector, 64) || !stack.push(cpu.gpr[Rsp], 64) ||
-      !stack.push(pushed_flags(cpu, event), 64) || !stack.push(cpu.segments[Cs].selector, 64) || !stack.push(cpu.rip, 64) ||
-      (event.has_error && !stack.push(event.error, 64)) || !set_accessed(cpu, target.code)) {
+      !stack.push(pushed_flags(cpu, event), 64) || !stack.push(cpu.segments[Cs].selector, 64) ||
+      !stack.push(cpu.rip, 64) || (event.has_error && !stack.push(event.error, 64)) ||
+      !set_accessed(cpu, target.code)) {
     return false;
   }
   if (target.level != cpu.cpl) cpu.segments[Ss] = null_segment(static_cast<uint16_t>(target.level), target.level);
@@ -122,7 +125,8 @@ bool deliver_protected(Cpu& cpu, const Event& event) {
   Descriptor gate;
   if (!mmu::read(cpu, (cpu.idtr.base + event.vector * 8u) & 0xffff'ffff, gate.low, As::System)) return false;
   const unsigned type = gate.type();
-  const bool known = type == TaskGate || type == InterruptGate16 || type == TrapGate16 || type == InterruptGate32 || type == TrapGate32;
+  const bool known = type == TaskGate || type == InterruptGate16 || type == TrapGate16 || type == InterruptGate32 ||
+                     type == TrapGate32;
   if (gate.code_or_data() || !known) return raise(cpu, Gp, gate_error);
   if (event.software && gate.dpl() < cpu.cpl) return raise(cpu, Gp, gate_error);
   if (!gate.present()) return raise(cpu, Np, gate_error);
@@ -144,7 +148,8 @@ bool deliver_protected(Cpu& cpu, const Event& event) {
     uint16_t selector;
     Descriptor descriptor;
     if (!stack_from_tss(cpu, target.level, ext, selector, pointer)) return false;
-    if (!check_stack_segment(cpu, selector, target.level, Ts, ext, descriptor) || !set_accessed(cpu, descriptor)) return false;
+    if (!check_stack_segment(cpu, selector, target.level, Ts, ext, descriptor) || !set_accessed(cpu, descriptor))
+      return false;
     stack_segment = descriptor.segment(selector);
     stack_error = selector_error(selector) | ext;
   }
@@ -156,7 +161,8 @@ bool deliver_protected(Cpu& cpu, const Event& event) {
   }
   if (inner && (!stack.push(cpu.segments[Ss].selector, bits) || !stack.push(cpu.gpr[Rsp], bits))) return false;
   if (!stack.push(pushed_flags(cpu, event), bits) || !stack.push(cpu.segments[Cs].selector, bits) ||
-      !stack.push(cpu.rip, bits) || (event.has_error && !stack.push(event.error, bits)) || !set_accessed(cpu, target.code)) {
+      !stack.push(cpu.rip, bits) || (event.has_error && !stack.push(event.error, bits)) ||
+      !set_accessed(cpu, target.code)) {
     return false;
   }
   if (vm86) {
@@ -201,7 +207,8 @@ StepResult deliver_fault(Cpu& cpu) {
   cpu.fault = {};
   if (cpu.profile != nullptr) cpu.profile->vector(fault.vector);
   if (fault.vector == Pf) cpu.cr2 = fault.address;
-  return deliver(cpu, {.vector = fault.vector, .has_error = fault.has_error, .error = fault.error, .resume = true}, fault);
+  return deliver(cpu, {.vector = fault.vector, .has_error = fault.has_error, .error = fault.error, .resume = true},
+                 fault);
 }
 
 StepResult deliver_interrupt(Cpu& cpu, uint8_t vector) {

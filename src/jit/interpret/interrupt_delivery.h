@@ -14,8 +14,8 @@ struct Event {
   bool resume = false;  // a fault: RF is set in the pushed flags
 };
 
-// Enters the handler of `event`, returning to cpu.rip. False: another fault is raised instead, nothing changed (but after a
-// task switch).
+// Enters the handler of `event`, returning to cpu.rip. False: another fault is raised instead, nothing changed (but
+// after a task switch).
 [[nodiscard]] bool deliver_event(Cpu& cpu, const Event& event);
 
 // A #DB trap (single step, data breakpoint) between two instructions; `cause`: DR6 bits to set.

@@ -76,9 +76,7 @@ bool int3(Step& step) { return software_event(step, {.vector = Bp, .software = t
 // The undocumented-once INT1 is a privileged software exception: no DPL check (vol. 2, INT n).
 bool int1(Step& step) { return software_event(step, {.vector = Db}); }
 
-bool into(Step& step) {
-  return !(step.cpu.rflags & rf::of) || software_event(step, {.vector = Of, .software = true});
-}
+bool into(Step& step) { return !(step.cpu.rflags & rf::of) || software_event(step, {.vector = Of, .software = true}); }
 
 template <class T>
 bool bound(Step& step) {
@@ -161,7 +159,8 @@ bool iret_to_virtual(Step& step, Stack& stack, uint64_t ip, uint16_t selector, u
   }
   if (ip > 0xffff) return raise(cpu, Gp, 0);
   cpu.rflags = (popped & (rf::status | rf::tf | rf::interrupt | rf::df | rf::iopl | rf::nt | rf::rf | rf::vm | rf::ac |
-                          rf::vif | rf::vip | rf::id)) | rf::fixed;
+                          rf::vif | rf::vip | rf::id)) |
+               rf::fixed;
   for (unsigned reg = 0; reg < 6; ++reg) cpu.segments[reg] = real_segment(cpu, reg, selectors[reg]);
   update_mode(cpu);
   cpu.gpr[Rsp] = pointer & 0xffff'ffff;
@@ -205,7 +204,8 @@ bool iret_protected(Step& step, unsigned bits) {
       stack_segment = null_segment(stack_selector, rpl);
     } else {
       Descriptor descriptor;
-      if (!check_stack_segment(cpu, stack_selector, rpl, Gp, 0, descriptor) || !set_accessed(cpu, descriptor)) return false;
+      if (!check_stack_segment(cpu, stack_selector, rpl, Gp, 0, descriptor) || !set_accessed(cpu, descriptor))
+        return false;
       stack_segment = descriptor.segment(stack_selector);
     }
   } else {

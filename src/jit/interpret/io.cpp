@@ -85,7 +85,8 @@ bool outs(Step& step) {
   for (; left > 0; --left) {
     uint64_t linear;
     T value;
-    if (!linear_address(step, segment, regs.source(), sizeof(T), false, linear) || !mmu::read(cpu, linear, value)) return false;
+    if (!linear_address(step, segment, regs.source(), sizeof(T), false, linear) || !mmu::read(cpu, linear, value))
+      return false;
     cpu.bus->write(Space::Port, port, sizeof(T), value);
     regs.advance(1, true, false);
   }

@@ -38,10 +38,14 @@ class LegacyMode : public testing::Test {
     cpu.ldtr = {.base = 0, .limit = 0, .attributes = 1u << 16, .selector = 0};
     cpu.cr0 = cr0::pe | cr0::et;
     cpu.rflags = 0x202;
-    cpu.segments[Cs] = {.base = 0, .limit = 0xffff'ffff, .attributes = 0xc09b | cpl << 5,
+    cpu.segments[Cs] = {.base = 0,
+                        .limit = 0xffff'ffff,
+                        .attributes = 0xc09b | cpl << 5,
                         .selector = static_cast<uint16_t>(cpl ? code3 | 3 : int{code0})};
     for (unsigned reg : {Es, Ss, Ds, Fs, Gs}) {
-      cpu.segments[reg] = {.base = 0, .limit = 0xffff'ffff, .attributes = 0xc093 | cpl << 5,
+      cpu.segments[reg] = {.base = 0,
+                           .limit = 0xffff'ffff,
+                           .attributes = 0xc093 | cpl << 5,
                            .selector = static_cast<uint16_t>(cpl ? data3 | 3 : int{data0})};
     }
     cpu.gpr[Rsp] = 0x30000;
@@ -52,8 +56,8 @@ class LegacyMode : public testing::Test {
 
   void set_gate(uint64_t vector, uint8_t type, unsigned dpl) {
     const uint64_t target = Machine::handlers + vector * 16;
-    machine.put<uint64_t>(idt + vector * 8, (target & 0xffff) | uint64_t{code0} << 16 | (uint64_t{type} | dpl << 5) << 40 |
-                                                (target >> 16) << 48);
+    machine.put<uint64_t>(idt + vector * 8, (target & 0xffff) | uint64_t{code0} << 16 |
+                                                (uint64_t{type} | dpl << 5) << 40 | (target >> 16) << 48);
   }
 
   void run(std::initializer_list<uint8_t> bytes) {
@@ -75,17 +79,17 @@ TEST_F(LegacyMode, FirstInstructionAfterReset) {
 // A further CPU's way from its start-up interrupt to 64-bit mode.
 TEST_F(LegacyMode, StartUpTrampoline) {
   machine.put_code(0x7000, {
-                               0xfa,                                      // cli
-                               0x8c, 0xc8, 0x8e, 0xd8,                    // mov ax, cs; mov ds, ax
-                               0x0f, 0x01, 0x16, 0x00, 0x01,              // lgdt [100h]
-                               0x0f, 0x20, 0xc0, 0x66, 0x83, 0xc8, 0x01,  // mov eax, cr0; or eax, 1
-                               0x0f, 0x22, 0xc0,                          // mov cr0, eax
+                               0xfa,                                            // cli
+                               0x8c, 0xc8, 0x8e, 0xd8,                          // mov ax, cs; mov ds, ax
+                               0x0f, 0x01, 0x16, 0x00, 0x01,                    // lgdt [100h]
+                               0x0f, 0x20, 0xc0, 0x66, 0x83, 0xc8, 0x01,        // mov eax, cr0; or eax, 1
+                               0x0f, 0x22, 0xc0,                                // mov cr0, eax
                                0x66, 0xea, 0x1c, 0x70, 0x00, 0x00, 0x08, 0x00,  // jmp 8:701ch
                                0x66, 0xb8, 0x10, 0x00, 0x8e, 0xd8, 0x8e, 0xd0,  // mov ax, 10h; mov ds, ax; mov ss, ax
-                               0x0f, 0x20, 0xe0, 0x83, 0xc8, 0x20, 0x0f, 0x22, 0xe0,  // CR4.PAE
-                               0xb8, 0x00, 0x10, 0x00, 0x00, 0x0f, 0x22, 0xd8,        // CR3 = 1000h
-                               0xb9, 0x80, 0x00, 0x00, 0xc0, 0x0f, 0x32,              // EFER.LME
-                               0x0d, 0x00, 0x01, 0x00, 0x00, 0x0f, 0x30,              //
+                               0x0f, 0x20, 0xe0, 0x83, 0xc8, 0x20, 0x0f, 0x22, 0xe0,              // CR4.PAE
+                               0xb8, 0x00, 0x10, 0x00, 0x00, 0x0f, 0x22, 0xd8,                    // CR3 = 1000h
+                               0xb9, 0x80, 0x00, 0x00, 0xc0, 0x0f, 0x32,                          // EFER.LME
+                               0x0d, 0x00, 0x01, 0x00, 0x00, 0x0f, 0x30,                          //
                                0x0f, 0x20, 0xc0, 0x0d, 0x00, 0x00, 0x00, 0x80, 0x0f, 0x22, 0xc0,  // CR0.PG
                                0xea, 0x55, 0x70, 0x00, 0x00, 0x18, 0x00,                          // jmp 18h:7055h
                                0x48, 0xb8, 0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11,        // mov rax, …
@@ -254,7 +258,8 @@ TEST_F(LegacyMode, TaskCallAndReturn) {
 
 TEST_F(LegacyMode, Virtual8086) {
   protected_mode(0);
-  const std::array<uint32_t, 9> frame = {0x100, 0x2000, static_cast<uint32_t>(rflags::vm | 0x3202), 0x1000, 0x3000, 0x11, 0x22, 0x33, 0x44};
+  const std::array<uint32_t, 9> frame = {
+      0x100, 0x2000, static_cast<uint32_t>(rflags::vm | 0x3202), 0x1000, 0x3000, 0x11, 0x22, 0x33, 0x44};
   cpu.gpr[Rsp] = 0x6000;
   machine.put(0x6000, frame);
   run({0xcf});

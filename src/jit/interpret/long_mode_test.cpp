@@ -292,14 +292,14 @@ TEST_F(LongMode, ControlRegisterRules) {
     run(code);
     return machine.taken() == unsigned{Gp};
   };
-  EXPECT_TRUE(fails({0x0f, 0x22, 0xc0}, cr0::pe | cr0::et));                     // PG off in 64-bit mode
-  EXPECT_TRUE(fails({0x0f, 0x22, 0xc0}, cr0::pg | cr0::et));                     // PG without PE
-  EXPECT_TRUE(fails({0x0f, 0x22, 0xc0}, cr0::pg | cr0::pe | cr0::nw));           // NW without CD
+  EXPECT_TRUE(fails({0x0f, 0x22, 0xc0}, cr0::pe | cr0::et));                      // PG off in 64-bit mode
+  EXPECT_TRUE(fails({0x0f, 0x22, 0xc0}, cr0::pg | cr0::et));                      // PG without PE
+  EXPECT_TRUE(fails({0x0f, 0x22, 0xc0}, cr0::pg | cr0::pe | cr0::nw));            // NW without CD
   EXPECT_TRUE(fails({0x0f, 0x22, 0xc0}, cr0::pg | cr0::pe | uint64_t{1} << 40));  // upper half
-  EXPECT_TRUE(fails({0x0f, 0x22, 0xe0}, cr4::pge));                              // PAE off in long mode
-  EXPECT_TRUE(fails({0x0f, 0x22, 0xe0}, cr4::pae | cr4::la57));                  // not offered
-  EXPECT_TRUE(fails({0x0f, 0x22, 0xd8}, uint64_t{1} << 52));                     // CR3 beyond the physical width
-  EXPECT_TRUE(fails({0x44, 0x0f, 0x22, 0xc0}, 16));                              // CR8
+  EXPECT_TRUE(fails({0x0f, 0x22, 0xe0}, cr4::pge));                               // PAE off in long mode
+  EXPECT_TRUE(fails({0x0f, 0x22, 0xe0}, cr4::pae | cr4::la57));                   // not offered
+  EXPECT_TRUE(fails({0x0f, 0x22, 0xd8}, uint64_t{1} << 52));                      // CR3 beyond the physical width
+  EXPECT_TRUE(fails({0x44, 0x0f, 0x22, 0xc0}, 16));                               // CR8
   EXPECT_FALSE(fails({0x44, 0x0f, 0x22, 0xc0}, 15));
   EXPECT_EQ(machine.interrupts.cr8(), 15);
   EXPECT_FALSE(fails({0x0f, 0x22, 0xe0}, cr4::pae | cr4::pcide | cr4::pge));

@@ -1,5 +1,5 @@
-// Data movement without arithmetic: MOV, MOVZX, MOVSX, MOVSXD, LEA, BSWAP, MOVBE, XLAT, CMOVcc, SETcc, CBW … CQO, MOVNTI,
-// and the instructions that do nothing.
+// Data movement without arithmetic: MOV, MOVZX, MOVSX, MOVSXD, LEA, BSWAP, MOVBE, XLAT, CMOVcc, SETcc, CBW … CQO,
+// MOVNTI, and the instructions that do nothing.
 //   Source   Intel SDM vol. 2
 // MOV to and from segment, control and debug registers has the same mnemonic: dispatched here by operand class.
 #include <bit>
@@ -33,9 +33,9 @@ bool mov(Step& step) {
   if (source.kind == Operand::Kind::Register && source.reg_class == RegisterClass::Segment) [[unlikely]] {
     return mov_from_segment(step);
   }
-  return store<T>(step, destination,
-                  source.kind == Operand::Kind::Register ? get_register<T>(step.cpu, source)
-                                                         : static_cast<T>(source.immediate));
+  return store<T>(
+      step, destination,
+      source.kind == Operand::Kind::Register ? get_register<T>(step.cpu, source) : static_cast<T>(source.immediate));
 }
 
 template <class T>

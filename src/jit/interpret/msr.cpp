@@ -183,10 +183,10 @@ bool write_debugctl(Cpu&, uint64_t value) { return (value & ~uint64_t{3}) == 0; 
 
 constexpr Row rows[] = {
     {msr::tsc, read_tsc, write_tsc},
-    {0x11, read_slot<Slot::KvmWallClock>, write_wall_clock_msr},   // MSR_KVM_WALL_CLOCK
-    {0x12, read_slot<Slot::KvmSystemTime>, write_system_time},     // MSR_KVM_SYSTEM_TIME
-    {0x17, read_constant<0>, nullptr},                             // IA32_PLATFORM_ID
-    {0x2a, read_constant<0>, write_ignored},                       // EBL_CR_POWERON
+    {0x11, read_slot<Slot::KvmWallClock>, write_wall_clock_msr},  // MSR_KVM_WALL_CLOCK
+    {0x12, read_slot<Slot::KvmSystemTime>, write_system_time},    // MSR_KVM_SYSTEM_TIME
+    {0x17, read_constant<0>, nullptr},                            // IA32_PLATFORM_ID
+    {0x2a, read_constant<0>, write_ignored},                      // EBL_CR_POWERON
     {msr::feature_control, read_slot<Slot::FeatureControl>, write_feature_control},
     {msr::tsc_adjust, read_slot<Slot::TscAdjust>, write_tsc_adjust},
     {msr::spec_ctrl, read_slot<Slot::SpecCtrl>, write_slot<Slot::SpecCtrl, 7>},
@@ -199,9 +199,9 @@ constexpr Row rows[] = {
     {msr::sysenter_eip, read_slot<Slot::SysenterEip>, write_canonical<Slot::SysenterEip>},
     {msr::mcg_cap, read_constant<0>, nullptr},
     {msr::mcg_status, read_slot<Slot::McgStatus>, write_slot<Slot::McgStatus, 7>},
-    {0x198, read_constant<0>, nullptr},                            // IA32_PERF_STATUS
+    {0x198, read_constant<0>, nullptr},  // IA32_PERF_STATUS
     {msr::misc_enable, read_slot<Slot::MiscEnable>, write_misc_enable},
-    {0x1d9, read_constant<0>, write_debugctl},                     // IA32_DEBUGCTL
+    {0x1d9, read_constant<0>, write_debugctl},  // IA32_DEBUGCTL
     {msr::pat, read_slot<Slot::Pat>, write_pat},
     {msr::mtrr_def_type, read_slot<Slot::MtrrDefType>, write_mtrr_default},
     {msr::kvm_wall_clock_new, read_slot<Slot::KvmWallClock>, write_wall_clock_msr},
@@ -280,7 +280,8 @@ bool write_msr(Cpu& cpu, uint32_t number, uint64_t value) {
   if (local_apic(cpu, number)) return cpu.interrupts->write_msr(number, value);
   unsigned index;
   if (const Row* row = find(number)) return row->write != nullptr && row->write(cpu, value);
-  if (number - msr::mtrr_phys_base0 < 2 * variable_ranges) return write_variable(cpu, number - msr::mtrr_phys_base0, value);
+  if (number - msr::mtrr_phys_base0 < 2 * variable_ranges)
+    return write_variable(cpu, number - msr::mtrr_phys_base0, value);
   if (fixed_index(number, index)) return write_fixed(cpu, index, value);
   if (unknown_writes.allow()) log::info("the guest writes {:#x} to unknown MSR {:#x}: #GP", value, number);
   return false;

@@ -1,3 +1,6 @@
+// One-instruction thunks: encoding the guest's instruction anew, the code buffer, and recovery from host exceptions.
+//   Source   Intel SDM vol. 2, 2.1-2.7 (prefixes, REX, VEX, EVEX)
+//   Threads  see native_thunk.h
 #include "jit/interpret/native_thunk.h"
 
 #include <Zydis/DecoderTypes.h>
@@ -199,7 +202,8 @@ class Thunks {
     if (rw == MAP_FAILED || rx == MAP_FAILED) {
       if (rw != MAP_FAILED) munmap(rw, size);
       if (rx != MAP_FAILED) munmap(rx, size);
-      log::error("no executable memory for SIMD instructions: {}; does the host forbid it to this process?", std::strerror(errno));
+      log::error("no executable memory for SIMD instructions: {}; does the host forbid it to this process?",
+                 std::strerror(errno));
       return;
     }
     writable_ = static_cast<uint8_t*>(rw);
@@ -247,24 +251,22 @@ class Thunks {
       std::memcpy(at, bytes.data(), bytes.size());
       at += bytes.size();
     };
-    static constexpr std::array<uint8_t, 24> before = {
-        0x53,                    // push rbx
-        0x48, 0x8b, 0x07,        // mov rax, [rdi]
-        0x48, 0x8b, 0x4f, 0x08,  // mov rcx, [rdi+8]
-        0x48, 0x8b, 0x57, 0x10,  // mov rdx, [rdi+16]
-        0x48, 0x8b, 0x5f, 0x18,  // mov rbx, [rdi+24]
-        0x48, 0x8b, 0x77, 0x20,  // mov rsi, [rdi+32]
-        0xff, 0x77, 0x28,        // push qword [rdi+40]
-        0x9d};                   // popfq
-    static constexpr std::array<uint8_t, 3> exchange = {0x48, 0x87, 0xf7};  // xchg rdi, rsi
-    static constexpr std::array<uint8_t, 21> after = {
-        0x9c,                    // pushfq
-        0x8f, 0x47, 0x28,        // pop qword [rdi+40]
-        0x48, 0x89, 0x07,        // mov [rdi], rax
-        0x48, 0x89, 0x4f, 0x08,  // mov [rdi+8], rcx
-        0x48, 0x89, 0x57, 0x10,  // mov [rdi+16], rdx
-        0x48, 0x89, 0x5f, 0x18,  // mov [rdi+24], rbx
-        0x5b, 0xc3};             // pop rbx; ret
+    static constexpr std::array<uint8_t, 24> before = {0x53,                    // push rbx
+                                                       0x48, 0x8b, 0x07,        // mov rax, [rdi]
+                                                       0x48, 0x8b, 0x4f, 0x08,  // mov rcx, [rdi+8]
+                                                       0x48, 0x8b, 0x57, 0x10,  // mov rdx, [rdi+16]
+                                                       0x48, 0x8b, 0x5f, 0x18,  // mov rbx, [rdi+24]
+                                                       0x48, 0x8b, 0x77, 0x20,  // mov rsi, [rdi+32]
+                                                       0xff, 0x77, 0x28,        // push qword [rdi+40]
+                                                       0x9d};                   // popfq
+    static constexpr std::array<uint8_t, 3> exchange = {0x48, 0x87, 0xf7};      // xchg rdi, rsi
+    static constexpr std::array<uint8_t, 21> after = {0x9c,                     // pushfq
+                                                      0x8f, 0x47, 0x28,         // pop qword [rdi+40]
+                                                      0x48, 0x89, 0x07,         // mov [rdi], rax
+                                                      0x48, 0x89, 0x4f, 0x08,   // mov [rdi+8], rcx
+                                                      0x48, 0x89, 0x57, 0x10,   // mov [rdi+16], rdx
+                                                      0x48, 0x89, 0x5f, 0x18,   // mov [rdi+24], rbx
+                                                      0x5b, 0xc3};              // pop rbx; ret
     put(before);
     if (through_rdi) put(exchange);
     put({encoded.bytes.data(), encoded.size});
@@ -319,7 +321,8 @@ void install_native_signals() {
     action.sa_sigaction = on_signal;
     action.sa_flags = SA_SIGINFO | SA_ONSTACK;
     sigemptyset(&action.sa_mask);
-    for (const int number : {SIGFPE, SIGSEGV, SIGILL}) sigaction(number, &action, &previous[static_cast<size_t>(number)]);
+    for (const int number : {SIGFPE, SIGSEGV, SIGILL})
+      sigaction(number, &action, &previous[static_cast<size_t>(number)]);
   });
 }
 

@@ -11,7 +11,8 @@
 namespace caisson::jit {
 
 // Segment limit and type checks outside 64-bit mode: #GP(0) or #SS(0).
-[[nodiscard]] bool legacy_linear(Cpu& cpu, unsigned segment, uint64_t offset, uint64_t size, bool write, uint64_t& linear);
+[[nodiscard]] bool legacy_linear(Cpu& cpu, unsigned segment, uint64_t offset, uint64_t size, bool write,
+                                 uint64_t& linear);
 // Alignment check (#AC) and data breakpoints.
 [[nodiscard]] bool watched_access(Step& step, uint64_t linear, unsigned size, bool write);
 // Serialises LOCKed accesses that the host cannot do in one piece (devices, two pages).
@@ -28,7 +29,8 @@ namespace caisson::jit {
   } else if (!legacy_linear(cpu, segment, offset, size, write, linear)) {
     return false;
   }
-  if (step.watch) [[unlikely]] return watched_access(step, linear, size, write);
+  if (step.watch) [[unlikely]]
+    return watched_access(step, linear, size, write);
   return true;
 }
 
@@ -121,8 +123,8 @@ template <class T>
   return store(step, operand, value);
 }
 
-// Read-modify-write of [linear, linear+sizeof(T)): `change(old, flags)` returns the new value and may run more than once;
-// the flags it leaves become the guest's once the store has been done.
+// Read-modify-write of [linear, linear+sizeof(T)): `change(old, flags)` returns the new value and may run more than
+// once; the flags it leaves become the guest's once the store has been done.
 template <class T, class Change>
 [[nodiscard]] inline bool modify_linear(Step& step, uint64_t linear, bool locked, Change change) {
   Cpu& cpu = step.cpu;

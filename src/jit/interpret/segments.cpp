@@ -1,5 +1,5 @@
-// Segment registers: loads with their checks, far-pointer loads, and the instructions that look at descriptors (LAR, LSL,
-// VERR, VERW, ARPL).
+// Segment registers: loads with their checks, far-pointer loads, and the instructions that look at descriptors (LAR,
+// LSL, VERR, VERW, ARPL).
 //   Source   Intel SDM vol. 2; vol. 3, 5.5-5.10
 #include "jit/interpret/segments.h"
 
@@ -225,7 +225,8 @@ bool describe(Step& step) {
   usable = usable && visible(cpu, selector, descriptor);
   set_zf(cpu, usable);
   if (!usable) return true;
-  const uint32_t result = What == Query::AccessRights ? static_cast<uint32_t>(descriptor.low >> 32) & 0x00f0'ff00 : descriptor.limit();
+  const uint32_t result =
+      What == Query::AccessRights ? static_cast<uint32_t>(descriptor.low >> 32) & 0x00f0'ff00 : descriptor.limit();
   const unsigned reg = step.in.operands[0].reg;
   if (step.in.operand_bits == 16) {
     set_gpr<uint16_t>(cpu, reg, static_cast<uint16_t>(result));

@@ -8,8 +8,8 @@ namespace caisson::jit {
 
 struct Descriptor {
   uint64_t low = 0;
-  uint64_t high = 0;       // second half of 16-byte system descriptors
-  uint64_t address = 0;    // where it stands (linear)
+  uint64_t high = 0;     // second half of 16-byte system descriptors
+  uint64_t address = 0;  // where it stands (linear)
 
   [[nodiscard]] uint64_t base() const {
     return (low >> 16 & 0xff'ffff) | (low >> 32 & 0xff00'0000) | (high & 0xffff'ffff) << 32;
@@ -48,8 +48,18 @@ struct Descriptor {
 
 // System descriptor types (vol. 3, table 3-2).
 enum SystemType : uint8_t {
-  Tss16 = 1, Ldt = 2, Tss16Busy = 3, CallGate16 = 4, TaskGate = 5, InterruptGate16 = 6, TrapGate16 = 7, Tss32 = 9,
-  Tss32Busy = 11, CallGate32 = 12, InterruptGate32 = 14, TrapGate32 = 15
+  Tss16 = 1,
+  Ldt = 2,
+  Tss16Busy = 3,
+  CallGate16 = 4,
+  TaskGate = 5,
+  InterruptGate16 = 6,
+  TrapGate16 = 7,
+  Tss32 = 9,
+  Tss32Busy = 11,
+  CallGate32 = 12,
+  InterruptGate32 = 14,
+  TrapGate32 = 15
 };
 
 [[nodiscard]] inline uint32_t selector_error(uint16_t selector) { return selector & 0xfffcu; }
@@ -59,7 +69,8 @@ enum SystemType : uint8_t {
 }
 
 // From GDT or LDT; `vector`(selector | ext) where it lies beyond the table.
-[[nodiscard]] bool read_descriptor(Cpu& cpu, uint16_t selector, Descriptor& out, uint8_t vector = x86::Gp, uint32_t ext = 0);
+[[nodiscard]] bool read_descriptor(Cpu& cpu, uint16_t selector, Descriptor& out, uint8_t vector = x86::Gp,
+                                   uint32_t ext = 0);
 // A descriptor of 16 bytes in IA-32e mode (LDT, TSS, gates).
 [[nodiscard]] bool read_system_descriptor(Cpu& cpu, uint16_t selector, Descriptor& out, uint8_t vector = x86::Gp,
                                           uint32_t ext = 0);
@@ -69,8 +80,8 @@ enum SystemType : uint8_t {
 
 // Any segment register but CS, by the rules of MOV and POP, in every mode.
 [[nodiscard]] bool load_segment(Cpu& cpu, unsigned reg, uint16_t selector);
-// Checks a selector for SS at privilege `cpl` and reads its descriptor; errors are `vector`(selector | ext), #SS where it is
-// not present.
+// Checks a selector for SS at privilege `cpl` and reads its descriptor; errors are `vector`(selector | ext), #SS where
+// it is not present.
 [[nodiscard]] bool check_stack_segment(Cpu& cpu, uint16_t selector, unsigned cpl, uint8_t vector, uint32_t ext,
                                        Descriptor& out);
 // Real and virtual-8086 mode.

@@ -1,8 +1,8 @@
-// x87, MMX and vector instructions: checks, then the host CPU does the work, with the memory operand resolved to guest RAM
-// or to a copy of it.
+// x87, MMX and vector instructions: checks, then the host CPU does the work, with the memory operand resolved to guest
+// RAM or to a copy of it.
 //   Source   Intel SDM vol. 2, 2.8 (memory faults of masked elements), vol. 1, 8.1.8 (x87 pointers)
-// Where masked-out elements must not fault, a load that fails as a whole is done again element by element; what a masked
-// store writes shows in two runs on buffers of different content.
+// Where masked-out elements must not fault, a load that fails as a whole is done again element by element; what a
+// masked store writes shows in two runs on buffers of different content.
 #include "jit/interpret/simd.h"
 
 #include <algorithm>
@@ -146,7 +146,8 @@ bool execute(Step& step, NativeCode code, const void* memory) {
   for (unsigned i = 0; i < step.in.operand_count; ++i) {
     const Operand& operand = step.in.operands[i];
     if (operand.reg_class == RegisterClass::Gpr &&
-        (operand.field == ZYDIS_OPERAND_ENCODING_MODRM_REG || operand.field == ZYDIS_OPERAND_ENCODING_MODRM_RM)) general = &operand;
+        (operand.field == ZYDIS_OPERAND_ENCODING_MODRM_REG || operand.field == ZYDIS_OPERAND_ENCODING_MODRM_RM))
+      general = &operand;
   }
   NativeBlock block{.rax = cpu.gpr[Rax],
                     .rcx = cpu.gpr[Rcx],
@@ -187,7 +188,10 @@ bool masked_elements(Step& step, const Operand& memory, unsigned size, unsigned&
   Cpu& cpu = step.cpu;
   const Instruction& in = step.in;
   if (is_masked_move(in.mnemonic)) {
-    element = memory.element_bits >= 64 || in.mnemonic == ZYDIS_MNEMONIC_VMASKMOVPD || in.mnemonic == ZYDIS_MNEMONIC_VPMASKMOVQ ? 8 : 4;
+    element = memory.element_bits >= 64 || in.mnemonic == ZYDIS_MNEMONIC_VMASKMOVPD ||
+                      in.mnemonic == ZYDIS_MNEMONIC_VPMASKMOVQ
+                  ? 8
+                  : 4;
     const VectorBytes mask = read_vector(cpu, in.operands[1].reg);
     wanted = 0;
     for (unsigned i = 0; i < size / element; ++i) wanted |= uint64_t{mask[(i + 1) * element - 1] >> 7 & 1u} << i;
@@ -208,7 +212,7 @@ bool masked_elements(Step& step, const Operand& memory, unsigned size, unsigned&
     wanted = mask;
   } else if (in.exception_class == ZYDIS_EXCEPTION_CLASS_E6 || (in.bytes[in.opcode_offset - 1u] & 0x10)) {
     wanted = (mask & valid) != 0 ? ~uint64_t{0} : 0;  // broadcast: one element for several results
-  } else {  // scalar
+  } else {                                            // scalar
     wanted = mask & 1 ? ~uint64_t{0} : 0;
   }
   return true;
@@ -249,9 +253,9 @@ bool run_load(Step& step, NativeCode code, const Operand& memory, unsigned size,
 
 // --- stores ----------------------------------------------------------------------------------------------------------
 
-// x87 stores to a device, to two pages, or where the store faults. An unmasked exception of the operation itself keeps it
-// from storing at all (vol. 1, 8.5): whether it did shows in two runs on buffers of different content.
-// `refused`: a fault that the address itself raises, due only if there is a store.
+// x87 stores to a device, to two pages, or where the store faults. An unmasked exception of the operation itself keeps
+// it from storing at all (vol. 1, 8.5): whether it did shows in two runs on buffers of different content. `refused`: a
+// fault that the address itself raises, due only if there is a store.
 bool run_x87_store(Step& step, NativeCode code, unsigned size, uint64_t linear, const Fault& refused) {
   Cpu& cpu = step.cpu;
   cpu.fault = {};
@@ -310,7 +314,9 @@ bool run_masked_store(Step& step, NativeCode code, const Operand& memory, unsign
     }
     return true;
   };
-  return for_runs([&](uint64_t linear, unsigned, unsigned length) { return mmu::probe(cpu, linear, length, Access::Write); }) &&
+  return for_runs([&](uint64_t linear, unsigned, unsigned length) {
+           return mmu::probe(cpu, linear, length, Access::Write);
+         }) &&
          for_runs([&](uint64_t linear, unsigned at, unsigned length) {
            return mmu::write_bytes(cpu, linear, zeros.data() + at, length);
          });
@@ -342,7 +348,8 @@ bool run_simd(Step& step) {
   if (!simd_allowed(step)) return false;
   const Operand* memory = in.memory();
   if (memory != nullptr && memory->vsib) return run_vsib(step);
-  if (step.cpu.code_bits != 64 && (in.mnemonic == ZYDIS_MNEMONIC_VZEROUPPER || in.mnemonic == ZYDIS_MNEMONIC_VZEROALL)) {
+  if (step.cpu.code_bits != 64 &&
+      (in.mnemonic == ZYDIS_MNEMONIC_VZEROUPPER || in.mnemonic == ZYDIS_MNEMONIC_VZEROALL)) {
     return clear_upper(step);
   }
   const NativeCode code = native_code(in, step.cpu.code_bits);

@@ -96,7 +96,8 @@ bool enter(Step& step) {
       display = truncate(display - sizeof(T), bits);
       uint64_t linear;
       T value;
-      if (!linear_address(step, x86::Ss, display, sizeof(T), false, linear) || !mmu::read(cpu, linear, value)) return false;
+      if (!linear_address(step, x86::Ss, display, sizeof(T), false, linear) || !mmu::read(cpu, linear, value))
+        return false;
       if (!stack.push<T>(value)) return false;
     }
     if (level > 0 && !stack.push<T>(static_cast<T>(frame))) return false;

@@ -16,7 +16,8 @@ inline void set_stack_pointer(Cpu& cpu, uint64_t value) {
 
 class Stack {
  public:
-  explicit Stack(Step& step) : step_(step), bits_(stack_bits(step.cpu)), pointer_(truncate(step.cpu.gpr[x86::Rsp], bits_)) {}
+  explicit Stack(Step& step)
+      : step_(step), bits_(stack_bits(step.cpu)), pointer_(truncate(step.cpu.gpr[x86::Rsp], bits_)) {}
 
   [[nodiscard]] uint64_t pointer() const { return pointer_; }
   void set_pointer(uint64_t value) { pointer_ = truncate(value, bits_); }
@@ -25,7 +26,8 @@ class Stack {
   [[nodiscard]] bool push(T value) {
     const uint64_t at = truncate(pointer_ - sizeof(T), bits_);
     uint64_t linear;
-    if (!linear_address(step_, x86::Ss, at, sizeof(T), true, linear) || !mmu::write(step_.cpu, linear, value)) return false;
+    if (!linear_address(step_, x86::Ss, at, sizeof(T), true, linear) || !mmu::write(step_.cpu, linear, value))
+      return false;
     pointer_ = at;
     return true;
   }

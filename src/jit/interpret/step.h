@@ -15,15 +15,16 @@ namespace caisson::jit {
 struct Step {
   Cpu& cpu;
   const Instruction& in;
-  uint64_t next = 0;        // RIP of the next instruction; control transfers change it
-  bool watch = false;       // data accesses take the slow checks: alignment (#AC), data breakpoints
-  uint32_t breakpoints = 0;  // DR6.B0-3 of data and I/O breakpoints that this instruction hit
-  bool unfinished = false;  // a REP instruction stays at its RIP, to go on in the next step
-  bool halted = false;      // HLT
+  uint64_t next = 0;          // RIP of the next instruction; control transfers change it
+  bool watch = false;         // data accesses take the slow checks: alignment (#AC), data breakpoints
+  uint32_t breakpoints = 0;   // DR6.B0-3 of data and I/O breakpoints that this instruction hit
+  bool unfinished = false;    // a REP instruction stays at its RIP, to go on in the next step
+  bool halted = false;        // HLT
   bool inhibit_trap = false;  // no single-step trap after this instruction (interrupt delivery, MOV SS)
 };
 
-// Executes one instruction. True: retired (the caller sets RIP to step.next). False: cpu.fault is raised, nothing changed.
+// Executes one instruction. True: retired (the caller sets RIP to step.next). False: cpu.fault is raised, nothing
+// changed.
 using Handler = bool (*)(Step&);
 
 class HandlerTable {

@@ -1,7 +1,7 @@
 // MOVS, CMPS, STOS, LODS, SCAS with REP, REPE, REPNE.
 //   Source   Intel SDM vol. 2, REP; vol. 1, 7.3.9
-// One step does at most 4096 bytes, then the instruction stays at its RIP so that interrupts can come in. Ascending copies
-// and fills run page by page with the host's own string instructions, whose treatment of overlap is the guest's.
+// One step does at most 4096 bytes, then the instruction stays at its RIP so that interrupts can come in. Ascending
+// copies and fills run page by page with the host's own string instructions, whose treatment of overlap is the guest's.
 #include "jit/interpret/string.h"
 
 #include <algorithm>

@@ -11,13 +11,16 @@ namespace rf = x86::rflags;
 
 // Flat segments as these instructions make them, without looking at descriptors.
 Segment code64(unsigned selector, unsigned dpl) {
-  return {.base = 0, .limit = 0xffff'ffff, .attributes = 0xa09b | dpl << 5, .selector = static_cast<uint16_t>(selector)};
+  return {
+      .base = 0, .limit = 0xffff'ffff, .attributes = 0xa09b | dpl << 5, .selector = static_cast<uint16_t>(selector)};
 }
 Segment code32(unsigned selector, unsigned dpl) {
-  return {.base = 0, .limit = 0xffff'ffff, .attributes = 0xc09b | dpl << 5, .selector = static_cast<uint16_t>(selector)};
+  return {
+      .base = 0, .limit = 0xffff'ffff, .attributes = 0xc09b | dpl << 5, .selector = static_cast<uint16_t>(selector)};
 }
 Segment stack(unsigned selector, unsigned dpl) {
-  return {.base = 0, .limit = 0xffff'ffff, .attributes = 0xc093 | dpl << 5, .selector = static_cast<uint16_t>(selector)};
+  return {
+      .base = 0, .limit = 0xffff'ffff, .attributes = 0xc093 | dpl << 5, .selector = static_cast<uint16_t>(selector)};
 }
 
 bool syscall(Step& step) {

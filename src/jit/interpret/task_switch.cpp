@@ -37,8 +37,8 @@ bool read_task(Cpu& cpu, uint64_t base, bool wide, Task& task) {
     if (!mmu::read_bytes(cpu, at(base, segments32), selectors.data(), sizeof selectors, As::System)) return false;
     for (unsigned i = 0; i < 6; ++i) task.selectors[i] = static_cast<uint16_t>(selectors[i]);
     uint16_t trap;
-    if (!mmu::read(cpu, at(base, cr3_32), task.cr3, As::System) || !mmu::read(cpu, at(base, ldt32), task.ldt, As::System) ||
-        !mmu::read(cpu, at(base, trap32), trap, As::System)) {
+    if (!mmu::read(cpu, at(base, cr3_32), task.cr3, As::System) ||
+        !mmu::read(cpu, at(base, ldt32), task.ldt, As::System) || !mmu::read(cpu, at(base, trap32), trap, As::System)) {
       return false;
     }
     task.trap = trap & 1;
@@ -136,7 +136,8 @@ bool load_segments(Cpu& cpu, const Task& task, uint32_t ext) {
 
 }  // namespace
 
-bool switch_task(Cpu& cpu, uint16_t selector, Descriptor& tss, TaskReason reason, uint64_t next, uint32_t ext, bool& trap) {
+bool switch_task(Cpu& cpu, uint16_t selector, Descriptor& tss, TaskReason reason, uint64_t next, uint32_t ext,
+                 bool& trap) {
   const bool wide = tss.type() & 8;
   const uint32_t error = selector_error(selector) | ext;
   if (!tss.present()) return raise(cpu, Np, error);
@@ -212,7 +213,8 @@ bool task_return(Step& step) {
   Descriptor tss;
   if (selector & 4) return raise(cpu, Ts, selector_error(selector));
   if (!read_descriptor(cpu, selector, tss, Ts)) return false;
-  if (tss.code_or_data() || (tss.type() != Tss16Busy && tss.type() != Tss32Busy)) return raise(cpu, Ts, selector_error(selector));
+  if (tss.code_or_data() || (tss.type() != Tss16Busy && tss.type() != Tss32Busy))
+    return raise(cpu, Ts, selector_error(selector));
   bool trap = false;
   if (!switch_task(cpu, selector, tss, TaskReason::Return, step.next, 0, trap)) return false;
   step.next = cpu.rip;

@@ -50,7 +50,9 @@ class PortDevice final : public Device {
     answers.pop_front();
     return value;
   }
-  void write(unsigned, uint64_t offset, unsigned size, uint64_t value) override { writes.push_back({offset, size, value}); }
+  void write(unsigned, uint64_t offset, unsigned size, uint64_t value) override {
+    writes.push_back({offset, size, value});
+  }
   void reset() override {}
   void save(fields::Buffer&) const override {}
   Result<> restore(std::span<const uint8_t>) override { return {}; }
@@ -63,7 +65,8 @@ class Machine {
  public:
   static constexpr uint64_t page_tables = 0x1000, gdt = 0x8000, idt = 0x9000, tss = 0xb000, kernel_stack = 0xf000,
                             ist_stack = 0x11000, handlers = 0x12000, code = 0x20000;
-  static constexpr uint16_t kernel_code = 0x08, kernel_data = 0x10, user_code = 0x18, user_data = 0x20, tss_selector = 0x28;
+  static constexpr uint16_t kernel_code = 0x08, kernel_data = 0x10, user_code = 0x18, user_data = 0x20,
+                            tss_selector = 0x28;
   static constexpr uint64_t mapped = uint64_t{1} << 30;  // linear = physical
 
   explicit Machine(uint64_t memory_size = uint64_t{512} << 20) {
@@ -73,7 +76,8 @@ class Machine {
     auto model = x86::CpuModel::create("host", 1, clock.tsc_hz());
     EXPECT_TRUE(model.has_value());
     model_ = std::make_unique<x86::CpuModel>(std::move(*model));
-    auto engine = JitEngine::create({.memory = *memory_, .bus = bus, .clock = clock, .model = *model_}, JitOptions{.translate = false, .profile = false, .jit_off = {}});
+    auto engine = JitEngine::create({.memory = *memory_, .bus = bus, .clock = clock, .model = *model_},
+                                    JitOptions{.translate = false, .profile = false, .jit_off = {}});
     EXPECT_TRUE(engine.has_value());
     engine_ = std::move(*engine);
     bus.map(Space::Port, 0x100, 0x100, port, 0);
@@ -110,8 +114,8 @@ class Machine {
   }
 
   static constexpr uint64_t segment_descriptor(uint32_t base, uint32_t limit, uint8_t access, uint8_t flags) {
-    return (limit & 0xffff) | uint64_t{base & 0xff'ffff} << 16 | uint64_t{access} << 40 | uint64_t{limit >> 16 & 15} << 48 |
-           uint64_t{flags} << 52 | uint64_t{base >> 24} << 56;
+    return (limit & 0xffff) | uint64_t{base & 0xff'ffff} << 16 | uint64_t{access} << 40 |
+           uint64_t{limit >> 16 & 15} << 48 | uint64_t{flags} << 52 | uint64_t{base >> 24} << 56;
   }
 
   // 64-bit mode at CPL 0, or 3 (`user`), with everything mapped, an IDT and a TSS.
@@ -142,10 +146,14 @@ class Machine {
     c.xcr0 = model_->has(Feature::Xsave) ? model_->xcr0_allowed() : 1;
     c.rflags = rflags::fixed | rflags::interrupt;
     const unsigned dpl = user ? 3 : 0;
-    c.segments[Cs] = {.base = 0, .limit = 0xffff'ffff, .attributes = 0xa09b | dpl << 5,
+    c.segments[Cs] = {.base = 0,
+                      .limit = 0xffff'ffff,
+                      .attributes = 0xa09b | dpl << 5,
                       .selector = static_cast<uint16_t>(user ? user_code | 3 : int{kernel_code})};
     for (unsigned reg : {Es, Ss, Ds, Fs, Gs}) {
-      c.segments[reg] = {.base = 0, .limit = 0xffff'ffff, .attributes = 0xc093 | dpl << 5,
+      c.segments[reg] = {.base = 0,
+                         .limit = 0xffff'ffff,
+                         .attributes = 0xc093 | dpl << 5,
                          .selector = static_cast<uint16_t>(user ? user_data | 3 : int{kernel_data})};
     }
     c.rip = code;
@@ -167,9 +175,7 @@ class Machine {
     if (rip < handlers || rip >= handlers + 256 * 16) return std::nullopt;
     return static_cast<unsigned>((rip - handlers) / 16);
   }
-  static bool has_error(unsigned vector) {
-    return vector == 8 || (vector >= 10 && vector <= 14) || vector == 17;
-  }
+  static bool has_error(unsigned vector) { return vector == 8 || (vector >= 10 && vector <= 14) || vector == 17; }
   // The frame of a 64-bit handler.
   struct Frame {
     uint64_t error = 0, rip = 0, cs = 0, rflags = 0, rsp = 0, ss = 0;
