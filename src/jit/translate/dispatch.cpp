@@ -1,6 +1,6 @@
 // The inner loop: find the translation of the code at RIP, run it, see why it was left. Compiled without vector
 // registers, because the guest's may be live in them.
-#include "jit/fpu.h"
+#include "jit/fpu_aside.h"
 #include "jit/mmu/mmu.h"
 #include "jit/profile.h"
 #include "jit/translate/stubs.h"
@@ -156,6 +156,7 @@ Translator::Outcome Translator::run() {
     slot_generation_ = engine_.cache().generation();
     if (cpu.profile != nullptr) cpu.profile->count(Profile::entries);
     engine_.stubs().enter(code);
+    if (vector_registers_unsafe) fpu_put_away(cpu);
     outcome = left();
     if (outcome != Outcome::Dispatch) {
       slot_ = 0;

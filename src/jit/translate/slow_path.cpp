@@ -1,6 +1,6 @@
 #include "jit/translate/slow_path.h"
 
-#include "jit/fpu.h"
+#include "jit/fpu_aside.h"
 #include "jit/mmu/page_walk.h"
 #include "jit/profile.h"
 #include "jit/translate/stubs.h"
@@ -8,6 +8,7 @@
 namespace caisson::jit {
 
 FillResult fill_from_code(Cpu* cpu, uint64_t linear, uint32_t word) {
+  const FpuAside aside(*cpu);
   const uint32_t size = word & fill_word::size_mask;
   if ((linear & 0xfff) + size > page_size) return {0, 0};
   if (cpu->profile != nullptr) cpu->profile->count(Profile::fills);
@@ -58,6 +59,7 @@ void repeat_store(uint8_t* to, uint64_t value, uint64_t count, uint32_t size) {
 
 uint64_t string_from_code(Cpu* cpu, uint32_t word) {
   using namespace x86;
+  const FpuAside aside(*cpu);
   if (cpu->rflags & rflags::df) return 0;
   const uint32_t size = word & string_word::size_mask;
   const bool move = word & string_word::move, repeat = word & string_word::repeat;
