@@ -127,19 +127,12 @@ void BlockBuilder::flags_after(const Item& item) {
 
 // --- memory checks ---------------------------------------------------------------------------------------------------
 
-// `ea` uses registers that survive the check. The result is an address for the instruction; `collapse`: in R14 alone,
-// so that R15 is free.
-Address BlockBuilder::check_simple(Emitter& out, const Item& item, const Address& ea, unsigned size, bool write,
-                                   bool collapse) {
-  free_flags(out, item);
+// First byte's address in R15, last byte's in R14: R15 becomes the addend. The caller says in the cold part, which it
+// gets, how a miss finds the address again.
+BlockBuilder::Cold& BlockBuilder::look_up(Emitter& out, const Item& item, unsigned size, bool write) {
   const unsigned mode = block_.key.mode & mode_bits::tlb_mask;
   const size_t tlb = offsetof(Cpu, tlb) + mode * sizeof(Tlb);
   const size_t tags = tlb + (write ? offsetof(Tlb, write_tag) : offsetof(Tlb, read_tag));
-  const bool wide = !(block_.key.mode & mode_bits::code_32);
-  Address last = ea;
-  last.disp += static_cast<int32_t>(size - 1);
-  out.lea(r15, ea, wide);
-  out.lea(r14, last, wide);
   out.shift_right32(r15, 9);
   out.and32(r15, (tlb_entries - 1) << 3);
   out.and_page(r14);
@@ -148,10 +141,23 @@ Address BlockBuilder::check_simple(Emitter& out, const Item& item, const Address
   cold.from = out.jump_if_later(5);
   out.load(r15, {.base = r15, .disp = static_cast<int32_t>(tlb + offsetof(Tlb, addend)), .gs = true});
   cold.back = out.size();
-  cold.address = ea;
   cold.word = size | (write ? fill_word::write : 0) | (flags_ == Flags::InMemory ? fill_word::flags_in_memory : 0) |
               uint32_t{item.offset} << fill_word::guest_offset_shift;
   cold_.push_back(cold);
+  return cold_.back();
+}
+
+// `ea` uses registers that survive the check. The result is an address for the instruction; `collapse`: in R14 alone,
+// so that R15 is free.
+Address BlockBuilder::check_simple(Emitter& out, const Item& item, const Address& ea, unsigned size, bool write,
+                                   bool collapse) {
+  free_flags(out, item);
+  const bool wide = !(block_.key.mode & mode_bits::code_32);
+  Address last = ea;
+  last.disp += static_cast<int32_t>(size - 1);
+  out.lea(r15, ea, wide);
+  out.lea(r14, last, wide);
+  look_up(out, item, size, write).address = ea;
   const bool restore = flags_ == Flags::InMemory &&
                        (item.use.reads != 0 || (item.use.touches && (item.live_out & ~item.use.overwrites) != 0));
   if (wide && ea.index == none && !collapse && !restore) return {.base = ea.base, .index = r15, .disp = ea.disp};
@@ -163,25 +169,11 @@ Address BlockBuilder::check_simple(Emitter& out, const Item& item, const Address
 
 // The linear address is in R14.
 Address BlockBuilder::check_computed(Emitter& out, const Item& item, unsigned size, bool write) {
-  const unsigned mode = block_.key.mode & mode_bits::tlb_mask;
-  const size_t tlb = offsetof(Cpu, tlb) + mode * sizeof(Tlb);
-  const size_t tags = tlb + (write ? offsetof(Tlb, write_tag) : offsetof(Tlb, read_tag));
   out.store(CPU_FIELD(scratch), r14);
   out.move(r15, r14);
   if (size > 1)
     out.lea(r14, {.base = r14, .disp = static_cast<int32_t>(size - 1)}, !(block_.key.mode & mode_bits::code_32));
-  out.shift_right32(r15, 9);
-  out.and32(r15, (tlb_entries - 1) << 3);
-  out.and_page(r14);
-  out.compare(r14, {.base = r15, .disp = static_cast<int32_t>(tags), .gs = true});
-  Cold cold{.what = Cold::What::Fill};
-  cold.from = out.jump_if_later(5);
-  out.load(r15, {.base = r15, .disp = static_cast<int32_t>(tlb + offsetof(Tlb, addend)), .gs = true});
-  cold.back = out.size();
-  cold.address_saved = true;
-  cold.word = size | (write ? fill_word::write : 0) | (flags_ == Flags::InMemory ? fill_word::flags_in_memory : 0) |
-              uint32_t{item.offset} << fill_word::guest_offset_shift;
-  cold_.push_back(cold);
+  look_up(out, item, size, write).address_saved = true;
   out.load(r14, CPU_FIELD(scratch));
   out.lea(r14, {.base = r14, .index = r15});
   return {.base = r14};
