@@ -24,6 +24,7 @@ class Profile {
     leaves_interpret,
     leaves_slow,
     leaves_signal,
+    leaves_system,
     fills,
     full_flushes,
     partial_flushes,

@@ -13,6 +13,17 @@ namespace {
 
 constexpr unsigned granule_shift = 7;
 
+// Calls visit(offset, size) for the pieces of the guest page that the block was made from.
+template <class Visit>
+void pieces_on(const Block& block, bool second_page, Visit visit) {
+  if (second_page) {
+    visit(uint64_t{0}, uint64_t{block.next_size});
+    return;
+  }
+  visit(block.key.gpa % page_size, uint64_t{block.guest_size} - block.next_size);
+  for (unsigned i = 0; i < 2; ++i) visit(uint64_t{block.peek_offset[i]}, uint64_t{block.peek_size[i]});
+}
+
 uint32_t granules_of(uint64_t offset, uint64_t size) {
   if (size == 0) return 0;
   const unsigned first = static_cast<unsigned>(offset >> granule_shift);
@@ -60,15 +71,20 @@ Block* CodeCache::commit(const Block& block, const std::vector<HostPoint>& point
   kept->points = static_cast<uint32_t>(points.size());
   points_.insert(points_.end(), points.begin(), points.end());
   by_key_[kept->key] = kept;
-  CodePageBlocks& page = by_page_[memory_.page_index(kept->key.gpa)];
-  page.granules |= granules_of(kept->key.gpa % page_size, kept->guest_size);
-  for (unsigned i = 0; i < 2; ++i) page.granules |= granules_of(kept->peek_offset[i], kept->peek_size[i]);
-  page.blocks.push_back(kept);
+  depends_on(memory_.page_index(kept->key.gpa), *kept);
+  if (kept->next_size != 0) depends_on(memory_.page_index(kept->next_page), *kept);
   ++statistics_.blocks;
   statistics_.host_bytes += kept->host_size;
   statistics_.guest_bytes += kept->guest_size;
   advance(kept->host_size);
   return kept;
+}
+
+void CodeCache::depends_on(size_t page_index, Block& block) {
+  CodePageBlocks& page = by_page_[page_index];
+  pieces_on(block, memory_.page_index(block.key.gpa) != page_index,
+            [&](uint64_t offset, uint64_t size) { page.granules |= granules_of(offset, size); });
+  page.blocks.push_back(&block);
 }
 
 void CodeCache::advance(size_t bytes) {
@@ -124,26 +140,31 @@ void CodeCache::resume(Block& block) {
 
 bool CodeCache::written(Gpa gpa, uint64_t length) {
   const auto found = by_page_.find(memory_.page_index(gpa));
-  if (found == by_page_.end()) return false;
+  if (found == by_page_.end()) {
+    // Marked for a translation that did not come to be.
+    memory_.page_flags(gpa).fetch_and(~GuestMemory::code_flag, std::memory_order_seq_cst);
+    return false;
+  }
   const uint64_t offset = gpa % page_size;
   CodePageBlocks& page = found->second;
   if ((page.granules & granules_of(offset, length)) == 0) return false;
-  const auto overlaps = [&](uint64_t start, uint64_t size) {
-    return size != 0 && offset < start + size && start < offset + length;
-  };
   bool any = false;
   page.granules = 0;
   std::erase_if(page.blocks, [&](Block* block) {
     if (!block->alive) return true;
-    const uint64_t start = block->key.gpa % page_size;
-    if (overlaps(start, block->guest_size) || overlaps(block->peek_offset[0], block->peek_size[0]) ||
-        overlaps(block->peek_offset[1], block->peek_size[1])) {
+    const bool second_page = memory_.page_index(block->key.gpa) != found->first;
+    bool hit = false;
+    uint32_t granules = 0;
+    pieces_on(*block, second_page, [&](uint64_t start, uint64_t size) {
+      hit |= size != 0 && offset < start + size && start < offset + length;
+      granules |= granules_of(start, size);
+    });
+    if (hit) {
       kill(*block);
       any = true;
       return true;
     }
-    page.granules |= granules_of(start, block->guest_size);
-    for (unsigned i = 0; i < 2; ++i) page.granules |= granules_of(block->peek_offset[i], block->peek_size[i]);
+    page.granules |= granules;
     return false;
   });
   if (page.blocks.empty()) {

@@ -59,6 +59,9 @@ struct Block {
     const uint8_t* before;
   };
   std::vector<Incoming> incoming;
+  // Its last instruction ends on another page: that page, and how many bytes of it.
+  Gpa next_page = 0;
+  uint16_t next_size = 0;
   // A second piece of guest code on the same page that was looked at (flags on the way out): [offset in page, size).
   uint16_t peek_offset[2] = {0, 0}, peek_size[2] = {0, 0};
 };
@@ -128,6 +131,7 @@ class CodeCache {
     std::vector<Block*> blocks;
   };
 
+  void depends_on(size_t page_index, Block& block);
   void patch_jump(const uint8_t* slot, const uint8_t* target);
   explicit CodeCache(GuestMemory& memory) : memory_(memory) {}
   [[nodiscard]] uint8_t* writable_of(const uint8_t* executable) { return writable_ + (executable - executable_); }

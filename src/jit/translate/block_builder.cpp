@@ -17,8 +17,7 @@ uint64_t relative_target(const Instruction& in, uint64_t next) { return next + i
 
 }  // namespace
 
-void BlockBuilder::read_items(const BlockKey& key, std::span<const uint8_t, page_size> page,
-                              uint32_t disabled_classes) {
+void BlockBuilder::read_items(const BlockKey& key, const CodeBytes& code, uint32_t disabled_classes) {
   items_.clear();
   const unsigned code_bits = key.mode & mode_bits::code_32 ? 32 : 64;
   unsigned at = static_cast<unsigned>(key.rip % page_size);
@@ -26,12 +25,22 @@ void BlockBuilder::read_items(const BlockKey& key, std::span<const uint8_t, page
   while (items_.size() < max_instructions && at < page_size) {
     items_.emplace_back();
     Item& item = items_.back();
-    const auto code = page.subspan(at, std::min<size_t>(longest_instruction, page_size - at));
+    const auto bytes = code.page.subspan(at, std::min<size_t>(longest_instruction, page_size - at));
     item.offset = static_cast<uint16_t>(at - start);
-    // What crosses the page's end, and what does not decode, is the interpreter's.
-    if (decode(code, code_bits, item.in) != DecodeStatus::Ok) {
+    DecodeStatus status = decode(bytes, code_bits, item.in);
+    if (status == DecodeStatus::Truncated && code.next != nullptr) {
+      std::array<uint8_t, longest_instruction> joined;
+      std::copy(bytes.begin(), bytes.end(), joined.begin());
+      std::copy_n(code.next, longest_instruction - bytes.size(), joined.begin() + bytes.size());
+      status = decode(joined, code_bits, item.in);
+      block_.next_page = code.next_page;
+      block_.next_size = static_cast<uint16_t>(item.in.length - bytes.size());
+    }
+    // What does not decode, or goes on where nothing is mapped, is the interpreter's.
+    if (status != DecodeStatus::Ok) {
       item.in = {};
-      item.in.length = static_cast<uint8_t>(code.size());
+      item.in.length = static_cast<uint8_t>(bytes.size());
+      block_.next_size = 0;
       break;
     }
     item.kind = classify(item.in, key.mode);
@@ -40,6 +49,21 @@ void BlockBuilder::read_items(const BlockKey& key, std::span<const uint8_t, page
     at += item.in.length;
     if (ends_block(item.kind)) break;
   }
+}
+
+bool BlockBuilder::reaches_next_page(const BlockKey& key, std::span<const uint8_t, page_size> page) {
+  const unsigned code_bits = key.mode & mode_bits::code_32 ? 32 : 64;
+  unsigned at = static_cast<unsigned>(key.rip % page_size);
+  if (at + max_instructions * longest_instruction < page_size) return false;
+  Instruction in;
+  for (unsigned i = 0; i < max_instructions && at < page_size; ++i) {
+    const auto bytes = page.subspan(at, std::min<size_t>(longest_instruction, page_size - at));
+    const DecodeStatus status = decode(bytes, code_bits, in);
+    if (status != DecodeStatus::Ok) return status == DecodeStatus::Truncated;
+    if (ends_block(classify(in, key.mode))) return false;
+    at += in.length;
+  }
+  return false;
 }
 
 // Which status flags may be read from `rip` on before they are overwritten: a look at a few instructions of this page.
@@ -78,6 +102,7 @@ void BlockBuilder::find_live_flags(const BlockKey& key, std::span<const uint8_t,
   uint32_t live = all_status_flags;
   switch (last.kind) {
     case Kind::Jump: live = flags_live_at(relative_target(last.in, next), page); break;
+    case Kind::AccessCheckFlag: live = flags_live_at(next, page); break;
     case Kind::JumpIf:
     case Kind::JumpRcx: live = flags_live_at(relative_target(last.in, next), page) | flags_live_at(next, page); break;
     default: break;
@@ -308,6 +333,25 @@ void BlockBuilder::exit_to(Emitter& out, uint64_t target) {
 
 // --- instructions ----------------------------------------------------------------------------------------------------
 
+// Host registers that the instruction does not use, not even implicitly, to stand in for spilled ones while it runs. It
+// must not fault: the handler takes every register for the guest's.
+bool BlockBuilder::borrow_registers(const Instruction& in, unsigned count, std::array<int, 2>& out) {
+  if (in.simd || in.mnemonic == ZYDIS_MNEMONIC_DIV || in.mnemonic == ZYDIS_MNEMONIC_IDIV || count > out.size())
+    return false;
+  uint32_t used = 0;
+  for (unsigned i = 0; i < in.operand_count; ++i) {
+    const Operand& operand = in.operands[i];
+    if (operand.kind == Operand::Kind::Register && operand.reg_class == RegisterClass::Gpr) used |= 1u << operand.reg;
+    if (operand.kind == Operand::Kind::Memory && operand.base < 16) used |= 1u << operand.base;
+    if (operand.kind == Operand::Kind::Memory && operand.index < 16) used |= 1u << operand.index;
+  }
+  unsigned found = 0;
+  for (const int candidate : {r12, r11, r10, r9, r8, rdi, rsi}) {
+    if (found < count && (used & 1u << candidate) == 0) out[found++] = candidate;
+  }
+  return found == count;
+}
+
 void BlockBuilder::emit_native(Emitter& out, const Item& item) {
   const Instruction& in = item.in;
   const bool lea = in.mnemonic == ZYDIS_MNEMONIC_LEA;
@@ -387,7 +431,9 @@ void BlockBuilder::emit_native(Emitter& out, const Item& item) {
                 in.mnemonic == ZYDIS_MNEMONIC_CMPXCHG;
     writes[n] |= operand.writes;
   }
-  if (count > (memory != nullptr ? 1u : 2u)) {
+  const unsigned free_scratch = memory != nullptr ? 1 : 2;
+  std::array<int, 2> borrowed{none, none};
+  if (count > free_scratch && !borrow_registers(in, count - free_scratch, borrowed)) {
     gave_up_ = true;
     return;
   }
@@ -412,7 +458,11 @@ void BlockBuilder::emit_native(Emitter& out, const Item& item) {
     address = emit_check(out, item, *memory, memory->bits / 8u, write, collapse);
   }
   flags_for(out, item);  // uses R15: the address is collapsed where this does anything
-  static constexpr std::array<int, 2> with_memory{r15, none}, without{r14, r15};
+  const std::array<int, 3> with_memory{r15, borrowed[0], borrowed[1]}, without{r14, r15, borrowed[0]};
+  static constexpr std::array<size_t, 2> lent{offsetof(Cpu, scratch) + 8, offsetof(Cpu, scratch) + 24};
+  for (unsigned i = 0; i < 2; ++i) {
+    if (borrowed[i] != none) out.store(cpu_at(lent[i]), borrowed[i]);
+  }
   for (unsigned n = 0; n < count; ++n) {
     const int scratch = memory != nullptr ? with_memory[n] : without[n];
     map[spilled[n]] = static_cast<int8_t>(scratch);
@@ -449,6 +499,9 @@ void BlockBuilder::emit_native(Emitter& out, const Item& item) {
   }
   for (unsigned n = 0; n < count; ++n) {
     if (writes[n]) out.store(cpu_at(offsetof(Cpu, gpr) + 8 * spilled[n]), map[spilled[n]]);
+  }
+  for (unsigned i = 0; i < 2; ++i) {
+    if (borrowed[i] != none) out.load(borrowed[i], cpu_at(lent[i]));
   }
   flags_after(item);
 }
@@ -598,11 +651,50 @@ void BlockBuilder::emit_end(Emitter& out, const Item& item) {
       exit_lookup(out);
       break;
     }
+    case Kind::AccessCheckFlag:
+      emit_access_check_flag(out, item);
+      settle();
+      exit_to(out, next);
+      break;
+    case Kind::System:
+      flags_to_eflags(out);
+      emit_system(out, item);
+      break;
     default: leave_to_interpreter(out, block_.key.rip + item.offset); break;
   }
 }
 
+// The bytes on the next page are the ones that were translated only while that page is mapped there: the cache of code
+// pages is emptied of whatever the guest unmaps. What it does not know the interpreter fetches, and enters there.
+void BlockBuilder::emit_next_page_guard(Emitter& out, const Item& item) {
+  static_assert(sizeof(CodePage) == 32);
+  free_flags(out, item);
+  const auto field = [](size_t offset, int base) {
+    return Address{.base = base, .disp = static_cast<int32_t>(offsetof(Cpu, code_pages) + offset), .gs = true};
+  };
+  const uint64_t next = (block_.key.rip + item.offset + page_size) & ~(page_size - 1);
+  if (user()) {
+    code_address(out, r14, page_size);
+    if (block_.key.mode & mode_bits::code_32) out.register_op(0x89, r14, r14, false);
+  } else {
+    out.move_immediate(r14, block_.key.mode & mode_bits::code_32 ? next & 0xffff'ffff : next);
+  }
+  out.register_op(0x89, r14, r15, false);
+  out.shift_right32(r15, 7);
+  out.and32(r15, (code_page_entries - 1) << 5);
+  out.compare(r14, field(offsetof(CodePage, linear), r15));
+  leave_if_not(out, item, 4);
+  out.move_immediate(r14, block_.next_page);
+  out.compare(r14, field(offsetof(CodePage, gpa), r15));
+  leave_if_not(out, item, 4);
+  out.u8(0x65), out.u8(0x41), out.u8(0x80);  // cmp byte gs:[r15 + user], 0 or 1
+  out.address(7, field(offsetof(CodePage, user), r15));
+  out.u8(user() ? 1 : 0);
+  leave_if_not(out, item, 4);
+}
+
 void BlockBuilder::emit_item(Emitter& out, const Item& item) {
+  if (&item == &items_.back() && block_.next_size != 0 && item.kind != Kind::Interpret) emit_next_page_guard(out, item);
   points_.push_back({.host_offset = static_cast<uint16_t>(out.size()),
                      .guest_offset = static_cast<uint16_t>(item.offset & 0x7fff),
                      .flags_in_memory = flags_ == Flags::InMemory});
@@ -620,6 +712,8 @@ void BlockBuilder::emit_item(Emitter& out, const Item& item) {
     case Kind::ReadTime: emit_read_time(out, item); break;
     case Kind::BitTest: emit_bit_test(out, item); break;
     case Kind::String: emit_string(out, item); break;
+    case Kind::SwapGs: emit_swap_gs(out); break;
+    case Kind::ClearDirection: emit_clear_direction(out, item); break;
     default: emit_end(out, item); break;
   }
 }
@@ -668,8 +762,7 @@ void BlockBuilder::emit_cold(Emitter& out) {
   }
 }
 
-void BlockBuilder::build(CodeCache& cache, const BlockKey& key, std::span<const uint8_t, page_size> page,
-                         uint32_t disabled_classes) {
+void BlockBuilder::build(CodeCache& cache, const BlockKey& key, const CodeBytes& code, uint32_t disabled_classes) {
   block_ = {};
   block_.key = key;
   cold_.clear();
@@ -677,8 +770,8 @@ void BlockBuilder::build(CodeCache& cache, const BlockKey& key, std::span<const 
   flags_ = Flags::InEflags;
   fpu_checked_ = false;
   peeks_ = 0;
-  read_items(key, page, disabled_classes);
-  find_live_flags(key, page);
+  read_items(key, code, disabled_classes);
+  find_live_flags(key, code.page);
 
   for (;;) {
     Emitter out(cache.write_position(), cache.run_position(), room_needed);
@@ -714,7 +807,8 @@ void BlockBuilder::build(CodeCache& cache, const BlockKey& key, std::span<const 
       // Ends with the instruction that cannot be expressed; everything again for the shorter block.
       items_.resize(emitted + 1);
       items_.back().kind = Kind::Interpret;
-      find_live_flags(key, page);
+      if (items_.back().offset + items_.back().in.length + key.rip % page_size <= page_size) block_.next_size = 0;
+      find_live_flags(key, code.page);
       cold_.clear();
       points_.clear();
       flags_ = Flags::InEflags;

@@ -17,6 +17,14 @@
 
 namespace caisson::jit {
 
+// The guest's code: the bytes of its page (a copy or, with writers locked out, the page itself), and of the page that
+// follows in linear addresses, where that can be translated too.
+struct CodeBytes {
+  std::span<const uint8_t, page_size> page;
+  const uint8_t* next = nullptr;
+  Gpa next_page = 0;
+};
+
 class BlockBuilder {
  public:
   // Bytes that a block's code can take at most.
@@ -25,10 +33,10 @@ class BlockBuilder {
 
   explicit BlockBuilder(const Stubs& stubs) : stubs_(stubs) {}
 
-  // `page`: the bytes of the code page (a copy or, with writers locked out, the page itself); key.rip's offset in it is
-  // where the block starts.
-  void build(CodeCache& cache, const BlockKey& key, std::span<const uint8_t, page_size> page,
-             uint32_t disabled_classes);
+  // The block starts at key.rip's offset in the page.
+  void build(CodeCache& cache, const BlockKey& key, const CodeBytes& code, uint32_t disabled_classes);
+  // The block's last instruction goes on on the next page (as far as the bytes tell now).
+  [[nodiscard]] bool reaches_next_page(const BlockKey& key, std::span<const uint8_t, page_size> page);
 
   [[nodiscard]] const Block& block() const { return block_; }
   [[nodiscard]] const std::vector<HostPoint>& points() const { return points_; }
@@ -58,12 +66,14 @@ class BlockBuilder {
     bool flags_in_memory = false;
   };
 
-  void read_items(const BlockKey& key, std::span<const uint8_t, page_size> page, uint32_t disabled_classes);
+  void read_items(const BlockKey& key, const CodeBytes& code, uint32_t disabled_classes);
   void find_live_flags(const BlockKey& key, std::span<const uint8_t, page_size> page);
   [[nodiscard]] uint32_t flags_live_at(uint64_t rip, std::span<const uint8_t, page_size> page);
 
   void emit_item(Emitter& out, const Item& item);
+  void emit_next_page_guard(Emitter& out, const Item& item);
   void emit_native(Emitter& out, const Item& item);
+  [[nodiscard]] static bool borrow_registers(const Instruction& in, unsigned count, std::array<int, 2>& out);
   void emit_push(Emitter& out, const Item& item);
   void emit_pop(Emitter& out, const Item& item);
   void emit_leave(Emitter& out, const Item& item);
@@ -73,6 +83,10 @@ class BlockBuilder {
   void emit_bit_test(Emitter& out, const Item& item);
   void emit_string(Emitter& out, const Item& item);
   void emit_end(Emitter& out, const Item& item);
+  void emit_swap_gs(Emitter& out);
+  void emit_access_check_flag(Emitter& out, const Item& item);
+  void emit_clear_direction(Emitter& out, const Item& item);
+  void emit_system(Emitter& out, const Item& item);
   void emit_cold(Emitter& out);
 
   // Operand address after the check: what an instruction may use as its memory operand.

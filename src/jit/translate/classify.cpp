@@ -186,6 +186,17 @@ Kind classify(const Instruction& in, ModeWord mode) {
   switch (in.mnemonic) {
     case ZYDIS_MNEMONIC_CLI: return mode & mode_bits::cpl_0 ? Kind::ClearInterrupts : Kind::Interpret;
     case ZYDIS_MNEMONIC_STI: return mode & mode_bits::cpl_0 ? Kind::SetInterrupts : Kind::Interpret;
+    case ZYDIS_MNEMONIC_STAC:
+    case ZYDIS_MNEMONIC_CLAC:
+      return (mode & mode_bits::cpl_0) && (mode & mode_bits::smap) ? Kind::AccessCheckFlag : Kind::Interpret;
+    case ZYDIS_MNEMONIC_SWAPGS: return (mode & mode_bits::cpl_0) && !code_32 ? Kind::SwapGs : Kind::Interpret;
+    case ZYDIS_MNEMONIC_CLD: return Kind::ClearDirection;
+    case ZYDIS_MNEMONIC_SYSCALL:
+    case ZYDIS_MNEMONIC_SYSRET:
+    case ZYDIS_MNEMONIC_RDFSBASE:
+    case ZYDIS_MNEMONIC_RDGSBASE:
+    case ZYDIS_MNEMONIC_WRFSBASE:
+    case ZYDIS_MNEMONIC_WRGSBASE: return code_32 ? Kind::Interpret : Kind::System;
     case ZYDIS_MNEMONIC_PUSHFQ: return Kind::PushFlags;
     case ZYDIS_MNEMONIC_RDTSC:
     case ZYDIS_MNEMONIC_RDTSCP: return (mode & mode_bits::tsd) || code_32 ? Kind::Interpret : Kind::ReadTime;

@@ -23,6 +23,8 @@ enum class Kind : uint8_t {
   ReadTime,
   BitTest,
   String,  // MOVS and STOS, with and without REP
+  SwapGs,
+  ClearDirection,
   // the rest ends a block
   Jump,
   JumpIf,
@@ -31,6 +33,8 @@ enum class Kind : uint8_t {
   JumpIndirect,
   CallIndirect,
   Return,
+  AccessCheckFlag,  // STAC and CLAC: what follows runs in another mode
+  System,           // changes the mode in ways that run_system() knows
   Interpret,  // the interpreter does it
 };
 
@@ -39,7 +43,7 @@ enum class Kind : uint8_t {
 // Bits of the mode word; the rest is in mode_word().
 namespace mode_bits {
 inline constexpr ModeWord tlb_mask = 3, code_32 = 4, fpu_ok = 8, sse_ok = 16, avx_ok = 32, avx512_ok = 64, cpl_0 = 128,
-                          tsd = 256;
+                          tsd = 256, smap = 512;
 }
 
 [[nodiscard]] Kind classify(const Instruction& in, ModeWord mode);

@@ -4,6 +4,7 @@
 #include "jit/mmu/mmu.h"
 #include "jit/profile.h"
 #include "jit/translate/stubs.h"
+#include "jit/translate/system_path.h"
 #include "jit/translate/translator.h"
 
 namespace caisson::jit {
@@ -15,14 +16,6 @@ unsigned jump_index(const Cpu& cpu, uint64_t rip) {
   if (cpu.jump_mask == 0) return rip & 0xff;
   // jump_mask is a run of bits: what PEXT makes of it is a shift.
   return static_cast<unsigned>((rip & cpu.jump_mask) >> __builtin_ctzll(cpu.jump_mask));
-}
-
-// Status flags between RFLAGS and the form that LAHF and SETO leave: AH = SF ZF 0 AF 0 PF 1 CF, AL = OF.
-uint32_t flags_to_ax(uint64_t rflags) {
-  return static_cast<uint32_t>((rflags & 0xd5) << 8 | 0x200 | ((rflags & rflags::of) ? 1 : 0));
-}
-uint64_t flags_from_ax(uint32_t ax, uint64_t rflags) {
-  return (rflags & ~rflags::status) | (ax >> 8 & 0xd5) | ((ax & 1) ? rflags::of : 0);
 }
 
 // User code's key has no linear address: the page it runs in is in the Cpu.
@@ -127,6 +120,9 @@ Translator::Outcome Translator::left() {
       slot_mode_ = cpu.jumps_mode[static_cast<unsigned>(cpu.tlb_mode)];
       return Outcome::Dispatch;
     case Leave::Interpret: return Outcome::Interpret;
+    case Leave::System:
+      slot_ = 0;
+      return run_system(cpu, cpu.leave_word) ? Outcome::Dispatch : Outcome::Interpret;
     case Leave::Slow: {
       const std::lock_guard hold(engine_.cache().lock());
       const Block* block = engine_.cache().block_at(reinterpret_cast<const uint8_t*>(cpu.leave_detail));

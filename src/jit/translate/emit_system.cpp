@@ -135,4 +135,51 @@ void BlockBuilder::emit_string(Emitter& out, const Item& item) {
   leave_if_not(out, item, 5);
 }
 
+void BlockBuilder::emit_swap_gs(Emitter& out) {
+  constexpr Address base = cpu_at(offsetof(Cpu, segments) + x86::Gs * sizeof(Segment) + offsetof(Segment, base));
+  constexpr Address other = cpu_at(offsetof(Cpu, msrs) + 8 * static_cast<size_t>(x86::MsrSlot::KernelGsBase));
+  out.load(r14, base);
+  out.load(r15, other);
+  out.store(base, r15);
+  out.store(other, r14);
+}
+
+void BlockBuilder::emit_clear_direction(Emitter& out, const Item& item) {
+  free_flags(out, item);
+  out.u8(0x65), out.u8(0x81);  // and dword gs:[rflags], ~DF
+  out.address(4, CPU_FIELD(rflags));
+  out.u32(~static_cast<uint32_t>(x86::rflags::df));
+}
+
+// The mode word says that CR4.SMAP is set: AC alone decides how a supervisor's data accesses look pages up.
+void BlockBuilder::emit_access_check_flag(Emitter& out, const Item& item) {
+  free_flags(out, item);
+  constexpr auto flag = static_cast<uint32_t>(x86::rflags::ac);
+  const bool set = item.in.mnemonic == ZYDIS_MNEMONIC_STAC;
+  out.u8(0x65), out.u8(0x81);  // or/and dword gs:[rflags], AC
+  out.address(set ? 1 : 4, CPU_FIELD(rflags));
+  out.u32(set ? flag : ~flag);
+  out.u8(0x65), out.u8(0xc6);  // mov byte gs:[tlb_mode], …
+  out.address(0, CPU_FIELD(tlb_mode));
+  out.u8(static_cast<unsigned>(set ? TlbMode::SupervisorUser : TlbMode::Supervisor));
+}
+
+void BlockBuilder::emit_system(Emitter& out, const Item& item) {
+  const Instruction& in = item.in;
+  uint32_t word = uint32_t{in.length} << system_word::length_shift;
+  switch (in.mnemonic) {
+    case ZYDIS_MNEMONIC_SYSCALL: word |= system_word::syscall; break;
+    case ZYDIS_MNEMONIC_SYSRET: word |= system_word::sysret; break;
+    case ZYDIS_MNEMONIC_RDFSBASE: word |= system_word::read_base; break;
+    case ZYDIS_MNEMONIC_RDGSBASE: word |= system_word::read_base | system_word::gs; break;
+    case ZYDIS_MNEMONIC_WRFSBASE: word |= system_word::write_base; break;
+    default: word |= system_word::write_base | system_word::gs; break;
+  }
+  if (in.operand_count > 0) word |= uint32_t{in.operands[0].reg} << system_word::register_shift;
+  if (in.operand_bits == 64) word |= system_word::wide;
+  set_rip(out, block_.key.rip + item.offset);
+  out.move_immediate(r14, word);
+  out.jump(stubs_.leave_system);
+}
+
 }  // namespace caisson::jit

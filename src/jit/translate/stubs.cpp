@@ -128,6 +128,13 @@ Result<Stubs> emit_stubs(CodeCache& cache) {
   out.store32_immediate(CPU_FIELD(leave), static_cast<int32_t>(Leave::Interpret));
   leave_tail(out);
 
+  stubs.leave_system = begin(out);
+  store_guest(out);
+  save_flags(out);
+  out.store32_immediate(CPU_FIELD(leave), static_cast<int32_t>(Leave::System));
+  out.store32(CPU_FIELD(leave_word), r14);
+  leave_tail(out);
+
   stubs.leave_signal = begin(out);
   store_guest(out);
   out.store32_immediate(CPU_FIELD(leave), static_cast<int32_t>(Leave::Signal));

@@ -18,7 +18,15 @@ enum class Leave : uint32_t {
   Slow =
       2,  // memory access for the interpreter: leave_detail is an address in the block's code, leave_word its FillWord
   Signal = 3,  // host fault at the executable address leave_detail; host flags in leave_word
+  System = 4,  // the instruction at RIP is for run_system(); leave_word is its system word
 };
+
+// What run_system() is told.
+namespace system_word {
+inline constexpr uint32_t kind_mask = 7, syscall = 0, sysret = 1, read_base = 2, write_base = 3;
+inline constexpr uint32_t gs = 1u << 3, wide = 1u << 4;  // which segment's base; operand size of 64 bits
+inline constexpr unsigned register_shift = 8, length_shift = 16;
+}  // namespace system_word
 
 // A jump slot is the executable address of an aligned rel32; the low bit says that it leads out of its page.
 inline constexpr uint64_t slot_cross_page = 1;
@@ -46,6 +54,7 @@ struct Stubs {
   void (*enter)(const uint8_t* code) = nullptr;  // loads the guest's registers and jumps; returns when the guest leaves
   const uint8_t* leave_dispatch = nullptr;       // R14 = slot
   const uint8_t* leave_interpret = nullptr;
+  const uint8_t* leave_system = nullptr;  // R14D = system word
   const uint8_t* leave_signal = nullptr;  // leave_detail and leave_word are set
   const uint8_t* fill =
       nullptr;                   // R14 = linear address, R15D = fill word: returns with R15 = addend, or leaves as Slow

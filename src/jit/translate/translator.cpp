@@ -18,6 +18,7 @@ ModeWord mode_word(const Cpu& cpu) {
   if (cpu.code_bits == 32) mode |= mode_bits::code_32;
   if (cpu.cpl == 0) mode |= mode_bits::cpl_0;
   if (cpu.cr4 & cr4::tsd) mode |= mode_bits::tsd;
+  if (cpu.cr4 & cr4::smap) mode |= mode_bits::smap;
   if ((cpu.cr0 & (cr0::ts | cr0::em)) != 0) return mode;
   mode |= mode_bits::fpu_ok;
   if (cpu.cr4 & cr4::osfxsr) mode |= mode_bits::sse_ok;
@@ -50,15 +51,28 @@ bool Translator::translate_current() {
     return true;  // the dispatcher sees it again and hands it to the interpreter
   }
   const BlockKey key = block_key(cpu, page, mode_word(cpu));
+  CodeBytes code{.page = std::span<const uint8_t, page_size>(page.host, page_size)};
+  CodePage next;
+  if (builder_.reaches_next_page(key, code.page)) {
+    const uint64_t linear = (cpu.rip | (page_size - 1)) + 1;
+    if (mmu::code_page(cpu, cpu.code_bits == 64 ? linear : linear & 0xffff'ffff, next) && next.host != nullptr &&
+        next.gpa != page.gpa) {
+      code.next = next.host;
+      code.next_page = next.gpa;
+    }
+    cpu.fault = {};
+  }
   CodeCache& cache = engine_.cache();
+  const auto marked = [&](Gpa gpa) { return (cpu.memory->page_flags(gpa).load() & GuestMemory::code_flag) != 0; };
   for (;;) {
     engine_.page_becomes_code(cpu, page.gpa);
+    if (code.next != nullptr) engine_.page_becomes_code(cpu, next.gpa);
     const std::lock_guard hold(cache.lock());
     if (cache.find(key) != nullptr) return true;
     if (!cache.has_room(BlockBuilder::room_needed)) return false;
     // The page may have lost its last block, and with it the mark, since it was made.
-    if ((cpu.memory->page_flags(page.gpa).load() & GuestMemory::code_flag) == 0) continue;
-    builder_.build(cache, key, std::span<const uint8_t, page_size>(page.host, page_size), disabled_classes_);
+    if (!marked(page.gpa) || (code.next != nullptr && !marked(next.gpa))) continue;
+    builder_.build(cache, key, code, disabled_classes_);
     Block block = builder_.block();
     block.global = page.global;
     cache.commit(block, builder_.points());
