@@ -45,8 +45,8 @@ void fpu_put_away(Cpu& cpu) {
   } else {
     asm volatile("fxsave64 %0" : "+m"(cpu.xsave)::"memory");
   }
-  // FIP and FDP hold host addresses of translated code: the guest must never see them.
-  std::fill(cpu.xsave.begin() + 8, cpu.xsave.begin() + 24, uint8_t{0});
+  // FIP and FDP hold host addresses of translated code, and FOP a rewritten opcode: the guest must never see them.
+  std::fill(cpu.xsave.begin() + 6, cpu.xsave.begin() + 24, uint8_t{0});
   // General code expects the default controls.
   const uint32_t mxcsr = 0x1f80;
   asm volatile("ldmxcsr %0; fninit" ::"m"(mxcsr));

@@ -2,6 +2,7 @@
 // interpreter; registers, flags, memory, vector state and exceptions must agree.
 //   The native side loads every register from a block at a fixed low address, runs the one instruction, and stores
 //   every register back; a signal ends it with the vector that the kernel reports.
+#include <cpuid.h>
 #include <cmath>
 #include <csignal>
 #include <cstdlib>
@@ -374,6 +375,9 @@ class Differential : public testing::Test {
         std::fill(state->xsave.begin() + 416, state->xsave.begin() + 576, uint8_t{0});
       }
     }
+    // An x87 store that an unmasked exception will suppress looks at its address first on AMD's processors only.
+    const bool x87 = in.encoding == Encoding::Legacy && in.opcode_map == 0 && (in.opcode & 0xf8) == 0xd8;
+    if (host_is_amd() && x87 && expected.vector != -1 && actual.vector == -1) return true;
     const uint64_t mask = (rflags::status | rflags::df) & ~(expected.vector == -1 ? ignored_flags(in) : 0);
     EXPECT_EQ(actual.vector, expected.vector);
     EXPECT_EQ(actual.flags & mask, expected.flags & mask);
@@ -444,6 +448,23 @@ class Differential : public testing::Test {
     return finish(simd, bytes, in);
   }
 
+  static bool host_is_amd() {
+    static const bool amd = [] {
+      uint32_t eax, ebx = 0, ecx, edx;
+      return __get_cpuid(0, &eax, &ebx, &ecx, &edx) != 0 && ebx == signature_AMD_ebx;
+    }();
+    return amd;
+  }
+
+  // Where AMD's processors do not what Intel's manual, and the interpreter, say: F3 90 with REX.B exchanges, PREFETCHW
+  // with a register is no hint but undefined, and so is VEX.W for VPINSRD and VPEXTRD outside 64-bit mode.
+  static bool amd_differs(const Instruction& in) {
+    if (!host_is_amd()) return false;
+    if (in.mnemonic == ZYDIS_MNEMONIC_PAUSE) return in.rex & 1;
+    if (in.encoding == Encoding::Vex && in.opcode_map == 3 && (in.opcode == 0x22 || in.opcode == 0x16)) return true;
+    return in.mnemonic == ZYDIS_MNEMONIC_NOP && in.opcode_map == 1 && in.opcode == 0x0d;
+  }
+
   bool finish(bool simd, std::array<uint8_t, 15>& bytes, Instruction& in) {
     if (decode(bytes, bits_, in) != DecodeStatus::Ok || in.simd != simd) return false;
     if (in.privileged_or_system || in.encoding == Encoding::Xop || in.encoding == Encoding::Now3d) return false;
@@ -458,8 +479,12 @@ class Differential : public testing::Test {
       case ZYDIS_CATEGORY_XSAVE: return false;
       default: break;
     }
+    if (amd_differs(in)) return false;
     switch (in.isa_set) {
       // The host may have them, the guest has not.
+      case ZYDIS_ISA_SET_SSE4A:
+      case ZYDIS_ISA_SET_CLZERO:
+      case ZYDIS_ISA_SET_MONITORX:
       case ZYDIS_ISA_SET_AMX_BF16:
       case ZYDIS_ISA_SET_AMX_INT8:
       case ZYDIS_ISA_SET_AMX_TILE:
@@ -633,12 +658,19 @@ TEST_F(Differential, InvalidEncodings) {
       if (pick(2) && bytes[0] < 0x10) bytes[1] = pick(2) ? 0x38 : 0x3a;
       if (pick(2) && bytes[0] > 0x60 && bytes[0] != 0x62) bytes[1] = 0x0f;
       if (decode(bytes, bits, in) != DecodeStatus::Invalid) continue;
+      std::string hex;
+      for (const uint8_t byte : bytes) hex += fmt::format("{:02x} ", byte);
+      // On AMD's processors LOCK MOV CR0 is CR8 (AltMovCr8, which no CPU model offers), VERR and VERW do not mind LOCK,
+      // 8F may be XOP, VEX.W does not count for VPERMQ, and prefixes before EVEX are let pass: these would run, and the
+      // random bytes behind them.
+      const bool at_home = hex.find("f0 0f 2") != std::string::npos || hex.find("f0 0f 00") != std::string::npos ||
+                           hex.find("8f ") != std::string::npos || hex.find("62 ", 3) != std::string::npos ||
+                           (bytes[0] == 0xc4 && (bytes[1] & 0x1f) == 3);
+      if (host_is_amd() && at_home) continue;
       State state = random_state();
       for (uint64_t& reg : state.gpr) reg = data_address + middle;
       native.run(bytes, state, false, bits);
       if (state.vector == Ud) continue;
-      std::string hex;
-      for (const uint8_t byte : bytes) hex += fmt::format("{:02x} ", byte);
       if (hex.find("0f 01 c") != std::string::npos && state.vector == Gp) continue;  // VMX on a host that has it
       ADD_FAILURE() << bits << " bits: " << hex << ": the host says " << state.vector;
       if (std::getenv("CAISSON_ALL") == nullptr) return;

@@ -14,29 +14,39 @@ struct Product {
 
 template <bool Signed, class T>
 Product<T> multiply(T a, T b, uint64_t& flags) {
-  uint16_t ax;
+  uint16_t ax = pack_flags(flags);
   Product<T> product;
   if constexpr (sizeof(T) == 1) {
-    ax = a;
     uint16_t wide;
     if constexpr (Signed) {
-      asm("imulb %[b]\n\tmovw %%ax, %[wide]\n\tlahf\n\tseto %%al" : "+&a"(ax), [wide] "=&r"(wide) : [b] "r"(b) : "cc");
+      asm(CAISSON_FLAGS_IN "movb %[a], %%al\n\timulb %[b]\n\tmovw %%ax, %[wide]" CAISSON_FLAGS_OUT
+          : "+&a"(ax), [wide] "=&r"(wide)
+          : [a] "r"(a), [b] "r"(b)
+          : "cc");
     } else {
-      asm("mulb %[b]\n\tmovw %%ax, %[wide]\n\tlahf\n\tseto %%al" : "+&a"(ax), [wide] "=&r"(wide) : [b] "r"(b) : "cc");
+      asm(CAISSON_FLAGS_IN "movb %[a], %%al\n\tmulb %[b]\n\tmovw %%ax, %[wide]" CAISSON_FLAGS_OUT
+          : "+&a"(ax), [wide] "=&r"(wide)
+          : [a] "r"(a), [b] "r"(b)
+          : "cc");
     }
     product = {static_cast<T>(wide), static_cast<T>(wide >> 8)};
   } else {
+    // The accumulator holds the flags first, then the factor, then the product's low half, then flags again.
+    uint64_t accumulator = ax;
+    uint64_t factor = a, low;
     if constexpr (Signed) {
-      asm("imul %[b]\n\tmov %[a], %[low]\n\tlahf\n\tseto %%al"
-          : "=a"(ax), "=&d"(product.high), [low] "=&r"(product.low)
-          : [a] "a"(a), [b] "r"(b)
+      asm(CAISSON_FLAGS_IN "movq %[factor], %%rax\n\timul %[b]\n\tmovq %%rax, %[low]" CAISSON_FLAGS_OUT
+          : "+&a"(accumulator), "=&d"(product.high), [low] "=&r"(low)
+          : [factor] "r"(factor), [b] "r"(b)
           : "cc");
     } else {
-      asm("mul %[b]\n\tmov %[a], %[low]\n\tlahf\n\tseto %%al"
-          : "=a"(ax), "=&d"(product.high), [low] "=&r"(product.low)
-          : [a] "a"(a), [b] "r"(b)
+      asm(CAISSON_FLAGS_IN "movq %[factor], %%rax\n\tmul %[b]\n\tmovq %%rax, %[low]" CAISSON_FLAGS_OUT
+          : "+&a"(accumulator), "=&d"(product.high), [low] "=&r"(low)
+          : [factor] "r"(factor), [b] "r"(b)
           : "cc");
     }
+    ax = static_cast<uint16_t>(accumulator);
+    product.low = static_cast<T>(low);
   }
   flags = unpack_flags(flags, ax);
   return product;
@@ -67,8 +77,8 @@ bool imul(Step& step) {
     T a, b;
     if (!get<T>(step, step.in.operands[1], a)) return false;
     b = three ? static_cast<T>(step.in.operands[2].immediate) : get_register<T>(step.cpu, step.in.operands[0]);
-    uint16_t ax;
-    asm("imul %[b], %[a]\n\tlahf\n\tseto %%al" : [a] "+&r"(a), "=&a"(ax) : [b] "r"(b) : "cc");
+    uint16_t ax = pack_flags(step.cpu.rflags);
+    asm(CAISSON_FLAGS_IN "imul %[b], %[a]" CAISSON_FLAGS_OUT : [a] "+&r"(a), "+&a"(ax) : [b] "r"(b) : "cc");
     step.cpu.rflags = unpack_flags(step.cpu.rflags, ax);
     set_register<T>(step.cpu, step.in.operands[0], a);
     return true;
