@@ -106,7 +106,8 @@ struct alignas(64) Cpu {
   // Set by any thread to bring the vCPU out of translated code and out of HLT; the run loop clears it and looks at
   // `shared` and at interrupts.
   std::atomic<uint32_t> exit_request{0};
-  uint32_t flags_ax = 0;     // guest status flags as LAHF and SETO AL leave them in AX, while not in EFLAGS
+  uint32_t flags_ax = 0;               // guest status flags as LAHF and SETO AL leave them in AX, while not in EFLAGS
+  std::array<uint64_t, 12> windows{};  // addends that the running block has found, see translate/windows.cpp
   uint64_t scratch[4] = {};  // spill slots of translated code: effective address, RCX, branch target, one more
   Cpu* self = this;
   uint32_t leave = 0;  // why translated code was left, see translate/stubs.h

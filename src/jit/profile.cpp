@@ -28,9 +28,9 @@ void Profile::interpreted(Cpu& cpu, bool slow) {
 
 std::string Profile::report(unsigned cpu) const {
   static constexpr std::array<std::string_view, event_count> names{
-      "entries",        "jump misses", "chained",     "not chained", "stale",        "polls, look-ups", "translations",
-      "to interpreter", "slow memory", "host faults", "system",
-      "fills",       "full flushes", "partial flushes", "page flushes"};
+      "entries",         "jump misses",  "chained",        "not chained",     "stale",
+      "polls, look-ups", "translations", "to interpreter", "slow memory",     "host faults",
+      "system",          "fills",        "full flushes",   "partial flushes", "page flushes"};
   std::string text = fmt::format("CPU {} profile:", cpu);
   for (unsigned i = 0; i < event_count; ++i) text += fmt::format("\n  {:16} {:>12}", names[i], counts_[i]);
   std::vector<std::pair<uint64_t, std::string>> sorted;

@@ -21,17 +21,70 @@ struct CpuidResult {
   uint32_t edx = 0;
 };
 
-// The local APIC timer's input clock (before its divider), which is also the "crystal" of leaf 0x15: Linux takes one for
-// the other.
+// The local APIC timer's input clock (before its divider), which is also the "crystal" of leaf 0x15: Linux takes one
+// for the other.
 inline constexpr uint64_t apic_timer_hz = 1'000'000'000;
 
 // Instruction-set groups an engine may have to check before it runs an instruction (else #UD).
 enum class Feature : uint8_t {
-  Sse3, Pclmulqdq, Ssse3, Fma, Cx16, Sse41, Sse42, Movbe, Popcnt, Aes, Xsave, Avx, F16c, Rdrand,
-  Fsgsbase, Bmi1, Avx2, Smep, Bmi2, Erms, Invpcid, Avx512f, Avx512dq, Rdseed, Adx, Smap, Avx512Ifma, Clflushopt,
-  Clwb, Avx512cd, Sha, Avx512bw, Avx512vl, Avx512Vbmi, Umip, Avx512Vbmi2, Gfni, Vaes, Vpclmulqdq, Avx512Vnni,
-  Avx512Bitalg, Avx512Vpopcntdq, Rdpid, Fsrm, Xsaveopt, Xsavec, Xgetbv1, Lzcnt, Prefetchw, Lahf64, Syscall, Nx,
-  Pdpe1gb, Rdtscp, LongMode, Pcid, X2apic, TscDeadline,
+  Sse3,
+  Pclmulqdq,
+  Ssse3,
+  Fma,
+  Cx16,
+  Sse41,
+  Sse42,
+  Movbe,
+  Popcnt,
+  Aes,
+  Xsave,
+  Avx,
+  F16c,
+  Rdrand,
+  Fsgsbase,
+  Bmi1,
+  Avx2,
+  Smep,
+  Bmi2,
+  Erms,
+  Invpcid,
+  Avx512f,
+  Avx512dq,
+  Rdseed,
+  Adx,
+  Smap,
+  Avx512Ifma,
+  Clflushopt,
+  Clwb,
+  Avx512cd,
+  Sha,
+  Avx512bw,
+  Avx512vl,
+  Avx512Vbmi,
+  Umip,
+  Avx512Vbmi2,
+  Gfni,
+  Vaes,
+  Vpclmulqdq,
+  Avx512Vnni,
+  Avx512Bitalg,
+  Avx512Vpopcntdq,
+  Rdpid,
+  Fsrm,
+  Xsaveopt,
+  Xsavec,
+  Xgetbv1,
+  Lzcnt,
+  Prefetchw,
+  Lahf64,
+  Syscall,
+  Nx,
+  Pdpe1gb,
+  Rdtscp,
+  LongMode,
+  Pcid,
+  X2apic,
+  TscDeadline,
   Count
 };
 
@@ -71,7 +124,8 @@ class CpuModel {
 
   // Number of physical address bits the model reports.
   [[nodiscard]] unsigned physical_bits() const { return physical_bits_; }
-  // IA32_ARCH_CAPABILITIES as the guest reads it: the guest need not defend against the host CPU's side channels itself.
+  // IA32_ARCH_CAPABILITIES as the guest reads it: the guest need not defend against the host CPU's side channels
+  // itself.
   [[nodiscard]] uint64_t arch_capabilities() const;
 
  private:

@@ -10,8 +10,9 @@ enum SegmentRegister : uint8_t { Es, Cs, Ss, Ds, Fs, Gs };
 
 namespace rflags {
 inline constexpr uint64_t cf = 1u << 0, fixed = 1u << 1, pf = 1u << 2, af = 1u << 4, zf = 1u << 6, sf = 1u << 7,
-                          tf = 1u << 8, interrupt = 1u << 9, df = 1u << 10, of = 1u << 11, iopl = 3u << 12, nt = 1u << 14,
-                          rf = 1u << 16, vm = 1u << 17, ac = 1u << 18, vif = 1u << 19, vip = 1u << 20, id = 1u << 21;
+                          tf = 1u << 8, interrupt = 1u << 9, df = 1u << 10, of = 1u << 11, iopl = 3u << 12,
+                          nt = 1u << 14, rf = 1u << 16, vm = 1u << 17, ac = 1u << 18, vif = 1u << 19, vip = 1u << 20,
+                          id = 1u << 21;
 inline constexpr uint64_t status = cf | pf | af | zf | sf | of;
 }  // namespace rflags
 
@@ -30,8 +31,24 @@ inline constexpr uint64_t sce = 1u << 0, lme = 1u << 8, lma = 1u << 10, nxe = 1u
 }
 
 enum Vector : uint8_t {
-  De = 0, Db = 1, Nmi = 2, Bp = 3, Of = 4, Br = 5, Ud = 6, Nm = 7, Df = 8, Ts = 10, Np = 11, StackFault = 12, Gp = 13,
-  Pf = 14, Mf = 16, Ac = 17, Mc = 18, Xm = 19
+  De = 0,
+  Db = 1,
+  Nmi = 2,
+  Bp = 3,
+  Of = 4,
+  Br = 5,
+  Ud = 6,
+  Nm = 7,
+  Df = 8,
+  Ts = 10,
+  Np = 11,
+  StackFault = 12,
+  Gp = 13,
+  Pf = 14,
+  Mf = 16,
+  Ac = 17,
+  Mc = 18,
+  Xm = 19
 };
 
 namespace msr {
@@ -40,17 +57,32 @@ inline constexpr uint32_t tsc = 0x10, apic_base = 0x1b, feature_control = 0x3a, 
                           sysenter_cs = 0x174, sysenter_esp = 0x175, sysenter_eip = 0x176, mcg_cap = 0x179,
                           mcg_status = 0x17a, misc_enable = 0x1a0, mtrr_phys_base0 = 0x200, mtrr_fix_64k = 0x250,
                           pat = 0x277, mtrr_def_type = 0x2ff, tsc_deadline = 0x6e0, x2apic_first = 0x800,
-                          x2apic_last = 0x8ff, xss = 0xda0, efer = 0xc000'0080, star = 0xc000'0081,
-                          lstar = 0xc000'0082, cstar = 0xc000'0083, sfmask = 0xc000'0084, fs_base = 0xc000'0100,
-                          gs_base = 0xc000'0101, kernel_gs_base = 0xc000'0102, tsc_aux = 0xc000'0103,
-                          kvm_wall_clock_new = 0x4b56'4d00, kvm_system_time_new = 0x4b56'4d01;
+                          x2apic_last = 0x8ff, xss = 0xda0, efer = 0xc000'0080, star = 0xc000'0081, lstar = 0xc000'0082,
+                          cstar = 0xc000'0083, sfmask = 0xc000'0084, fs_base = 0xc000'0100, gs_base = 0xc000'0101,
+                          kernel_gs_base = 0xc000'0102, tsc_aux = 0xc000'0103, kvm_wall_clock_new = 0x4b56'4d00,
+                          kvm_system_time_new = 0x4b56'4d01;
 }
 
 // Where an MSR without side effects of its own stands in CpuState::msrs. Numbers are part of the saved form.
 enum class MsrSlot : uint8_t {
-  SysenterCs = 0, SysenterEsp = 1, SysenterEip = 2, Star = 3, Lstar = 4, Cstar = 5, Sfmask = 6, KernelGsBase = 7,
-  TscAux = 8, Pat = 9, MiscEnable = 10, SpecCtrl = 11, MtrrDefType = 12, TscAdjust = 13, KvmSystemTime = 14,
-  KvmWallClock = 15, McgStatus = 16, FeatureControl = 17,
+  SysenterCs = 0,
+  SysenterEsp = 1,
+  SysenterEip = 2,
+  Star = 3,
+  Lstar = 4,
+  Cstar = 5,
+  Sfmask = 6,
+  KernelGsBase = 7,
+  TscAux = 8,
+  Pat = 9,
+  MiscEnable = 10,
+  SpecCtrl = 11,
+  MtrrDefType = 12,
+  TscAdjust = 13,
+  KvmSystemTime = 14,
+  KvmWallClock = 15,
+  McgStatus = 16,
+  FeatureControl = 17,
   MtrrPhys0 = 20,   // 16 slots: base and mask of 8 variable ranges
   MtrrFixed0 = 40,  // 11 slots
 };

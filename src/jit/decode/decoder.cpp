@@ -324,9 +324,19 @@ DecodeStatus decode(std::span<const uint8_t> code, unsigned code_bits, Instructi
   }
 
   const uint8_t count = std::min<uint8_t>(in.operand_count_visible, static_cast<uint8_t>(out.operands.size()));
-  std::array<ZydisDecodedOperand, 5> operands;
-  if (count && !ZYAN_SUCCESS(ZydisDecoderDecodeOperands(&decoder, &context, &in, operands.data(), count))) {
+  std::array<ZydisDecodedOperand, ZYDIS_MAX_OPERAND_COUNT> operands;
+  if (in.operand_count &&
+      !ZYAN_SUCCESS(ZydisDecoderDecodeOperands(&decoder, &context, &in, operands.data(), in.operand_count))) {
     return DecodeStatus::Invalid;
+  }
+  out.gpr_written = 0;
+  for (unsigned i = 0; i < in.operand_count; ++i) {
+    if (operands[i].type != ZYDIS_OPERAND_TYPE_REGISTER || !(operands[i].actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
+      continue;
+    Operand written;
+    fill_operand(operands[i], written);
+    if (written.reg_class == RegisterClass::Gpr) out.gpr_written |= 1u << written.reg;
+    if (written.reg_class == RegisterClass::HighByte) out.gpr_written |= 1u << (written.reg & 3);
   }
   out.operand_count = count;
   for (unsigned i = 0; i < count; ++i) {

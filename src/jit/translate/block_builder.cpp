@@ -13,8 +13,6 @@ bool loops_back(Kind kind) {
   return kind == Kind::Jump || kind == Kind::JumpIf || kind == Kind::JumpRcx || kind == Kind::Call;
 }
 
-uint64_t relative_target(const Instruction& in, uint64_t next) { return next + in.operands[0].immediate; }
-
 }  // namespace
 
 void BlockBuilder::read_items(const BlockKey& key, const CodeBytes& code, uint32_t disabled_classes) {
@@ -115,166 +113,6 @@ void BlockBuilder::find_live_flags(const BlockKey& key, std::span<const uint8_t,
   }
 }
 
-// --- flags -----------------------------------------------------------------------------------------------------------
-
-void BlockBuilder::save_flags(Emitter& out) {
-  out.move(r15, rax);
-  out.u8(0x9f);                              // lahf
-  out.u8(0x0f), out.u8(0x90), out.u8(0xc0);  // seto al
-  out.store32(CPU_FIELD(flags_ax), rax);
-  out.move(rax, r15);
-  flags_ = Flags::InMemory;
-}
-
-void BlockBuilder::flags_to_eflags(Emitter& out) {
-  if (flags_ == Flags::InEflags) return;
-  out.move(r15, rax);
-  out.load32(rax, CPU_FIELD(flags_ax));
-  out.u8(0x04), out.u8(0x7f);  // add al, 7Fh
-  out.u8(0x9e);                // sahf
-  out.move(rax, r15);
-  flags_ = Flags::InEflags;
-}
-
-void BlockBuilder::free_flags(Emitter& out, const Item& item) {
-  if (item.live_in != 0 && flags_ == Flags::InEflags) save_flags(out);
-}
-
-void BlockBuilder::flags_for(Emitter& out, const Item& item) {
-  // It reads them, or changes some and leaves others that matter.
-  const uint32_t through = item.live_out & ~item.use.overwrites;
-  if (item.use.reads != 0 || (item.use.touches && through != 0)) flags_to_eflags(out);
-}
-
-void BlockBuilder::flags_after(const Item& item) {
-  if (item.use.touches) flags_ = Flags::InEflags;
-}
-
-// --- memory checks ---------------------------------------------------------------------------------------------------
-
-// First byte's address in R15, last byte's in R14: R15 becomes the addend. The caller says in the cold part, which it
-// gets, how a miss finds the address again.
-BlockBuilder::Cold& BlockBuilder::look_up(Emitter& out, const Item& item, unsigned size, bool write) {
-  const unsigned mode = block_.key.mode & mode_bits::tlb_mask;
-  const size_t tlb = offsetof(Cpu, tlb) + mode * sizeof(Tlb);
-  const size_t tags = tlb + (write ? offsetof(Tlb, write_tag) : offsetof(Tlb, read_tag));
-  out.shift_right32(r15, 9);
-  out.and32(r15, (tlb_entries - 1) << 3);
-  out.and_page(r14);
-  out.compare(r14, {.base = r15, .disp = static_cast<int32_t>(tags), .gs = true});
-  Cold cold{.what = Cold::What::Fill};
-  cold.from = out.jump_if_later(5);
-  out.load(r15, {.base = r15, .disp = static_cast<int32_t>(tlb + offsetof(Tlb, addend)), .gs = true});
-  cold.back = out.size();
-  cold.word = size | (write ? fill_word::write : 0) | (flags_ == Flags::InMemory ? fill_word::flags_in_memory : 0) |
-              uint32_t{item.offset} << fill_word::guest_offset_shift;
-  cold_.push_back(cold);
-  return cold_.back();
-}
-
-// `ea` uses registers that survive the check. The result is an address for the instruction; `collapse`: in R14 alone,
-// so that R15 is free.
-Address BlockBuilder::check_simple(Emitter& out, const Item& item, const Address& ea, unsigned size, bool write,
-                                   bool collapse) {
-  free_flags(out, item);
-  const bool wide = !(block_.key.mode & mode_bits::code_32);
-  Address last = ea;
-  last.disp += static_cast<int32_t>(size - 1);
-  out.lea(r15, ea, wide);
-  out.lea(r14, last, wide);
-  look_up(out, item, size, write).address = ea;
-  const bool restore = flags_ == Flags::InMemory &&
-                       (item.use.reads != 0 || (item.use.touches && (item.live_out & ~item.use.overwrites) != 0));
-  if (wide && ea.index == none && !collapse && !restore) return {.base = ea.base, .index = r15, .disp = ea.disp};
-  out.lea(r14, ea, wide);
-  if (!collapse && !restore) return {.base = r14, .index = r15};
-  out.lea(r14, {.base = r14, .index = r15});
-  return {.base = r14};
-}
-
-// The linear address is in R14.
-Address BlockBuilder::check_computed(Emitter& out, const Item& item, unsigned size, bool write) {
-  out.store(CPU_FIELD(scratch), r14);
-  out.move(r15, r14);
-  if (size > 1)
-    out.lea(r14, {.base = r14, .disp = static_cast<int32_t>(size - 1)}, !(block_.key.mode & mode_bits::code_32));
-  look_up(out, item, size, write).address_saved = true;
-  out.load(r14, CPU_FIELD(scratch));
-  out.lea(r14, {.base = r14, .index = r15});
-  return {.base = r14};
-}
-
-void BlockBuilder::linear_to_r14(Emitter& out, const Item& item, const Operand& memory) {
-  const bool wide = !(block_.key.mode & mode_bits::code_32);
-  if (memory.base == Operand::rip_register) {
-    code_address(out, r14, rip_after(item) + static_cast<uint64_t>(memory.displacement));
-  } else {
-    const auto home = [&](uint8_t reg, int scratch) {
-      return reg == Operand::no_register ? int{none} : load_guest(out, reg, scratch);
-    };
-    const int base = home(memory.base, r14), index = home(memory.index, r15);
-    out.lea(r14,
-            {.base = base,
-             .index = index,
-             .scale = memory.scale ? memory.scale : 1,
-             .disp = static_cast<int32_t>(memory.displacement)},
-            wide);
-  }
-  if (memory.segment >= x86::Fs) {
-    out.add(r14, cpu_at(offsetof(Cpu, segments) + memory.segment * sizeof(Segment) + offsetof(Segment, base)));
-    if (!wide) out.register_op(0x89, r14, r14, false);  // 32-bit linear addresses wrap
-  }
-}
-
-Address BlockBuilder::emit_check(Emitter& out, const Item& item, const Operand& memory, unsigned size, bool write,
-                                 bool collapse) {
-  const bool wide = !(block_.key.mode & mode_bits::code_32);
-  const bool based = memory.segment >= x86::Fs;
-  const auto spilled = [](uint8_t reg) { return reg >= 13 && reg < 16; };
-  const auto home = [](uint8_t reg) {
-    return reg == Operand::no_register ? int{none} : reg == 4 ? int{r13} : int{reg};
-  };
-  if (memory.base == Operand::rip_register ||
-      (memory.base == Operand::no_register && memory.index == Operand::no_register)) {
-    const int64_t linear = memory.base == Operand::rip_register
-                               ? static_cast<int64_t>(rip_after(item)) + memory.displacement
-                               : memory.displacement;
-    if (memory.base == Operand::rip_register && user()) {
-      free_flags(out, item);
-      code_address(out, r14, static_cast<uint64_t>(linear));
-      if (based)
-        out.add(r14, cpu_at(offsetof(Cpu, segments) + memory.segment * sizeof(Segment) + offsetof(Segment, base)));
-      return check_computed(out, item, size, write);
-    }
-    if (!based && linear == static_cast<int32_t>(linear) && static_cast<int32_t>(linear) < INT32_MAX - 64 && wide) {
-      return check_simple(out, item, {.disp = static_cast<int32_t>(linear)}, size, write, collapse);
-    }
-    free_flags(out, item);
-    out.move_immediate(r14, wide ? static_cast<uint64_t>(linear) : static_cast<uint32_t>(linear));
-  } else if (!based && !spilled(memory.base) && !spilled(memory.index) && memory.displacement < INT32_MAX - 64) {
-    return check_simple(out, item,
-                        {.base = home(memory.base),
-                         .index = home(memory.index),
-                         .scale = memory.scale ? memory.scale : 1,
-                         .disp = static_cast<int32_t>(memory.displacement)},
-                        size, write, collapse);
-  } else {
-    free_flags(out, item);
-    linear_to_r14(out, item, memory);
-    return check_computed(out, item, size, write);
-  }
-  if (based) {
-    out.add(r14, cpu_at(offsetof(Cpu, segments) + memory.segment * sizeof(Segment) + offsetof(Segment, base)));
-    if (!wide) out.register_op(0x89, r14, r14, false);  // 32-bit linear addresses wrap
-  }
-  return check_computed(out, item, size, write);
-}
-
-Address BlockBuilder::emit_stack_check(Emitter& out, const Item& item, int base, int32_t disp, unsigned size,
-                                       bool write) {
-  return check_simple(out, item, {.base = base, .disp = disp}, size, write, false);
-}
-
 // --- registers, exits ------------------------------------------------------------------------------------------------
 
 int BlockBuilder::load_guest(Emitter& out, unsigned guest, int scratch) {
@@ -303,32 +141,6 @@ void BlockBuilder::set_rip(Emitter& out, uint64_t rip) {
     out.move_immediate(r15, rip);
     out.store(CPU_FIELD(rip), r15);
   }
-}
-
-void BlockBuilder::leave_to_interpreter(Emitter& out, uint64_t rip) {
-  flags_to_eflags(out);
-  set_rip(out, rip);
-  out.jump(stubs_.leave_interpret);
-}
-
-void BlockBuilder::exit_lookup(Emitter& out) { out.jump(stubs_.lookup[block_.key.mode & mode_bits::tlb_mask]); }
-
-void BlockBuilder::exit_to(Emitter& out, uint64_t target) {
-  if ((block_.key.mode & mode_bits::code_32) && !user()) target &= 0xffff'ffff;
-  const bool inside = same_page(target);
-  if (!inside && user()) {
-    // Another address space may map another page there: looked up each time.
-    code_address(out, r14, target);
-    if (block_.key.mode & mode_bits::code_32) out.register_op(0x89, r14, r14, false);
-    exit_lookup(out);
-    return;
-  }
-  out.align(4, 1);
-  Cold cold{.what = Cold::What::Exit};
-  cold.from = out.jump_later();
-  cold.target = target;
-  cold.cross_page = !inside;
-  cold_.push_back(cold);
 }
 
 // --- instructions ----------------------------------------------------------------------------------------------------
@@ -552,147 +364,6 @@ void BlockBuilder::emit_leave(Emitter& out, const Item& item) {
   out.move(rbp, r14);
 }
 
-void BlockBuilder::emit_end(Emitter& out, const Item& item) {
-  const Instruction& in = item.in;
-  const bool wide = !(block_.key.mode & mode_bits::code_32);
-  const int size = wide ? 8 : 4;
-  const uint64_t next = wide || user() ? rip_after(item) : rip_after(item) & 0xffff'ffff;
-  const auto push_return = [&] {
-    const Address to = emit_stack_check(out, item, r13, -size, static_cast<unsigned>(size), true);
-    if (!user() && (!wide || static_cast<int64_t>(next) == static_cast<int32_t>(next))) {
-      out.memory_op(0xc7, 0, to, wide);
-      out.u32(static_cast<uint32_t>(next));
-    } else {
-      // The stack address may use R14 only in 32-bit code: then it is put together first.
-      if (to.base == r14) {
-        out.lea(r15, to);
-        code_address(out, r14, next);
-        out.memory_op(0x89, r14, {.base = r15}, wide);
-      } else {
-        code_address(out, r14, next);
-        out.memory_op(0x89, r14, to, wide);
-      }
-    }
-    out.lea(r13, {.base = r13, .disp = -size}, wide);
-  };
-  const auto target_to_r14 = [&] {
-    const Operand& operand = in.operands[0];
-    if (operand.kind == Operand::Kind::Memory) {
-      const Address from = emit_check(out, item, operand, static_cast<unsigned>(size), false, false);
-      out.memory_op(0x8b, r14, from, wide);
-    } else {
-      const int from = load_guest(out, operand.reg, r14);
-      if (from != r14) out.register_op(0x89, from, r14, wide);
-    }
-  };
-  // Whatever follows expects the status flags in EFLAGS, if it looks at them.
-  const auto settle = [&] {
-    if (item.live_out != 0) flags_to_eflags(out);
-  };
-  switch (item.kind) {
-    case Kind::Jump:
-      settle();
-      exit_to(out, relative_target(in, next));
-      break;
-    case Kind::JumpIf: {
-      flags_to_eflags(out);
-      const unsigned condition = in.opcode & 15u;
-      const uint64_t target = wide || user() ? relative_target(in, next) : relative_target(in, next) & 0xffff'ffff;
-      if (same_page(target) || !user()) {
-        out.align(4, 2);
-        Cold cold{.what = Cold::What::Exit};
-        cold.from = out.jump_if_later(condition);
-        cold.target = target;
-        cold.cross_page = !same_page(target);
-        cold_.push_back(cold);
-      } else {
-        const size_t not_taken = out.jump_if_later(condition ^ 1);
-        exit_to(out, target);
-        out.land(not_taken);
-      }
-      exit_to(out, next);
-      break;
-    }
-    case Kind::JumpRcx: {
-      settle();
-      if (!wide || in.mnemonic == ZYDIS_MNEMONIC_JECXZ) out.u8(0x67);  // jecxz
-      const size_t taken = out.jump_rcx_zero_later();
-      exit_to(out, next);
-      out.land8(taken);
-      exit_to(out, relative_target(in, next));
-      break;
-    }
-    case Kind::Call:
-      push_return();
-      settle();
-      exit_to(out, relative_target(in, next));
-      break;
-    case Kind::JumpIndirect:
-      target_to_r14();
-      settle();
-      exit_lookup(out);
-      break;
-    case Kind::CallIndirect:
-      target_to_r14();
-      out.store(cpu_at(offsetof(Cpu, scratch) + 16), r14);
-      push_return();
-      settle();
-      out.load(r14, cpu_at(offsetof(Cpu, scratch) + 16));
-      exit_lookup(out);
-      break;
-    case Kind::Return: {
-      const Address from = emit_stack_check(out, item, r13, 0, static_cast<unsigned>(size), false);
-      out.memory_op(0x8b, r14, from, wide);
-      const int32_t extra = in.operand_count > 0 && in.operands[0].kind == Operand::Kind::Immediate
-                                ? static_cast<int32_t>(in.operands[0].immediate & 0xffff)
-                                : 0;
-      out.lea(r13, {.base = r13, .disp = size + extra}, wide);
-      settle();
-      exit_lookup(out);
-      break;
-    }
-    case Kind::AccessCheckFlag:
-      emit_access_check_flag(out, item);
-      settle();
-      exit_to(out, next);
-      break;
-    case Kind::System:
-      flags_to_eflags(out);
-      emit_system(out, item);
-      break;
-    default: leave_to_interpreter(out, block_.key.rip + item.offset); break;
-  }
-}
-
-// The bytes on the next page are the ones that were translated only while that page is mapped there: the cache of code
-// pages is emptied of whatever the guest unmaps. What it does not know the interpreter fetches, and enters there.
-void BlockBuilder::emit_next_page_guard(Emitter& out, const Item& item) {
-  static_assert(sizeof(CodePage) == 32);
-  free_flags(out, item);
-  const auto field = [](size_t offset, int base) {
-    return Address{.base = base, .disp = static_cast<int32_t>(offsetof(Cpu, code_pages) + offset), .gs = true};
-  };
-  const uint64_t next = (block_.key.rip + item.offset + page_size) & ~(page_size - 1);
-  if (user()) {
-    code_address(out, r14, page_size);
-    if (block_.key.mode & mode_bits::code_32) out.register_op(0x89, r14, r14, false);
-  } else {
-    out.move_immediate(r14, block_.key.mode & mode_bits::code_32 ? next & 0xffff'ffff : next);
-  }
-  out.register_op(0x89, r14, r15, false);
-  out.shift_right32(r15, 7);
-  out.and32(r15, (code_page_entries - 1) << 5);
-  out.compare(r14, field(offsetof(CodePage, linear), r15));
-  leave_if_not(out, item, 4);
-  out.move_immediate(r14, block_.next_page);
-  out.compare(r14, field(offsetof(CodePage, gpa), r15));
-  leave_if_not(out, item, 4);
-  out.u8(0x65), out.u8(0x41), out.u8(0x80);  // cmp byte gs:[r15 + user], 0 or 1
-  out.address(7, field(offsetof(CodePage, user), r15));
-  out.u8(user() ? 1 : 0);
-  leave_if_not(out, item, 4);
-}
-
 void BlockBuilder::emit_item(Emitter& out, const Item& item) {
   if (&item == &items_.back() && block_.next_size != 0 && item.kind != Kind::Interpret) emit_next_page_guard(out, item);
   points_.push_back({.host_offset = static_cast<uint16_t>(out.size()),
@@ -718,50 +389,6 @@ void BlockBuilder::emit_item(Emitter& out, const Item& item) {
   }
 }
 
-void BlockBuilder::emit_cold(Emitter& out) {
-  for (const Cold& cold : cold_) {
-    out.land(cold.from);
-    switch (cold.what) {
-      case Cold::What::Fill:
-        if (cold.address_saved) {
-          out.load(r14, CPU_FIELD(scratch));
-        } else {
-          out.lea(r14, cold.address, !(block_.key.mode & mode_bits::code_32));
-        }
-        out.move_immediate(r15, cold.word);
-        out.call(stubs_.fill);
-        out.jump_to_offset(cold.back);
-        break;
-      case Cold::What::Fpu:
-        out.call(stubs_.fpu);
-        out.jump_to_offset(cold.back);
-        break;
-      case Cold::What::Exit: {
-        set_rip(out, cold.target);
-        // lea r14, [rip + slot]
-        out.u8(0x4c), out.u8(0x8d), out.u8(0x35);
-        const auto slot = static_cast<int64_t>(cold.from) - static_cast<int64_t>(out.size() + 4);
-        out.u32(static_cast<uint32_t>(slot + (cold.cross_page ? static_cast<int64_t>(slot_cross_page) : 0)));
-        out.jump(stubs_.leave_dispatch);
-        break;
-      }
-      case Cold::What::Interpret:
-        flags_ = cold.flags_in_memory ? Flags::InMemory : Flags::InEflags;
-        leave_to_interpreter(out, cold.target);
-        break;
-      case Cold::What::Poll:
-        if (cold.flags_in_memory) {
-          flags_ = Flags::InMemory;
-          flags_to_eflags(out);
-        }
-        set_rip(out, cold.target);
-        out.move_immediate(r14, 0);
-        out.jump(stubs_.leave_dispatch);
-        break;
-    }
-  }
-}
-
 void BlockBuilder::build(CodeCache& cache, const BlockKey& key, const CodeBytes& code, uint32_t disabled_classes) {
   block_ = {};
   block_.key = key;
@@ -772,6 +399,7 @@ void BlockBuilder::build(CodeCache& cache, const BlockKey& key, const CodeBytes&
   peeks_ = 0;
   read_items(key, code, disabled_classes);
   find_live_flags(key, code.page);
+  plan_windows();
 
   for (;;) {
     Emitter out(cache.write_position(), cache.run_position(), room_needed);
@@ -809,6 +437,7 @@ void BlockBuilder::build(CodeCache& cache, const BlockKey& key, const CodeBytes&
       items_.back().kind = Kind::Interpret;
       if (items_.back().offset + items_.back().in.length + key.rip % page_size <= page_size) block_.next_size = 0;
       find_live_flags(key, code.page);
+      plan_windows();
       cold_.clear();
       points_.clear();
       flags_ = Flags::InEflags;

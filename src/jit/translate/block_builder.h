@@ -25,6 +25,11 @@ struct CodeBytes {
   Gpa next_page = 0;
 };
 
+// Where a relative jump leads; `next`: address of the instruction behind it.
+[[nodiscard]] inline uint64_t relative_target(const Instruction& in, uint64_t next) {
+  return next + in.operands[0].immediate;
+}
+
 class BlockBuilder {
  public:
   // Bytes that a block's code can take at most.
@@ -49,17 +54,29 @@ class BlockBuilder {
     uint16_t offset = 0;    // from the block's start
     uint32_t live_in = 0;   // status flags that matter before it
     uint32_t live_out = 0;  // and after it
+    // Windows that its explicit memory operand and its access through the stack lie in, or none.
+    static constexpr uint8_t no_window = 0xff;
+    uint8_t operand_window = no_window, stack_window = no_window;
+  };
+  // Several accesses through one base register that is changed by constants only: all are checked with the first.
+  struct Window {
+    uint8_t base = 0;          // guest register
+    int32_t from = 0, to = 0;  // bytes, from the register's value at the first access
+    bool write = false;
+    bool open = false;  // the check was emitted: the addend is in Cpu::windows
+    uint8_t uses = 0;
+    uint8_t slot = 0;
   };
   // Where the guest's status flags are at a point of the emitted code.
   enum class Flags : uint8_t { InEflags, InMemory };
 
   struct Cold {
-    enum class What : uint8_t { Fill, Fpu, Exit, Poll, Interpret } what;
+    enum class What : uint8_t { Fill, Window, Fpu, Exit, Poll, Interpret } what;
     size_t from = 0;             // rel32 offset that jumps here
     size_t back = 0;             // code offset to return to
     Address address{};           // Fill: how to compute the linear address again
     bool address_saved = false;  // Fill: it stands in Cpu::scratch[0]
-    int segment_base = -1;       // Fill: segment whose base is to be added
+    int spilled_base = -1;       // Window: guest register that must be fetched into R14 first
     uint32_t word = 0;           // Fill
     uint64_t target = 0;         // Exit: guest address to go on at; Poll: too
     bool cross_page = false;
@@ -67,6 +84,8 @@ class BlockBuilder {
   };
 
   void read_items(const BlockKey& key, const CodeBytes& code, uint32_t disabled_classes);
+  void plan_windows();
+  void use_window(Item& item, uint8_t Item::*which, unsigned base, int64_t displacement, unsigned size, bool write);
   void find_live_flags(const BlockKey& key, std::span<const uint8_t, page_size> page);
   [[nodiscard]] uint32_t flags_live_at(uint64_t rip, std::span<const uint8_t, page_size> page);
 
@@ -94,6 +113,8 @@ class BlockBuilder {
   Address emit_stack_check(Emitter& out, const Item& item, int base, int32_t disp, unsigned size, bool write);
   Cold& look_up(Emitter& out, const Item& item, unsigned size, bool write);
   Address check_simple(Emitter& out, const Item& item, const Address& ea, unsigned size, bool write, bool collapse);
+  Address check_window(Emitter& out, const Item& item, Window& window, int32_t disp, bool collapse);
+  [[nodiscard]] bool restores_flags(const Item& item) const;
   Address check_computed(Emitter& out, const Item& item, unsigned size, bool write);  // linear address in R14
   void free_flags(Emitter& out, const Item& item);  // before code that destroys EFLAGS
   void flags_to_eflags(Emitter& out);               // uses R15
@@ -121,6 +142,10 @@ class BlockBuilder {
   const Stubs& stubs_;
   Block block_;
   std::vector<Item> items_;
+  std::vector<Window> windows_;
+  // While windows are planned: each register's newest window, and what was added to the register since it began.
+  std::array<uint8_t, 16> newest_window_{};
+  std::array<int64_t, 16> moved_{};
   std::vector<Cold> cold_;
   std::vector<HostPoint> points_;
   Flags flags_ = Flags::InEflags;

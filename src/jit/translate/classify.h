@@ -35,7 +35,7 @@ enum class Kind : uint8_t {
   Return,
   AccessCheckFlag,  // STAC and CLAC: what follows runs in another mode
   System,           // changes the mode in ways that run_system() knows
-  Interpret,  // the interpreter does it
+  Interpret,        // the interpreter does it
 };
 
 [[nodiscard]] constexpr bool ends_block(Kind kind) { return kind >= Kind::Jump; }
@@ -43,7 +43,8 @@ enum class Kind : uint8_t {
 // Bits of the mode word; the rest is in mode_word().
 namespace mode_bits {
 inline constexpr ModeWord tlb_mask = 3, code_32 = 4, fpu_ok = 8, sse_ok = 16, avx_ok = 32, avx512_ok = 64, cpl_0 = 128,
-                          tsd = 256, smap = 512;
+                          tsd = 256, smap = 512,
+                          careful = 1024;  // every access is checked by itself, see windows.cpp
 }
 
 [[nodiscard]] Kind classify(const Instruction& in, ModeWord mode);

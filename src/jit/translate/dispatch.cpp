@@ -57,7 +57,8 @@ const uint8_t* Translator::find_code(Outcome& otherwise) {
     cpu.jumps_local[table] = false;
   }
   const unsigned index = jump_index(cpu, cpu.rip);
-  if (slot_ == 0 && jumps.negative_rip[index] == 0 - cpu.rip) {
+  const bool careful = careful_ && slot_rip_ == cpu.rip && slot_mode_ == mode;
+  if (slot_ == 0 && !careful && jumps.negative_rip[index] == 0 - cpu.rip) {
     cpu.code_base = cpu.rip & ~uint64_t{0xfff};
     return jumps.code[index] + (cpu.user() ? lookup_entry_size : 0);
   }
@@ -69,7 +70,7 @@ const uint8_t* Translator::find_code(Outcome& otherwise) {
     otherwise = Outcome::Interpret;
     return nullptr;
   }
-  const BlockKey key = block_key(cpu, page, mode);
+  const BlockKey key = block_key(cpu, page, careful ? mode | mode_bits::careful : mode);
   CodeCache& cache = engine_.cache();
   const std::lock_guard hold(cache.lock());
   Block* block = cache.find(key);
@@ -95,10 +96,12 @@ const uint8_t* Translator::find_code(Outcome& otherwise) {
     }
   }
   slot_ = 0;
+  careful_ = false;
+  cpu.code_base = cpu.rip & ~uint64_t{0xfff};
+  if (careful) return block->entry;
   if (!page.global) cpu.jumps_local[table] = true;
   jumps.negative_rip[index] = 0 - cpu.rip;
   jumps.code[index] = block->start;
-  cpu.code_base = cpu.rip & ~uint64_t{0xfff};
   return block->entry;
 }
 
@@ -109,6 +112,7 @@ Translator::Outcome Translator::left() {
   switch (static_cast<Leave>(cpu.leave)) {
     case Leave::Dispatch:
       slot_ = cpu.leave_detail;
+      careful_ = slot_ != slot_stale && (slot_ & slot_careful) != 0;
       if (cpu.profile != nullptr && slot_ == 0) cpu.profile->count(Profile::polls);
       if (cpu.profile != nullptr && slot_ == slot_stale) cpu.profile->count(Profile::stale);
       if (slot_ == slot_stale) {
@@ -120,9 +124,7 @@ Translator::Outcome Translator::left() {
       slot_mode_ = cpu.jumps_mode[static_cast<unsigned>(cpu.tlb_mode)];
       return Outcome::Dispatch;
     case Leave::Interpret: return Outcome::Interpret;
-    case Leave::System:
-      slot_ = 0;
-      return run_system(cpu, cpu.leave_word) ? Outcome::Dispatch : Outcome::Interpret;
+    case Leave::System: slot_ = 0; return run_system(cpu, cpu.leave_word) ? Outcome::Dispatch : Outcome::Interpret;
     case Leave::Slow: {
       const std::lock_guard hold(engine_.cache().lock());
       const Block* block = engine_.cache().block_at(reinterpret_cast<const uint8_t*>(cpu.leave_detail));

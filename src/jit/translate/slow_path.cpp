@@ -23,6 +23,17 @@ FillResult fill_from_code(Cpu* cpu, uint64_t linear, uint32_t word) {
   return {reinterpret_cast<uint64_t>(filled.host) - linear, 1};
 }
 
+FillResult fill_window_from_code(Cpu* cpu, uint64_t linear, uint32_t word) {
+  const FpuAside aside(*cpu);
+  if ((linear & 0xfff) + (word & 0xffff) > page_size) return {0, 0};
+  if (cpu->profile != nullptr) cpu->profile->count(Profile::fills);
+  // As a read even where the window is written to: a page's dirty bit is set by a store that happens, no sooner.
+  const mmu::Filled filled = mmu::fill(*cpu, linear, Access::Read, cpu->tlb_mode);
+  cpu->fault.raised = false;
+  if (!filled.ok || !filled.ram || ((word & fill_word::window_write) && !filled.direct)) return {0, 0};
+  return {reinterpret_cast<uint64_t>(filled.host) - linear, 1};
+}
+
 namespace {
 
 // Host address of `linear`, or null where a plain access is not possible.

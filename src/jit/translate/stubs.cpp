@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <initializer_list>
 
+#include "base/check.h"
 #include "jit/translate/emitter.h"
 #include "jit/translate/slow_path.h"
 
@@ -102,7 +103,8 @@ const uint8_t* emit_lookup(Emitter& out, unsigned mode, const uint8_t* leave_dis
 }  // namespace
 
 Result<Stubs> emit_stubs(CodeCache& cache) {
-  Emitter out(cache.write_position(), cache.run_position(), 4096);
+  constexpr size_t room = 8192;
+  Emitter out(cache.write_position(), cache.run_position(), room);
   Stubs stubs;
 
   // --- enter -------------------------------------------------------------------------------------------------------
@@ -163,6 +165,19 @@ Result<Stubs> emit_stubs(CodeCache& cache) {
   out.store32_immediate(CPU_FIELD(leave), static_cast<int32_t>(Leave::Slow));
   leave_tail(out);
 
+  stubs.fill_window = begin(out);
+  for (const int reg : caller_saved) out.store(cpu_at(gpr_offset(static_cast<unsigned>(reg))), reg);
+  out.load(rdi, CPU_FIELD(self));
+  out.move(rsi, r14);
+  out.register_op(0x89, r15, rdx, false);
+  adjust_stack(out, -8);
+  call_function(out, reinterpret_cast<const void*>(&fill_window_from_code));
+  adjust_stack(out, 8);
+  out.move(r15, rax);
+  out.move(r14, rdx);
+  for (const int reg : caller_saved) out.load(reg, cpu_at(gpr_offset(static_cast<unsigned>(reg))));
+  out.u8(0xc3);
+
   // --- fpu ---------------------------------------------------------------------------------------------------------
   stubs.fpu = begin(out);
   for (const int reg : caller_saved) out.store(cpu_at(gpr_offset(static_cast<unsigned>(reg))), reg);
@@ -186,6 +201,7 @@ Result<Stubs> emit_stubs(CodeCache& cache) {
   out.u8(0xc3);
 
   for (unsigned mode = 0; mode < 3; ++mode) stubs.lookup[mode] = emit_lookup(out, mode, stubs.leave_dispatch);
+  CAISSON_CHECK(out.size() < room);
   cache.advance(out.size());
   return stubs;
 }

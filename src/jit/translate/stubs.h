@@ -30,6 +30,8 @@ inline constexpr unsigned register_shift = 8, length_shift = 16;
 
 // A jump slot is the executable address of an aligned rel32; the low bit says that it leads out of its page.
 inline constexpr uint64_t slot_cross_page = 1;
+// And the next that its target must be translated with careful checks.
+inline constexpr uint64_t slot_careful = 2;
 // In place of a slot: the block entered was dead or suspended.
 inline constexpr uint64_t slot_stale = 2;
 
@@ -39,6 +41,8 @@ inline constexpr uint32_t size_mask = 0xff;  // bytes of the access
 inline constexpr uint32_t write = 1u << 8;
 inline constexpr uint32_t flags_in_memory = 1u << 9;
 inline constexpr unsigned guest_offset_shift = 16;  // of the instruction in its block
+// The window stub is told sizes up to 65535, and this.
+inline constexpr uint32_t window_write = 1u << 16;
 }  // namespace fill_word
 
 // A block of user code begins with this many bytes that note the page it runs in; R14 = linear address. Lookups enter
@@ -57,8 +61,10 @@ struct Stubs {
   const uint8_t* leave_system = nullptr;  // R14D = system word
   const uint8_t* leave_signal = nullptr;  // leave_detail and leave_word are set
   const uint8_t* fill =
-      nullptr;                   // R14 = linear address, R15D = fill word: returns with R15 = addend, or leaves as Slow
-  const uint8_t* fpu = nullptr;  // brings the FPU state back; keeps everything but R14, R15 and the flags
+      nullptr;  // R14 = linear address, R15D = fill word: returns with R15 = addend, or leaves as Slow
+  // The same for a window: returns with R14D = 1 and R15 = addend, or R14D = 0.
+  const uint8_t* fill_window = nullptr;
+  const uint8_t* fpu = nullptr;     // brings the FPU state back; keeps everything but R14, R15 and the flags
   const uint8_t* string = nullptr;  // R15D = StringWord: returns with R15 = 1, or 0 where the interpreter goes on
   const uint8_t* lookup[3] = {};    // by TlbMode; R14 = linear target: goes there, or sets RIP and leaves to dispatch
 };

@@ -50,7 +50,9 @@ bool Translator::translate_current() {
     cpu.fault = {};
     return true;  // the dispatcher sees it again and hands it to the interpreter
   }
-  const BlockKey key = block_key(cpu, page, mode_word(cpu));
+  ModeWord mode = mode_word(cpu);
+  if (careful_ && slot_rip_ == cpu.rip && slot_mode_ == mode) mode |= mode_bits::careful;
+  const BlockKey key = block_key(cpu, page, mode);
   CodeBytes code{.page = std::span<const uint8_t, page_size>(page.host, page_size)};
   CodePage next;
   if (builder_.reaches_next_page(key, code.page)) {

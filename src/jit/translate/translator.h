@@ -48,6 +48,7 @@ class Translator {
   uint64_t slot_generation_ = 0;
   uint64_t slot_rip_ = 0;  // where it leads
   ModeWord slot_mode_ = 0;
+  bool careful_ = false;  // and its target is to be translated with careful checks
   uint32_t disabled_classes_ = 0;
 };
 

@@ -96,17 +96,18 @@ class Bench {
 constexpr ModeWord any_mode = 1 | mode_bits::fpu_ok | mode_bits::sse_ok | mode_bits::avx_ok | mode_bits::avx512_ok;
 
 // Something the translator takes, with a memory operand that stays near the data.
-std::vector<uint8_t> random_instruction(std::mt19937_64& random, bool simd, uint32_t& undefined) {
+// `bases`: registers that memory operands may start from.
+std::vector<uint8_t> random_instruction(std::mt19937_64& random, bool simd, uint32_t bases, uint32_t& undefined) {
   static constexpr std::array<uint8_t, 12> prefixes{0x66, 0xf2, 0xf3, 0x48, 0x41, 0x44,
                                                     0x45, 0x49, 0x4c, 0x4d, 0x64, 0x65};
   for (;;) {
     std::array<uint8_t, 15> bytes;
     for (auto& byte : bytes) byte = static_cast<uint8_t>(random());
     unsigned at = 0;
-    const unsigned count = random() % 3;
+    const auto count = static_cast<unsigned>(random() % 3);
     for (unsigned i = 0; i < count; ++i) bytes[at++] = prefixes[random() % prefixes.size()];
     if (simd) {
-      const unsigned form = random() % 3;
+      const auto form = static_cast<unsigned>(random() % 3);
       if (form == 0) bytes[at] = 0xc5;
       if (form == 1) bytes[at] = 0x0f;
     } else if (random() % 3 == 0) {
@@ -124,6 +125,7 @@ std::vector<uint8_t> random_instruction(std::mt19937_64& random, bool simd, uint
       if (memory->displacement > 0x1000 || memory->displacement < -0x1000) continue;
       if (memory->base == Operand::no_register && memory->index == Operand::no_register) continue;
       if (memory->base == Operand::rip_register) continue;
+      if (memory->base < 16 && (bases >> memory->base & 1) == 0) continue;
     }
     const FlagUse use = flag_use(in);
     undefined = (undefined & ~(use.overwrites & ~in.flags_undefined)) | in.flags_undefined;
@@ -142,17 +144,23 @@ void compare_random_blocks(bool simd, uint64_t rounds) {
   for (uint64_t seed = first; seed < first + rounds; ++seed) {
     std::mt19937_64 random(seed);
     std::vector<uint8_t> bytes;
-    const unsigned count = 1 + random() % 12;
+    const auto count = static_cast<unsigned>(1 + random() % 12);
     uint32_t undefined = 0;
+    // Often few of them, so that they share windows.
+    uint32_t bases = 0xffff;
+    if (random() % 2) bases = 1u << random() % 16 | 1u << random() % 16 | 1u << 4;
     for (unsigned i = 0; i < count; ++i) {
-      const auto one = random_instruction(random, simd && random() % 2 == 0, undefined);
+      const auto one = random_instruction(random, simd && random() % 2 == 0, bases, undefined);
       bytes.insert(bytes.end(), one.begin(), one.end());
     }
     const uint64_t end = bytes.size();
     bytes.push_back(0x0f);
     bytes.push_back(0x0b);
     std::array<uint64_t, 16> gpr;
-    for (auto& reg : gpr) reg = data + 0x1'0000 + random() % 0x2'0000;
+    for (auto& reg : gpr) {
+      reg = data + 0x1'0000 + random() % 0x2'0000;
+      if (random() % 4 == 0) reg = (reg | 0xfff) - random() % 64;  // near a page's end
+    }
     for (unsigned i = 0; i < 3; ++i) gpr[random() % 16] = random() >> random() % 64;
     gpr[4] = data + 0x1'0000 + (random() % 0x1'0000 & ~uint64_t{7});
     const uint64_t rflags = 2 | (random() & 0x8d5);

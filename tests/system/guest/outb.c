@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <sys/io.h>
 
-int main(int count, char **arguments) {
+int main(int count, char** arguments) {
   if (count != 3) return 2;
   if (iopl(3) != 0) {
     perror("iopl");

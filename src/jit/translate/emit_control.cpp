@@ -1,0 +1,242 @@
+// How blocks end and how they are left: jumps, calls, returns, the guard of what stands on the next page, and the cold
+// parts behind the block.
+#include <Zydis/Zydis.h>
+
+#include "jit/translate/block_builder.h"
+
+namespace caisson::jit {
+
+void BlockBuilder::leave_to_interpreter(Emitter& out, uint64_t rip) {
+  flags_to_eflags(out);
+  set_rip(out, rip);
+  out.jump(stubs_.leave_interpret);
+}
+
+void BlockBuilder::exit_lookup(Emitter& out) { out.jump(stubs_.lookup[block_.key.mode & mode_bits::tlb_mask]); }
+
+void BlockBuilder::exit_to(Emitter& out, uint64_t target) {
+  if ((block_.key.mode & mode_bits::code_32) && !user()) target &= 0xffff'ffff;
+  const bool inside = same_page(target);
+  if (!inside && user()) {
+    // Another address space may map another page there: looked up each time.
+    code_address(out, r14, target);
+    if (block_.key.mode & mode_bits::code_32) out.register_op(0x89, r14, r14, false);
+    exit_lookup(out);
+    return;
+  }
+  out.align(4, 1);
+  Cold cold{.what = Cold::What::Exit};
+  cold.from = out.jump_later();
+  cold.target = target;
+  cold.cross_page = !inside;
+  cold_.push_back(cold);
+}
+
+// The bytes on the next page are the ones that were translated only while that page is mapped there: the cache of code
+// pages is emptied of whatever the guest unmaps. What it does not know the interpreter fetches, and enters there.
+void BlockBuilder::emit_next_page_guard(Emitter& out, const Item& item) {
+  static_assert(sizeof(CodePage) == 32);
+  free_flags(out, item);
+  const auto field = [](size_t offset, int base) {
+    return Address{.base = base, .disp = static_cast<int32_t>(offsetof(Cpu, code_pages) + offset), .gs = true};
+  };
+  const uint64_t next = (block_.key.rip + item.offset + page_size) & ~(page_size - 1);
+  if (user()) {
+    code_address(out, r14, page_size);
+    if (block_.key.mode & mode_bits::code_32) out.register_op(0x89, r14, r14, false);
+  } else {
+    out.move_immediate(r14, block_.key.mode & mode_bits::code_32 ? next & 0xffff'ffff : next);
+  }
+  out.register_op(0x89, r14, r15, false);
+  out.shift_right32(r15, 7);
+  out.and32(r15, (code_page_entries - 1) << 5);
+  out.compare(r14, field(offsetof(CodePage, linear), r15));
+  leave_if_not(out, item, 4);
+  out.move_immediate(r14, block_.next_page);
+  out.compare(r14, field(offsetof(CodePage, gpa), r15));
+  leave_if_not(out, item, 4);
+  out.u8(0x65), out.u8(0x41), out.u8(0x80);  // cmp byte gs:[r15 + user], 0 or 1
+  out.address(7, field(offsetof(CodePage, user), r15));
+  out.u8(user() ? 1 : 0);
+  leave_if_not(out, item, 4);
+}
+
+void BlockBuilder::emit_end(Emitter& out, const Item& item) {
+  const Instruction& in = item.in;
+  const bool wide = !(block_.key.mode & mode_bits::code_32);
+  const int size = wide ? 8 : 4;
+  const uint64_t next = wide || user() ? rip_after(item) : rip_after(item) & 0xffff'ffff;
+  const auto push_return = [&] {
+    const Address to = emit_stack_check(out, item, r13, -size, static_cast<unsigned>(size), true);
+    if (!user() && (!wide || static_cast<int64_t>(next) == static_cast<int32_t>(next))) {
+      out.memory_op(0xc7, 0, to, wide);
+      out.u32(static_cast<uint32_t>(next));
+    } else {
+      // The stack address may use R14 only in 32-bit code: then it is put together first.
+      if (to.base == r14) {
+        out.lea(r15, to);
+        code_address(out, r14, next);
+        out.memory_op(0x89, r14, {.base = r15}, wide);
+      } else {
+        code_address(out, r14, next);
+        out.memory_op(0x89, r14, to, wide);
+      }
+    }
+    out.lea(r13, {.base = r13, .disp = -size}, wide);
+  };
+  const auto target_to_r14 = [&] {
+    const Operand& operand = in.operands[0];
+    if (operand.kind == Operand::Kind::Memory) {
+      const Address from = emit_check(out, item, operand, static_cast<unsigned>(size), false, false);
+      out.memory_op(0x8b, r14, from, wide);
+    } else {
+      const int from = load_guest(out, operand.reg, r14);
+      if (from != r14) out.register_op(0x89, from, r14, wide);
+    }
+  };
+  // Whatever follows expects the status flags in EFLAGS, if it looks at them.
+  const auto settle = [&] {
+    if (item.live_out != 0) flags_to_eflags(out);
+  };
+  switch (item.kind) {
+    case Kind::Jump:
+      settle();
+      exit_to(out, relative_target(in, next));
+      break;
+    case Kind::JumpIf: {
+      flags_to_eflags(out);
+      const unsigned condition = in.opcode & 15u;
+      const uint64_t target = wide || user() ? relative_target(in, next) : relative_target(in, next) & 0xffff'ffff;
+      if (same_page(target) || !user()) {
+        out.align(4, 2);
+        Cold cold{.what = Cold::What::Exit};
+        cold.from = out.jump_if_later(condition);
+        cold.target = target;
+        cold.cross_page = !same_page(target);
+        cold_.push_back(cold);
+      } else {
+        const size_t not_taken = out.jump_if_later(condition ^ 1);
+        exit_to(out, target);
+        out.land(not_taken);
+      }
+      exit_to(out, next);
+      break;
+    }
+    case Kind::JumpRcx: {
+      settle();
+      if (!wide || in.mnemonic == ZYDIS_MNEMONIC_JECXZ) out.u8(0x67);  // jecxz
+      const size_t taken = out.jump_rcx_zero_later();
+      exit_to(out, next);
+      out.land8(taken);
+      exit_to(out, relative_target(in, next));
+      break;
+    }
+    case Kind::Call:
+      push_return();
+      settle();
+      exit_to(out, relative_target(in, next));
+      break;
+    case Kind::JumpIndirect:
+      target_to_r14();
+      settle();
+      exit_lookup(out);
+      break;
+    case Kind::CallIndirect:
+      target_to_r14();
+      out.store(cpu_at(offsetof(Cpu, scratch) + 16), r14);
+      push_return();
+      settle();
+      out.load(r14, cpu_at(offsetof(Cpu, scratch) + 16));
+      exit_lookup(out);
+      break;
+    case Kind::Return: {
+      const Address from = emit_stack_check(out, item, r13, 0, static_cast<unsigned>(size), false);
+      out.memory_op(0x8b, r14, from, wide);
+      const int32_t extra = in.operand_count > 0 && in.operands[0].kind == Operand::Kind::Immediate
+                                ? static_cast<int32_t>(in.operands[0].immediate & 0xffff)
+                                : 0;
+      out.lea(r13, {.base = r13, .disp = size + extra}, wide);
+      settle();
+      exit_lookup(out);
+      break;
+    }
+    case Kind::AccessCheckFlag:
+      emit_access_check_flag(out, item);
+      settle();
+      exit_to(out, next);
+      break;
+    case Kind::System:
+      flags_to_eflags(out);
+      emit_system(out, item);
+      break;
+    default: leave_to_interpreter(out, block_.key.rip + item.offset); break;
+  }
+}
+
+void BlockBuilder::emit_cold(Emitter& out) {
+  for (const Cold& cold : cold_) {
+    out.land(cold.from);
+    switch (cold.what) {
+      case Cold::What::Fill:
+        if (cold.address_saved) {
+          out.load(r14, CPU_FIELD(scratch));
+        } else {
+          out.lea(r14, cold.address, !(block_.key.mode & mode_bits::code_32));
+        }
+        out.move_immediate(r15, cold.word);
+        out.call(stubs_.fill);
+        out.jump_to_offset(cold.back);
+        break;
+      case Cold::What::Window: {
+        if (cold.spilled_base >= 0) {
+          out.load(r14, cpu_at(offsetof(Cpu, gpr) + 8 * static_cast<size_t>(cold.spilled_base)));
+        }
+        out.lea(r14, cold.address);
+        out.move_immediate(r15, cold.word);
+        out.call(stubs_.fill_window);
+        out.register_op(0x85, r14, r14, false);  // test r14d, r14d
+        const size_t careful = out.jump_if_later(4);
+        out.jump_to_offset(cold.back);
+        out.land(careful);
+        flags_ = cold.flags_in_memory ? Flags::InMemory : Flags::InEflags;
+        flags_to_eflags(out);
+        out.align(4, 1);
+        const size_t slot = out.jump_later();
+        out.land(slot);
+        set_rip(out, cold.target);
+        out.u8(0x4c), out.u8(0x8d), out.u8(0x35);  // lea r14, [rip + slot]
+        out.u32(static_cast<uint32_t>(slot - (out.size() + 4) + slot_careful));
+        out.jump(stubs_.leave_dispatch);
+        break;
+      }
+      case Cold::What::Fpu:
+        out.call(stubs_.fpu);
+        out.jump_to_offset(cold.back);
+        break;
+      case Cold::What::Exit: {
+        set_rip(out, cold.target);
+        // lea r14, [rip + slot]
+        out.u8(0x4c), out.u8(0x8d), out.u8(0x35);
+        const auto slot = static_cast<int64_t>(cold.from) - static_cast<int64_t>(out.size() + 4);
+        out.u32(static_cast<uint32_t>(slot + (cold.cross_page ? static_cast<int64_t>(slot_cross_page) : 0)));
+        out.jump(stubs_.leave_dispatch);
+        break;
+      }
+      case Cold::What::Interpret:
+        flags_ = cold.flags_in_memory ? Flags::InMemory : Flags::InEflags;
+        leave_to_interpreter(out, cold.target);
+        break;
+      case Cold::What::Poll:
+        if (cold.flags_in_memory) {
+          flags_ = Flags::InMemory;
+          flags_to_eflags(out);
+        }
+        set_rip(out, cold.target);
+        out.move_immediate(r14, 0);
+        out.jump(stubs_.leave_dispatch);
+        break;
+    }
+  }
+}
+
+}  // namespace caisson::jit
