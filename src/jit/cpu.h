@@ -14,6 +14,7 @@
 #include "bus/interrupt.h"
 #include "engine/cpu_state.h"
 #include "memory/guest_memory.h"
+#include "jit/translate/jump_memory.h"
 #include "x86/cpu_model.h"
 #include "x86/registers.h"
 
@@ -132,8 +133,10 @@ struct alignas(64) Cpu {
   std::array<uint32_t, 3> jumps_mode{};  // mode word of the code in each table
   std::array<bool, 3> jumps_local{};     // the table holds code that is not mapped globally
   std::array<CodePage, code_page_entries> code_pages{};
+  JumpMemory jump_memory;
   // Filter for INVLPG: bit set for each GiB (modulo 256) from which a piece of a large page is cached.
   std::array<uint64_t, 4> large_regions{};
+  std::array<uint64_t, 4> large_code_regions{};  // the same for code
 
   // --- the rest of the guest's state ---------------------------------------------------------------------------------
   Segment ldtr{}, tr{};

@@ -92,11 +92,14 @@ void JitEngine::code_mapping_flushed(Cpu& cpu, bool global_too) {
   if (!options_.translate) return;
   for (unsigned mode = 0; mode < cpu.jumps.size(); ++mode) {
     // Supervisor code is mapped globally as a rule: then it survives.
-    if (!global_too && mode != static_cast<unsigned>(TlbMode::User) && !cpu.jumps_local[mode]) continue;
+    const bool user = mode == static_cast<unsigned>(TlbMode::User);
+    if (!global_too && !user && !cpu.jumps_local[mode]) continue;
+    if (!user) cpu.jump_memory.flush_supervisor();
     cpu.jumps_local[mode] = false;
     cpu.jumps[mode].negative_rip.fill(jump_empty);
   }
   if (!global_too) return;
+  cpu.jump_memory.flush_all();
   const std::lock_guard hold(cache_->lock());
   cache_->recheck_cross_page_targets([&](uint64_t linear_page, Gpa gpa_page) {
     Gpa now = 0;
@@ -106,10 +109,14 @@ void JitEngine::code_mapping_flushed(Cpu& cpu, bool global_too) {
 
 void JitEngine::code_page_flushed(Cpu& cpu, uint64_t linear_page) {
   if (!options_.translate) return;
-  for (JumpCache& cache : cpu.jumps) {
-    for (uint64_t& negative : cache.negative_rip) {
-      if (((0 - negative) ^ linear_page) >> 12 == 0) negative = jump_empty;
+  if (cpu.jump_memory.may_have_page(linear_page)) {
+    for (JumpCache& cache : cpu.jumps) {
+      for (uint64_t& negative : cache.negative_rip) {
+        if (((0 - negative) ^ linear_page) >> 12 == 0) negative = jump_empty;
+      }
     }
+    cpu.jump_memory.flush_user();
+    if (linear_page >> 63 != 0) cpu.jump_memory.flush_supervisor();
   }
   if (linear_page >> 63 == 0) return;  // only supervisor code is chained across pages
   const std::lock_guard hold(cache_->lock());

@@ -138,11 +138,15 @@ bool invpcid(Step& step) {
   switch (type) {
     case 0:
       if (!canonical(descriptor.high)) return raise(cpu, Gp, 0);
-      mmu::flush_page(cpu, descriptor.high);
+      if ((cpu.cr4 & cr4::pcide) && pcid != (cpu.cr3 & 0xfff)) {
+        mmu::flush_pcid(cpu, static_cast<uint16_t>(pcid));
+      } else {
+        mmu::flush_page(cpu, descriptor.high);
+      }
       break;
-    case 1: mmu::flush_pcid(cpu, static_cast<uint16_t>(pcid), false); break;
+    case 1: mmu::flush_pcid(cpu, static_cast<uint16_t>(pcid)); break;
     case 2: mmu::flush_all(cpu); break;
-    default: mmu::flush_non_global(cpu); break;
+    default: mmu::flush_pcids(cpu); break;
   }
   return true;
 }

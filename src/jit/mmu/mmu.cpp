@@ -258,6 +258,7 @@ void flush_all(Cpu& cpu) {
   }
   for (CodePage& page : cpu.code_pages) page.linear = invalid_tag;
   cpu.large_regions = {};
+  cpu.large_code_regions = {};
   cpu.engine->code_mapping_flushed(cpu, true);
 }
 
@@ -301,20 +302,27 @@ void flush_page(Cpu& cpu, uint64_t linear) {
       if (other.large && (other.linear ^ linear) >> 30 == 0) other.linear = invalid_tag;
     }
   }
-  cpu.engine->code_page_flushed(cpu, page);
+  if (cpu.large_code_regions[linear >> 36 & 3] & uint64_t{1} << (linear >> 30 & 63)) {
+    cpu.engine->code_mapping_flushed(cpu, true);
+  } else {
+    cpu.engine->code_page_flushed(cpu, page);
+  }
 }
 
-void cr3_changed(Cpu& cpu, bool /*keep*/) {
-  // Entries are not tagged by PCID, so even a switch that may keep them flushes; global pages stay.
+void cr3_changed(Cpu& cpu, bool keep) {
+  // Entries are not tagged by PCID, so even a switch that may keep them flushes; global pages stay. The jump memory is.
+  cpu.jump_memory.change_pcid(cpu.cr4 & cr4::pcide ? cpu.cr3 & 0xfff : 0, keep);
   flush_non_global(cpu);
 }
 
-void flush_pcid(Cpu& cpu, uint16_t /*pcid*/, bool and_global) {
-  if (and_global) {
-    flush_all(cpu);
-  } else {
-    flush_non_global(cpu);
-  }
+void flush_pcid(Cpu& cpu, uint16_t pcid) {
+  cpu.jump_memory.flush_pcid(pcid);
+  if (pcid == (cpu.cr4 & cr4::pcide ? cpu.cr3 & 0xfff : 0)) flush_non_global(cpu);
+}
+
+void flush_pcids(Cpu& cpu) {
+  cpu.jump_memory.flush_all_pcids();
+  flush_non_global(cpu);
 }
 
 bool load_pdptes(Cpu& cpu, uint64_t cr3) {

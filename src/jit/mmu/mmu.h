@@ -90,12 +90,11 @@ bool fetch_fault(Cpu& cpu, uint64_t linear);
 
 // --- invalidation: called by the interpreter at the instructions that architecturally flush --------------------------
 void flush_all(Cpu& cpu);                    // everything, global entries too
-void flush_non_global(Cpu& cpu);             // MOV CR3 without PCID
-void flush_page(Cpu& cpu, uint64_t linear);  // INVLPG
+void flush_page(Cpu& cpu, uint64_t linear);  // INVLPG; INVPCID type 0 for the PCID in force
 // After CR3 changed; `keep`: CR4.PCIDE and bit 63 of the source operand.
 void cr3_changed(Cpu& cpu, bool keep);
-void flush_pcid(Cpu& cpu, uint16_t pcid,
-                bool and_global);  // INVPCID types 1; types 2 and 3 are flush_all, flush_non_global
+void flush_pcid(Cpu& cpu, uint16_t pcid);  // INVPCID type 1, and type 0 for another PCID
+void flush_pcids(Cpu& cpu);                // INVPCID type 3: everything but global entries (type 2 is flush_all)
 // PAE paging: loads the four PDPTEs from CR3; false with #GP raised when a reserved bit is set.
 [[nodiscard]] bool load_pdptes(Cpu& cpu, uint64_t cr3);
 

@@ -202,7 +202,10 @@ bool code_page(Cpu& cpu, uint64_t linear, CodePage& out) {
          .global = result.global,
          .large = result.large};
   if (ram) cached = out;
-  if (result.large) cpu.large_regions[linear >> 36 & 3] |= uint64_t{1} << (linear >> 30 & 63);
+  if (result.large) {
+    cpu.large_regions[linear >> 36 & 3] |= uint64_t{1} << (linear >> 30 & 63);
+    cpu.large_code_regions[linear >> 36 & 3] |= uint64_t{1} << (linear >> 30 & 63);
+  }
   return true;
 }
 

@@ -132,7 +132,7 @@ Kind classify_integer(const Instruction& in) {
     case ZYDIS_MNEMONIC_BTC:
       // With a register offset the bit may lie anywhere before or behind the operand.
       if (in.memory() != nullptr && in.operands[1].kind == Operand::Kind::Register) {
-        return in.operand_bits == 16 || in.operands[1].reg >= 13 ? Kind::Interpret : Kind::BitTest;
+        return in.operand_bits == 16 ? Kind::Interpret : Kind::BitTest;
       }
       return native_unless_odd(in);
 

@@ -63,6 +63,15 @@ const uint8_t* Translator::find_code(Outcome& otherwise) {
     return jumps.code[index] + (cpu.user() ? lookup_entry_size : 0);
   }
 
+  if (slot_ == 0 && !careful) {
+    if (const uint8_t* code = cpu.jump_memory.find(cpu.rip, mode, cpu.user())) {
+      jumps.negative_rip[index] = 0 - cpu.rip;
+      jumps.code[index] = code;
+      cpu.code_base = cpu.rip & ~uint64_t{0xfff};
+      return code + (cpu.user() ? lookup_entry_size : 0);
+    }
+  }
+
   if (cpu.profile != nullptr) cpu.profile->count(Profile::jump_misses);
   CodePage page;
   if (!mmu::code_page(cpu, cpu.rip, page) || page.host == nullptr) {
@@ -102,6 +111,11 @@ const uint8_t* Translator::find_code(Outcome& otherwise) {
   if (!page.global) cpu.jumps_local[table] = true;
   jumps.negative_rip[index] = 0 - cpu.rip;
   jumps.code[index] = block->start;
+  if (cpu.user() && page.global) {
+    cpu.jump_memory.note_page(cpu.rip);  // belongs to all PCIDs: not worth a kind of its own
+  } else {
+    cpu.jump_memory.put(cpu.rip, mode, cpu.user(), block->start);
+  }
   return block->entry;
 }
 
@@ -118,6 +132,7 @@ Translator::Outcome Translator::left() {
       if (slot_ == slot_stale) {
         // A dead or suspended block: what pointed to it was this cache, or a chained jump that stays as it is.
         cpu.jumps[static_cast<unsigned>(cpu.tlb_mode)].negative_rip[jump_index(cpu, cpu.rip)] = jump_empty;
+        cpu.jump_memory.drop(cpu.rip);
         slot_ = 0;
       }
       slot_rip_ = cpu.rip;

@@ -78,21 +78,16 @@ void BlockBuilder::emit_read_time(Emitter& out, const Item& item) {
 // The bit may lie far from the operand's address (vol. 2A, BT): its word is found first, then the bit in it is native.
 void BlockBuilder::emit_bit_test(Emitter& out, const Item& item) {
   const Instruction& in = item.in;
-  // ZF would have to survive the code below.
-  if ((item.live_out & ~item.use.overwrites) != 0) {
-    gave_up_ = true;
-    return;
-  }
   const bool wide = in.operand_bits == 64;
   const unsigned size = wide ? 8 : 4;
   const unsigned reg_number = in.operands[1].reg;
-  const int reg = load_guest(out, reg_number, r15);  // never a spilled one, see classify()
   free_flags(out, item);
   linear_to_r14(out, item, *in.memory());
-  if (wide) {
-    out.move(r15, reg);
-  } else {
+  const int reg = load_guest(out, reg_number, r15);
+  if (!wide) {
     out.register_op(0x63, r15, reg, true);  // movsxd
+  } else if (reg != r15) {
+    out.move(r15, reg);
   }
   out.register_op(0xc1, 7, r15, true), out.u8(wide ? 6 : 5);  // sar
   out.lea(r14, {.base = r14, .index = r15, .scale = static_cast<int>(size)});
@@ -103,7 +98,8 @@ void BlockBuilder::emit_bit_test(Emitter& out, const Item& item) {
                           : in.mnemonic == ZYDIS_MNEMONIC_BTR ? 0xb3
                                                               : 0xbb;
   // The register's value within the word, so that the processor looks no further.
-  out.register_op(0x89, reg, r15, wide);
+  load_guest(out, reg_number, r15);
+  if (reg != r15) out.register_op(0x89, reg, r15, wide);
   out.and32(r15, size * 8 - 1);
   if (in.lock) out.u8(0xf0);
   const unsigned rex = Emitter::rex_bits(wide, r15, word);
@@ -111,7 +107,20 @@ void BlockBuilder::emit_bit_test(Emitter& out, const Item& item) {
   out.u8(0x0f);
   out.u8(opcode);
   out.address(r15, word);
-  flags_after(item);
+  if ((item.live_out & ~item.use.overwrites) == 0) {
+    flags_after(item);
+    return;
+  }
+  // ZF stays as it was: it is in memory, and CF joins it there.
+  out.u8(0x41), out.u8(0x0f), out.u8(0x92), out.u8(0xc7);  // setc r15b
+  out.u8(0x45), out.u8(0x0f), out.u8(0xb6), out.u8(0xff);  // movzx r15d, r15b
+  out.register_op(0xc1, 4, r15, false), out.u8(8);         // shl r15d, 8
+  out.move(r14, rax);
+  out.load32(rax, CPU_FIELD(flags_ax));
+  out.u8(0x25), out.u32(~uint32_t{0x100});  // and eax, ~100h
+  out.register_op(0x09, r15, rax, false);   // or eax, r15d
+  out.store32(CPU_FIELD(flags_ax), rax);
+  out.move(rax, r14);
 }
 
 void BlockBuilder::emit_string(Emitter& out, const Item& item) {

@@ -1,0 +1,87 @@
+// What stands behind the jump caches that translated code looks into: a larger table of the same kind that survives
+// changes of the address space. It saves the dispatcher the lock and the hash map of the code cache.
+//   Validity  an entry is good while its generation is the one in force for its kind of code: one for supervisor code
+//             (mapped globally as a rule), one for each PCID for user code. A flush takes a new generation into use; a
+//             switch that keeps a PCID's translations (MOV CR3 with bit 63, SDM vol. 3, 4.10.4.1) goes back to its own.
+//   Threads   the vCPU's own; used while the guest's vector registers are live
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+namespace caisson::jit {
+
+class JumpMemory {
+ public:
+  // Code of the block at linear address `rip` in the mode, or null.
+  [[nodiscard]] const uint8_t* find(uint64_t rip, uint32_t mode, bool user) const {
+    const Entry& entry = entries_[index(rip)];
+    return entry.rip == rip && entry.tag == tag(mode, user) ? entry.code : nullptr;
+  }
+  void put(uint64_t rip, uint32_t mode, bool user, const uint8_t* code) {
+    entries_[index(rip)] = {.rip = rip, .tag = tag(mode, user), .code = code};
+    note_page(rip);
+  }
+  void note_page(uint64_t linear) {
+    const uint64_t page = linear >> 12;
+    pages_[page_word(page)] |= page_bit(page);
+  }
+  void drop(uint64_t rip) { entries_[index(rip)].tag = 0; }
+
+  // Whether code of the linear page may ever have been noted since the last flush of everything.
+  [[nodiscard]] bool may_have_page(uint64_t linear) const {
+    const uint64_t page = linear >> 12;
+    return pages_[page_word(page)] & page_bit(page);
+  }
+
+  void flush_all() {
+    supervisor_ = ++newest_;
+    pcid_generation_.fill(0);
+    pages_.fill(0);
+    flush_user(pcid_);
+  }
+  void flush_supervisor() { supervisor_ = ++newest_; }
+  // User code of the PCID in force.
+  void flush_user() { flush_user(pcid_); }
+  // MOV CR3: `keep` what is known of the PCID, or not.
+  void change_pcid(unsigned pcid, bool keep) {
+    pcid_ = pcid % pcids;
+    if (!keep || pcid_generation_[pcid_] == 0) {
+      flush_user(pcid_);
+    } else {
+      user_ = pcid_generation_[pcid_];
+    }
+  }
+  // INVPCID for a PCID that is not in force, or is.
+  void flush_pcid(unsigned pcid) {
+    if (pcid % pcids == pcid_) {
+      flush_user(pcid_);
+    } else {
+      pcid_generation_[pcid % pcids] = 0;
+    }
+  }
+  void flush_all_pcids() {
+    pcid_generation_.fill(0);
+    flush_user(pcid_);
+  }
+
+ private:
+  static constexpr unsigned bits = 14, pcids = 4096;
+  struct Entry {
+    uint64_t rip = 0, tag = 0;  // tag 0: empty
+    const uint8_t* code = nullptr;
+  };
+  static size_t index(uint64_t rip) { return (rip ^ rip >> 13) & ((1u << bits) - 1); }
+  static size_t page_word(uint64_t page) { return (page ^ page >> 12) >> 6 & 63; }
+  static uint64_t page_bit(uint64_t page) { return uint64_t{1} << ((page ^ page >> 12) & 63); }
+  [[nodiscard]] uint64_t tag(uint32_t mode, bool user) const { return (user ? user_ : supervisor_) << 16 | mode; }
+  void flush_user(unsigned pcid) { user_ = pcid_generation_[pcid] = ++newest_; }
+
+  std::array<Entry, size_t{1} << bits> entries_{};
+  std::array<uint64_t, 64> pages_{};  // a filter: one bit for many pages
+  std::array<uint64_t, pcids> pcid_generation_{};
+  uint64_t newest_ = 2, supervisor_ = 1, user_ = 2;
+  unsigned pcid_ = 0;
+};
+
+}  // namespace caisson::jit
