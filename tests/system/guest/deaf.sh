@@ -1,0 +1,3 @@
+# Nobody listens to the power button here.
+echo "caisson-test: waiting"
+sleep 3600
