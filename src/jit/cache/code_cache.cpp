@@ -56,11 +56,6 @@ CodeCache::~CodeCache() {
   if (executable_ != nullptr) munmap(executable_, size_);
 }
 
-Block* CodeCache::find(const BlockKey& key) {
-  const auto found = by_key_.find(key);
-  return found == by_key_.end() ? nullptr : found->second;
-}
-
 Block* CodeCache::commit(const Block& block, const std::vector<HostPoint>& points) {
   blocks_.push_back(std::make_unique<Block>(block));
   Block* kept = blocks_.back().get();
@@ -70,13 +65,13 @@ Block* CodeCache::commit(const Block& block, const std::vector<HostPoint>& point
   kept->first_point = static_cast<uint32_t>(points_.size());
   kept->points = static_cast<uint32_t>(points.size());
   points_.insert(points_.end(), points.begin(), points.end());
-  by_key_[kept->key] = kept;
   depends_on(memory_.page_index(kept->key.gpa), *kept);
   if (kept->next_size != 0) depends_on(memory_.page_index(kept->next_page), *kept);
   ++statistics_.blocks;
   statistics_.host_bytes += kept->host_size;
   statistics_.guest_bytes += kept->guest_size;
   advance(kept->host_size);
+  index_.insert(kept);  // from now on others run it
   return kept;
 }
 
@@ -100,7 +95,7 @@ void CodeCache::drop_all() {
     memory_.page_flags(gpa).fetch_and(~GuestMemory::code_flag, std::memory_order_seq_cst);
   }
   by_page_.clear();
-  by_key_.clear();
+  index_.clear();
   cross_page_.clear();
   blocks_.clear();
   points_.clear();
@@ -113,13 +108,13 @@ void CodeCache::kill(Block& block) {
   if (!block.alive) return;
   suspend(block);
   block.alive = false;
-  by_key_.erase(block.key);
+  index_.erase(&block);
   ++statistics_.killed;
 }
 
 void CodeCache::suspend(Block& block) {
   if (block.suspended) return;
-  block.suspended = true;
+  __atomic_store_n(&block.suspended, true, __ATOMIC_RELEASE);
   ++statistics_.suspended;
   for (const Block::Incoming& jump : block.incoming) patch_jump(jump.slot, jump.before);
   block.incoming.clear();
@@ -134,8 +129,8 @@ void CodeCache::suspend(Block& block) {
 
 void CodeCache::resume(Block& block) {
   CAISSON_CHECK(block.alive);
-  block.suspended = false;
   __atomic_store_n(reinterpret_cast<uint64_t*>(writable_of(block.entry)), block.entry_bytes, __ATOMIC_SEQ_CST);
+  __atomic_store_n(&block.suspended, false, __ATOMIC_RELEASE);
 }
 
 bool CodeCache::written(Gpa gpa, uint64_t length) {

@@ -18,6 +18,7 @@
 
 #include "base/fd.h"
 #include "base/result.h"
+#include "jit/cache/block_index.h"
 #include "memory/guest_memory.h"
 
 namespace caisson::jit {
@@ -49,7 +50,7 @@ struct Block {
   uint16_t guest_size = 0;    // bytes of the guest's code it stands for (and looked at), from the first
   uint16_t instructions = 0;
   bool alive = true;
-  bool suspended = false;    // entry is patched though the block is good: its mapping must be looked at again
+  bool suspended = false;    // (atomic) entry is patched though the block is good: its mapping must be looked at again
   bool global = false;       // its page was mapped by a global entry
   uint64_t entry_bytes = 0;  // what stood at the entry before it was patched
   uint32_t first_point = 0, points = 0;  // in CodeCache::points_
@@ -73,10 +74,16 @@ class CodeCache {
 
   [[nodiscard]] std::mutex& lock() { return lock_; }
 
+  // Any thread, without the lock: the block with this key, or null. Others may kill it at any moment: then its entry
+  // leads to its stale exit.
+  [[nodiscard]] Block* find(const BlockKey& key) const { return index_.find(key); }
+  [[nodiscard]] static bool is_suspended(const Block& block) {
+    return __atomic_load_n(&block.suspended, __ATOMIC_ACQUIRE);
+  }
+
   // --- with the lock held --------------------------------------------------------------------------------------------
-  [[nodiscard]] Block* find(const BlockKey& key);
-  // Room for at least `size` more bytes?
-  [[nodiscard]] bool has_room(size_t size) const { return used_ + size <= size_; }
+  // Room for one more block of at most `size` bytes?
+  [[nodiscard]] bool has_room(size_t size) const { return used_ + size <= size_ && !index_.full(); }
   [[nodiscard]] uint8_t* write_position() { return writable_ + used_; }
   [[nodiscard]] uint8_t* run_position() { return executable_ + used_; }
   // Takes over the `block` whose code was written at write_position().
@@ -119,13 +126,6 @@ class CodeCache {
   [[nodiscard]] uint64_t generation() const { return generation_; }
 
  private:
-  struct KeyHash {
-    size_t operator()(const BlockKey& key) const {
-      uint64_t hash = (key.gpa ^ key.rip * 0x9e37'79b9'7f4a'7c15 ^ key.mode * 0xc2b2'ae3d'27d4'eb4f);
-      hash ^= hash >> 29;
-      return hash * 0xff51'afd7'ed55'8ccd >> 20;
-    }
-  };
   struct CodePageBlocks {
     uint32_t granules = 0;  // 128-byte pieces of the page that translations depend on
     std::vector<Block*> blocks;
@@ -147,7 +147,7 @@ class CodeCache {
   uint64_t generation_ = 0;
   std::vector<std::unique_ptr<Block>> blocks_;  // by address
   std::vector<HostPoint> points_;
-  std::unordered_map<BlockKey, Block*, KeyHash> by_key_;
+  BlockIndex<Block, BlockKey> index_;
   std::unordered_map<size_t, CodePageBlocks> by_page_;            // by GuestMemory::page_index
   std::unordered_map<uint64_t, std::vector<Block*>> cross_page_;  // by linear page
   Statistics statistics_;

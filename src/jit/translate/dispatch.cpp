@@ -81,29 +81,29 @@ const uint8_t* Translator::find_code(Outcome& otherwise) {
   }
   const BlockKey key = block_key(cpu, page, careful ? mode | mode_bits::careful : mode);
   CodeCache& cache = engine_.cache();
-  const std::lock_guard hold(cache.lock());
   Block* block = cache.find(key);
   if (block == nullptr) {
     otherwise = Outcome::NeedsTranslation;
     return nullptr;
   }
-  if (block->suspended) cache.resume(*block);
   // An interrupt may have come between the jump and here: then this is not where it leads.
-  if (slot_ != 0 && slot_generation_ == cache.generation() && slot_rip_ == cpu.rip && slot_mode_ == mode) {
-    const auto* slot = reinterpret_cast<const uint8_t*>(slot_ & ~uint64_t{3});
-    if ((slot_ & slot_cross_page) == 0) {
+  const bool cross_page = slot_ & slot_cross_page;
+  const bool chain = slot_ != 0 && slot_generation_ == cache.generation() && slot_rip_ == cpu.rip &&
+                     slot_mode_ == mode && (!cross_page || (page.global && !page.user));
+  if (chain || CodeCache::is_suspended(*block)) {
+    const std::lock_guard hold(cache.lock());
+    if (!block->alive) {
+      otherwise = Outcome::NeedsTranslation;
+      return nullptr;
+    }
+    if (block->suspended) cache.resume(*block);
+    if (chain) {
       fpu_put_away(cpu);  // it may allocate
-      cache.chain(slot, *block);
-      if (cpu.profile != nullptr) cpu.profile->count(Profile::chained);
-    } else if (page.global && !page.user) {
-      fpu_put_away(cpu);  // it may allocate
-      cache.note_cross_page_target(*block);
-      cache.chain(slot, *block);
-      if (cpu.profile != nullptr) cpu.profile->count(Profile::chained);
-    } else if (cpu.profile != nullptr) {
-      cpu.profile->count(Profile::not_chained);
+      if (cross_page) cache.note_cross_page_target(*block);
+      cache.chain(reinterpret_cast<const uint8_t*>(slot_ & ~uint64_t{3}), *block);
     }
   }
+  if (cpu.profile != nullptr && slot_ != 0) cpu.profile->count(chain ? Profile::chained : Profile::not_chained);
   slot_ = 0;
   careful_ = false;
   cpu.code_base = cpu.rip & ~uint64_t{0xfff};
