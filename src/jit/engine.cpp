@@ -8,15 +8,9 @@
 #include "jit/vcpu.h"
 
 namespace caisson::jit {
-namespace {
-
-constexpr size_t code_cache_size = size_t{64} << 20;
-
-}  // namespace
-
 Result<std::unique_ptr<JitEngine>> JitEngine::create(const EngineServices& services, const JitOptions& options) {
   std::unique_ptr<JitEngine> engine{new JitEngine(services, options)};
-  auto cache = CodeCache::create(services.memory, code_cache_size);
+  auto cache = CodeCache::create(services.memory, options.code_cache_size);
   if (!cache) return with_context("jit engine", cache.error());
   engine->cache_ = std::move(*cache);
   if (options.translate) {

@@ -16,9 +16,10 @@ namespace caisson::jit {
 class JitVcpu;
 
 struct JitOptions {
-  bool translate = true;             // false: interpreter only
-  bool profile = false;              // count events and report them at the end
-  std::vector<std::string> jit_off;  // instruction classes that always go to the interpreter
+  bool translate = true;                      // false: interpreter only
+  bool profile = false;                       // count events and report them at the end
+  size_t code_cache_size = size_t{64} << 20;  // bytes; when it is full all translations are dropped
+  std::vector<std::string> jit_off;           // instruction classes that always go to the interpreter
 };
 
 class JitEngine final : public Engine, public GuestMemory::CodeWriteObserver {

@@ -37,11 +37,12 @@ constexpr Gpa tables = 0x1000, code = 0x10'0000, data = 0x20'0000;
 // One machine: flat 64-bit code at CPL 0, everything mapped one to one, no IDT, so that UD2 ends a run.
 class Bench {
  public:
-  explicit Bench(bool translate) {
+  explicit Bench(bool translate, size_t code_cache_size = size_t{64} << 20) {
     memory_ = std::move(*GuestMemory::create(memory_size));
     model_ = std::make_unique<x86::CpuModel>(std::move(*x86::CpuModel::create("host", 1, clock_.tsc_hz())));
     JitOptions options;
     options.translate = translate;
+    options.code_cache_size = code_cache_size;
     engine_ = std::move(*JitEngine::create({*memory_, bus_, clock_, *model_}, options));
     cpu_ = std::move(*engine_->create_vcpu(0, interrupts_));
     reset_ = cpu_->store();
@@ -138,8 +139,8 @@ uint64_t environment(const char* name, uint64_t otherwise) {
   return text ? std::strtoull(text, nullptr, 0) : otherwise;
 }
 
-void compare_random_blocks(bool simd, uint64_t rounds) {
-  Bench translator(true), interpreter(false);
+void compare_random_blocks(bool simd, uint64_t rounds, size_t code_cache_size = size_t{64} << 20) {
+  Bench translator(true, code_cache_size), interpreter(false);
   const uint64_t first = environment("CAISSON_TEST_SEED", 1);
   for (uint64_t seed = first; seed < first + rounds; ++seed) {
     std::mt19937_64 random(seed);
@@ -193,6 +194,44 @@ TEST(Translator, IntegerBlocksAgreeWithTheInterpreter) {
 
 TEST(Translator, SimdBlocksAgreeWithTheInterpreter) {
   compare_random_blocks(true, environment("CAISSON_TEST_ROUNDS", 1500));
+}
+
+// Room for a handful of blocks: everything is dropped again and again.
+TEST(Translator, FullCodeCache) {
+  compare_random_blocks(false, environment("CAISSON_TEST_ROUNDS", 200), size_t{64} << 10);
+}
+
+// MOVS and STOS in every size, up and down, alone and repeated: overlapping, across pages, into memory that is not
+// mapped.
+TEST(Translator, StringInstructionsAgreeWithTheInterpreter) {
+  Bench translator(true), interpreter(false);
+  const uint64_t first = environment("CAISSON_TEST_SEED", 1);
+  for (uint64_t seed = first; seed < first + environment("CAISSON_TEST_ROUNDS", 1000); ++seed) {
+    std::mt19937_64 random(seed);
+    std::vector<uint8_t> bytes;
+    bytes.push_back(random() % 8 == 0 ? 0xfd : 0xfc);  // STD, CLD
+    if (random() % 4 != 0) bytes.push_back(0xf3);
+    const unsigned size = 1u << random() % 4;
+    if (size == 2) bytes.push_back(0x66);
+    if (size == 8) bytes.push_back(0x48);
+    bytes.push_back(static_cast<uint8_t>((random() % 2 ? 0xa4 : 0xaa) | (size > 1 ? 1 : 0)));
+    bytes.push_back(0x0f);
+    bytes.push_back(0x0b);
+    std::array<uint64_t, 16> gpr;
+    for (auto& reg : gpr) reg = random();
+    gpr[x86::Rsp] = data + 0x1'0000;
+    gpr[x86::Rcx] = random() % (random() % 4 == 0 ? 0x3000 : 40);
+    gpr[x86::Rsi] = data + 0x1'8000 + random() % 0x4000;
+    gpr[x86::Rdi] = random() % 2 ? gpr[x86::Rsi] + random() % 40 - 20 : data + 0x2'0000 + random() % 0x4000;
+    // Some end where memory does.
+    if (random() % 8 == 0) gpr[random() % 2 ? x86::Rsi : x86::Rdi] = memory_size - random() % 0x1800;
+    if (random() % 16 == 0) gpr[random() % 2 ? x86::Rsi : x86::Rdi] = memory_size + random() % 0x1000;
+    const CpuState a = translator.run(bytes, gpr, 2, seed, code), b = interpreter.run(bytes, gpr, 2, seed, code);
+    for (unsigned i = 0; i < 16; ++i) ASSERT_EQ(a.gpr[i], b.gpr[i]) << "register " << i << " seed " << seed;
+    ASSERT_EQ(a.rip, b.rip) << "seed " << seed;
+    ASSERT_EQ(std::memcmp(translator.memory() + data, interpreter.memory() + data, memory_size - data), 0)
+        << "seed " << seed;
+  }
 }
 
 }  // namespace

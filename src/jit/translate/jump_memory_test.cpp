@@ -1,0 +1,70 @@
+#include "jit/translate/jump_memory.h"
+
+#include <gtest/gtest.h>
+
+#include <memory>
+
+namespace caisson::jit {
+namespace {
+
+constexpr uint64_t user_rip = 0x40'1234, kernel_rip = 0xffff'ffff'8100'0040;
+constexpr uint32_t mode = 2;
+const uint8_t user_code = 0, kernel_code = 0;
+
+class JumpMemoryTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    memory_->change_pcid(1, false);
+    memory_->put(user_rip, mode, true, &user_code);
+    memory_->put(kernel_rip, mode, false, &kernel_code);
+  }
+  [[nodiscard]] bool user_known() const { return memory_->find(user_rip, mode, true) == &user_code; }
+  [[nodiscard]] bool kernel_known() const { return memory_->find(kernel_rip, mode, false) == &kernel_code; }
+
+  std::unique_ptr<JumpMemory> memory_ = std::make_unique<JumpMemory>();
+};
+
+TEST_F(JumpMemoryTest, FindsWhatWasPutAndNothingElse) {
+  EXPECT_TRUE(user_known());
+  EXPECT_TRUE(kernel_known());
+  EXPECT_EQ(memory_->find(user_rip, mode + 1, true), nullptr);
+  EXPECT_EQ(memory_->find(user_rip + 1, mode, true), nullptr);
+  memory_->drop(user_rip);
+  EXPECT_FALSE(user_known());
+}
+
+TEST_F(JumpMemoryTest, PcidKeepsItsOwn) {
+  memory_->change_pcid(2, false);
+  EXPECT_FALSE(user_known());
+  EXPECT_TRUE(kernel_known());
+  memory_->change_pcid(1, true);
+  EXPECT_TRUE(user_known());
+  memory_->change_pcid(1, false);  // MOV CR3 without bit 63
+  EXPECT_FALSE(user_known());
+}
+
+TEST_F(JumpMemoryTest, FlushOfAnotherPcidIsSeenOnReturn) {
+  memory_->change_pcid(2, false);
+  memory_->flush_pcid(1);
+  memory_->change_pcid(1, true);
+  EXPECT_FALSE(user_known());
+}
+
+TEST_F(JumpMemoryTest, FlushOfAllPcids) {
+  memory_->change_pcid(2, false);
+  memory_->flush_all_pcids();
+  memory_->change_pcid(1, true);
+  EXPECT_FALSE(user_known());
+  EXPECT_TRUE(kernel_known());
+}
+
+TEST_F(JumpMemoryTest, FlushOfEverything) {
+  EXPECT_TRUE(memory_->may_have_page(user_rip & ~0xfffull));
+  memory_->flush_all();
+  EXPECT_FALSE(user_known());
+  EXPECT_FALSE(kernel_known());
+  EXPECT_FALSE(memory_->may_have_page(user_rip & ~0xfffull));
+}
+
+}  // namespace
+}  // namespace caisson::jit
