@@ -14,6 +14,7 @@
 #include "bus/interrupt.h"
 #include "engine/cpu_state.h"
 #include "memory/guest_memory.h"
+#include "memory/page_pair.h"
 #include "jit/translate/jump_memory.h"
 #include "x86/cpu_model.h"
 #include "x86/registers.h"
@@ -154,6 +155,7 @@ struct alignas(64) Cpu {
 
   // --- surroundings --------------------------------------------------------------------------------------------------
   GuestMemory* memory = nullptr;
+  PagePair page_pair;  // for locked accesses that cross a page
   Bus* bus = nullptr;
   Clock* clock = nullptr;
   CpuInterrupts* interrupts = nullptr;

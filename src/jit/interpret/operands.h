@@ -15,7 +15,7 @@ namespace caisson::jit {
                                  uint64_t& linear);
 // Alignment check (#AC) and data breakpoints.
 [[nodiscard]] bool watched_access(Step& step, uint64_t linear, unsigned size, bool write);
-// Serialises LOCKed accesses that the host cannot do in one piece (devices, two pages).
+// Serialises LOCKed accesses that the host cannot do in one piece (devices).
 [[nodiscard]] std::mutex& split_lock();
 
 [[nodiscard]] inline bool linear_address(Step& step, unsigned segment, uint64_t offset, unsigned size, bool write,
@@ -139,18 +139,27 @@ template <class T, class Change>
     if (host.pointer == nullptr && cpu.fault.raised) return false;
   }
   uint64_t flags = cpu.rflags;
+  const auto change_locked = [&](uint8_t* at) {
+    T old = plain_load<T>(at);
+    for (;;) {
+      flags = cpu.rflags;
+      const T fresh = change(old, flags);
+      if (compare_exchange<T>(at, old, fresh)) break;
+    }
+  };
+  mmu::HostPair pair;
   if (host.pointer != nullptr) [[likely]] {
     if (!locked) {
       plain_store<T>(host.pointer, change(plain_load<T>(host.pointer), flags));
     } else {
-      T old = plain_load<T>(host.pointer);
-      for (;;) {
-        flags = cpu.rflags;
-        const T fresh = change(old, flags);
-        if (compare_exchange<T>(host.pointer, old, fresh)) break;
-      }
+      change_locked(host.pointer);
     }
     if (!hit) mmu::wrote(cpu, host, sizeof(T));
+  } else if (locked && (pair = mmu::host_pair_for_write(cpu, linear, sizeof(T))).pointer != nullptr) {
+    change_locked(pair.pointer);
+    mmu::wrote(cpu, pair, sizeof(T));
+  } else if (cpu.fault.raised) {
+    return false;
   } else {
     std::unique_lock<std::mutex> guard;
     if (locked) guard = std::unique_lock(split_lock());

@@ -1,0 +1,78 @@
+#include "memory/guest_memory.h"
+
+#include <gtest/gtest.h>
+
+#include <array>
+#include <utility>
+#include <vector>
+
+namespace caisson {
+namespace {
+
+constexpr uint64_t mib = uint64_t{1} << 20, gib = uint64_t{1} << 30;
+
+TEST(GuestMemory, SizesThatCannotBe) {
+  for (const uint64_t size : {uint64_t{0}, uint64_t{4096}, mib + 1, 2 * mib + 2048}) {
+    EXPECT_FALSE(GuestMemory::create(size).has_value()) << size;
+  }
+}
+
+TEST(GuestMemory, SmallMemoryHasNoHighPart) {
+  const auto memory = std::move(*GuestMemory::create(16 * mib));
+  EXPECT_EQ(memory->low_size(), 16 * mib);
+  EXPECT_EQ(memory->high_size(), 0u);
+  EXPECT_TRUE(memory->contains(16 * mib - 1, 1));
+  EXPECT_FALSE(memory->contains(16 * mib - 1, 2));
+  EXPECT_FALSE(memory->contains(16 * mib, 0));
+  EXPECT_FALSE(memory->contains(GuestMemory::high_start, 1));
+  EXPECT_FALSE(memory->contains(1, ~uint64_t{0}));  // no overflow
+}
+
+TEST(GuestMemory, WhatDoesNotFitBelowTheHoleGoesOnAt4GiB) {
+  const auto memory = std::move(*GuestMemory::create(4 * gib));
+  EXPECT_EQ(memory->low_size(), GuestMemory::low_limit);
+  EXPECT_EQ(memory->high_size(), 4 * gib - GuestMemory::low_limit);
+  EXPECT_FALSE(memory->contains(GuestMemory::low_limit, 1));
+  EXPECT_FALSE(memory->contains(GuestMemory::low_limit - 1, 2));
+  EXPECT_TRUE(memory->write_object(GuestMemory::low_limit - 8, uint64_t{1}));
+  EXPECT_TRUE(memory->write_object(GuestMemory::high_start, uint64_t{2}));
+  EXPECT_TRUE(memory->write_object(memory->end() - 8, uint64_t{3}));
+  EXPECT_FALSE(memory->write_object(memory->end() - 7, uint64_t{4}));
+  uint64_t value = 0;
+  EXPECT_TRUE(memory->read_object(GuestMemory::low_limit - 8, value) && value == 1);
+  EXPECT_TRUE(memory->read_object(GuestMemory::high_start, value) && value == 2);
+  // Every page has flags of its own, without a gap for the hole.
+  EXPECT_EQ(memory->page_index(GuestMemory::high_start), GuestMemory::low_limit / page_size);
+  EXPECT_EQ(memory->page_index(memory->end() - 1), 4 * gib / page_size - 1);
+}
+
+TEST(GuestMemory, ClearGivesZeroes) {
+  const auto memory = std::move(*GuestMemory::create(mib));
+  EXPECT_TRUE(memory->write_object(0x5000, uint64_t{7}));
+  EXPECT_TRUE(memory->clear().has_value());
+  uint64_t value = 1;
+  EXPECT_TRUE(memory->read_object(0x5000, value));
+  EXPECT_EQ(value, 0u);
+}
+
+class Seen final : public GuestMemory::CodeWriteObserver {
+ public:
+  void code_written(Gpa gpa, uint64_t length) override { writes.emplace_back(gpa, length); }
+  std::vector<std::pair<Gpa, uint64_t>> writes;
+};
+
+TEST(GuestMemory, WritesToPagesWithCodeAreReportedPageByPage) {
+  const auto memory = std::move(*GuestMemory::create(mib));
+  Seen seen;
+  memory->set_observer(&seen);
+  memory->page_flags(0x3000).fetch_or(GuestMemory::code_flag);
+  memory->page_flags(0x4000).fetch_or(GuestMemory::code_flag);
+  EXPECT_TRUE(memory->write(0x1000, std::array<uint8_t, 4>{}));
+  EXPECT_TRUE(seen.writes.empty());
+  EXPECT_TRUE(memory->write(0x2ffe, std::vector<uint8_t>(0x1010)));
+  EXPECT_EQ(seen.writes, (std::vector<std::pair<Gpa, uint64_t>>{{0x3000, 0x1000}, {0x4000, 0xe}}));
+  memory->set_observer(nullptr);
+}
+
+}  // namespace
+}  // namespace caisson
