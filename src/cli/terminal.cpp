@@ -2,6 +2,7 @@
 
 #include <array>
 #include <atomic>
+#include <cerrno>
 #include <csignal>
 
 #include <sys/ioctl.h>
@@ -46,7 +47,12 @@ Terminal::Terminal() : present_(::isatty(STDIN_FILENO) == 1 && ::tcgetattr(STDIN
 
 Terminal::~Terminal() { leave(); }
 
-bool Terminal::foreground() const { return present_ && ::tcgetpgrp(STDIN_FILENO) == ::getpgrp(); }
+bool Terminal::foreground() const {
+  if (!present_) return false;
+  const pid_t group = ::tcgetpgrp(STDIN_FILENO);
+  // A terminal that does not control our session (su -c makes a new one) knows no background.
+  return group == ::getpgrp() || (group == -1 && errno == ENOTTY);
+}
 
 void Terminal::enter() {
   if (!foreground()) return;
