@@ -35,6 +35,27 @@ class Patience {
   unsigned rounds_ = 0;
 };
 
+// Between Cpu and CpuState, either way: what has the same name and type in both.
+template <class From, class To>
+void copy_same_members(const From& from, To& to) {
+  to.gpr = from.gpr;
+  to.rip = from.rip;
+  to.rflags = from.rflags;
+  to.cr0 = from.cr0;
+  to.cr2 = from.cr2;
+  to.cr3 = from.cr3;
+  to.cr4 = from.cr4;
+  to.efer = from.efer;
+  to.xcr0 = from.xcr0;
+  to.pdpte = from.pdpte;
+  to.dr = from.dr;
+  to.activity = from.activity;
+  to.interrupt_shadow = from.interrupt_shadow;
+  to.nmi_blocked = from.nmi_blocked;
+  to.tsc_offset = from.tsc_offset;
+  to.msrs = from.msrs;
+}
+
 }  // namespace
 
 JitVcpu::JitVcpu(JitEngine& engine, unsigned index, CpuInterrupts& interrupts)
@@ -230,27 +251,12 @@ CpuState JitVcpu::store() const {
     return SegmentState{
         .base = from.base, .limit = from.limit, .attributes = from.attributes, .selector = from.selector};
   };
-  state.gpr = cpu.gpr;
-  state.rip = cpu.rip;
-  state.rflags = cpu.rflags;
+  copy_same_members(cpu, state);
   for (unsigned i = 0; i < 6; ++i) state.segments[i] = segment(cpu.segments[i]);
   state.ldtr = segment(cpu.ldtr);
   state.tr = segment(cpu.tr);
   state.gdtr = {.base = cpu.gdtr.base, .limit = cpu.gdtr.limit};
   state.idtr = {.base = cpu.idtr.base, .limit = cpu.idtr.limit};
-  state.cr0 = cpu.cr0;
-  state.cr2 = cpu.cr2;
-  state.cr3 = cpu.cr3;
-  state.cr4 = cpu.cr4;
-  state.efer = cpu.efer;
-  state.xcr0 = cpu.xcr0;
-  state.pdpte = cpu.pdpte;
-  state.dr = cpu.dr;
-  state.activity = cpu.activity;
-  state.interrupt_shadow = cpu.interrupt_shadow;
-  state.nmi_blocked = cpu.nmi_blocked;
-  state.tsc_offset = cpu.tsc_offset;
-  state.msrs = cpu.msrs;
   state.xsave.data.assign(cpu.xsave.begin(), cpu.xsave.end());
   return state;
 }
@@ -264,27 +270,13 @@ Result<> JitVcpu::load(const CpuState& state) {
   const auto segment = [](const SegmentState& from) {
     return Segment{.base = from.base, .limit = from.limit, .attributes = from.attributes, .selector = from.selector};
   };
-  cpu.gpr = state.gpr;
-  cpu.rip = state.rip;
-  cpu.rflags = state.rflags | x86::rflags::fixed;
+  copy_same_members(state, cpu);
+  cpu.rflags |= x86::rflags::fixed;
   for (unsigned i = 0; i < 6; ++i) cpu.segments[i] = segment(state.segments[i]);
   cpu.ldtr = segment(state.ldtr);
   cpu.tr = segment(state.tr);
   cpu.gdtr = {.base = state.gdtr.base, .limit = state.gdtr.limit};
   cpu.idtr = {.base = state.idtr.base, .limit = state.idtr.limit};
-  cpu.cr0 = state.cr0;
-  cpu.cr2 = state.cr2;
-  cpu.cr3 = state.cr3;
-  cpu.cr4 = state.cr4;
-  cpu.efer = state.efer;
-  cpu.xcr0 = state.xcr0;
-  cpu.pdpte = state.pdpte;
-  cpu.dr = state.dr;
-  cpu.activity = state.activity;
-  cpu.interrupt_shadow = state.interrupt_shadow;
-  cpu.nmi_blocked = state.nmi_blocked;
-  cpu.tsc_offset = state.tsc_offset;
-  cpu.msrs = state.msrs;
   fpu_init(cpu);
   std::copy(state.xsave.data.begin(), state.xsave.data.end(), cpu.xsave.begin());
   cpu.fault = {};

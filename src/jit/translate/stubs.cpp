@@ -52,6 +52,20 @@ void store_guest(Emitter& out) {
   for (unsigned i = 0; i < mapped_registers; ++i) out.store(cpu_at(gpr_offset(i)), home(i));
 }
 
+// Calls a C++ function with the Cpu as first argument; the guest's registers are kept, R14 and R15 are not. `arguments`
+// moves from R14 and R15 to where the function wants them, `results` back.
+template <class Arguments, class Results>
+void call_keeping_guest(Emitter& out, const void* function, Arguments arguments, Results results) {
+  for (const int reg : caller_saved) out.store(cpu_at(gpr_offset(static_cast<unsigned>(reg))), reg);
+  out.load(rdi, CPU_FIELD(self));
+  arguments();
+  adjust_stack(out, -8);
+  call_function(out, function);
+  adjust_stack(out, 8);
+  results();
+  for (const int reg : caller_saved) out.load(reg, cpu_at(gpr_offset(static_cast<unsigned>(reg))));
+}
+
 void leave_tail(Emitter& out) {
   adjust_stack(out, 8);
   for (size_t i = callee_saved.size(); i-- > 0;) pop(out, callee_saved[i]);
@@ -165,39 +179,23 @@ Result<Stubs> emit_stubs(CodeCache& cache) {
   out.store32_immediate(CPU_FIELD(leave), static_cast<int32_t>(Leave::Slow));
   leave_tail(out);
 
+  // --- fill_window, fpu, string ------------------------------------------------------------------------------------
   stubs.fill_window = begin(out);
-  for (const int reg : caller_saved) out.store(cpu_at(gpr_offset(static_cast<unsigned>(reg))), reg);
-  out.load(rdi, CPU_FIELD(self));
-  out.move(rsi, r14);
-  out.register_op(0x89, r15, rdx, false);
-  adjust_stack(out, -8);
-  call_function(out, reinterpret_cast<const void*>(&fill_window_from_code));
-  adjust_stack(out, 8);
-  out.move(r15, rax);
-  out.move(r14, rdx);
-  for (const int reg : caller_saved) out.load(reg, cpu_at(gpr_offset(static_cast<unsigned>(reg))));
+  call_keeping_guest(
+      out, reinterpret_cast<const void*>(&fill_window_from_code),
+      [&] { out.move(rsi, r14), out.register_op(0x89, r15, rdx, false); },
+      [&] { out.move(r15, rax), out.move(r14, rdx); });
   out.u8(0xc3);
 
-  // --- fpu ---------------------------------------------------------------------------------------------------------
   stubs.fpu = begin(out);
-  for (const int reg : caller_saved) out.store(cpu_at(gpr_offset(static_cast<unsigned>(reg))), reg);
-  out.load(rdi, CPU_FIELD(self));
-  adjust_stack(out, -8);
-  call_function(out, reinterpret_cast<const void*>(&bring_fpu_back_from_code));
-  adjust_stack(out, 8);
-  for (const int reg : caller_saved) out.load(reg, cpu_at(gpr_offset(static_cast<unsigned>(reg))));
+  const auto nothing = [] {};
+  call_keeping_guest(out, reinterpret_cast<const void*>(&bring_fpu_back_from_code), nothing, nothing);
   out.u8(0xc3);
 
-  // --- string ------------------------------------------------------------------------------------------------------
   stubs.string = begin(out);
-  for (const int reg : caller_saved) out.store(cpu_at(gpr_offset(static_cast<unsigned>(reg))), reg);
-  out.load(rdi, CPU_FIELD(self));
-  out.register_op(0x89, r15, rsi, false);
-  adjust_stack(out, -8);
-  call_function(out, reinterpret_cast<const void*>(&string_from_code));
-  adjust_stack(out, 8);
-  out.move(r15, rax);
-  for (const int reg : caller_saved) out.load(reg, cpu_at(gpr_offset(static_cast<unsigned>(reg))));
+  call_keeping_guest(
+      out, reinterpret_cast<const void*>(&string_from_code), [&] { out.register_op(0x89, r15, rsi, false); },
+      [&] { out.move(r15, rax); });
   out.u8(0xc3);
 
   for (unsigned mode = 0; mode < 3; ++mode) stubs.lookup[mode] = emit_lookup(out, mode, stubs.leave_dispatch);
