@@ -13,9 +13,9 @@
 #include "bus/clock.h"
 #include "bus/interrupt.h"
 #include "engine/cpu_state.h"
+#include "jit/translate/jump_memory.h"
 #include "memory/guest_memory.h"
 #include "memory/page_pair.h"
-#include "jit/translate/jump_memory.h"
 #include "x86/cpu_model.h"
 #include "x86/registers.h"
 
@@ -110,6 +110,7 @@ struct alignas(64) Cpu {
   std::atomic<uint32_t> exit_request{0};
   uint32_t flags_ax = 0;               // guest status flags as LAHF and SETO AL leave them in AX, while not in EFLAGS
   std::array<uint64_t, 12> windows{};  // addends that the running block has found, see translate/windows.cpp
+  alignas(64) std::array<uint8_t, 128> crossing{};  // copy of what a read across two pages finds
   uint64_t scratch[4] = {};  // spill slots of translated code: effective address, RCX, branch target, one more
   Cpu* self = this;
   uint32_t leave = 0;  // why translated code was left, see translate/stubs.h

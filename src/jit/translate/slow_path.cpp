@@ -7,10 +7,45 @@
 
 namespace caisson::jit {
 
+namespace {
+
+constexpr uint32_t largest_crossing = 64;
+
+// Host address of `linear`, or null where a plain access is not possible.
+uint8_t* plain(Cpu& cpu, uint64_t linear, bool write) {
+  const Tlb& cache = cpu.tlb[static_cast<unsigned>(cpu.tlb_mode)];
+  const unsigned slot = linear >> 12 & (tlb_entries - 1);
+  const uint64_t page = linear & ~uint64_t{0xfff};
+  if ((write ? cache.write_tag[slot] : cache.read_tag[slot]) == page)
+    return reinterpret_cast<uint8_t*>(linear + cache.addend[slot]);
+  const mmu::Filled filled = mmu::fill(cpu, linear, write ? Access::Write : Access::Read, cpu.tlb_mode);
+  cpu.fault.raised = false;
+  return filled.ok && filled.ram && (!write || filled.direct) ? filled.host : nullptr;
+}
+
+// A read that crosses a page: a copy of its bytes, at the same alignment. (Such reads are not atomic on hardware
+// either: vol. 3, 9.1.1.)
+FillResult read_across_pages(Cpu& cpu, uint64_t linear, uint32_t size) {
+  const auto before = static_cast<uint32_t>(page_size - (linear & 0xfff));
+  const uint8_t* first = plain(cpu, linear, false);
+  if (first == nullptr || size > largest_crossing) return {0, 0};
+  const uint64_t next = linear + before;
+  const uint8_t* second = plain(cpu, cpu.code_bits == 64 ? next : next & 0xffff'ffff, false);
+  if (second == nullptr) return {0, 0};
+  uint8_t* copy = cpu.crossing.data() + (linear & 63);
+  for (uint32_t i = 0; i < before; ++i) copy[i] = first[i];
+  for (uint32_t i = before; i < size; ++i) copy[i] = second[i - before];
+  return {reinterpret_cast<uint64_t>(copy) - linear, 1};
+}
+
+}  // namespace
+
 FillResult fill_from_code(Cpu* cpu, uint64_t linear, uint32_t word) {
   const FpuAside aside(*cpu);
   const uint32_t size = word & fill_word::size_mask;
-  if ((linear & 0xfff) + size > page_size) return {0, 0};
+  if ((linear & 0xfff) + size > page_size) {
+    return word & fill_word::write ? FillResult{0, 0} : read_across_pages(*cpu, linear, size);
+  }
   if (cpu->profile != nullptr) cpu->profile->count(Profile::fills);
   const bool write = word & fill_word::write;
   const mmu::Filled filled = mmu::fill(*cpu, linear, write ? Access::Write : Access::Read, cpu->tlb_mode);
@@ -35,18 +70,6 @@ FillResult fill_window_from_code(Cpu* cpu, uint64_t linear, uint32_t word) {
 }
 
 namespace {
-
-// Host address of `linear`, or null where a plain access is not possible.
-uint8_t* plain(Cpu& cpu, uint64_t linear, bool write) {
-  const Tlb& cache = cpu.tlb[static_cast<unsigned>(cpu.tlb_mode)];
-  const unsigned slot = linear >> 12 & (tlb_entries - 1);
-  const uint64_t page = linear & ~uint64_t{0xfff};
-  if ((write ? cache.write_tag[slot] : cache.read_tag[slot]) == page)
-    return reinterpret_cast<uint8_t*>(linear + cache.addend[slot]);
-  const mmu::Filled filled = mmu::fill(cpu, linear, write ? Access::Write : Access::Read, cpu.tlb_mode);
-  cpu.fault.raised = false;
-  return filled.ok && filled.ram && (!write || filled.direct) ? filled.host : nullptr;
-}
 
 void repeat_move(uint8_t* to, const uint8_t* from, uint64_t count, uint32_t size) {
   switch (size) {
