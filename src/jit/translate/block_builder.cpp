@@ -9,10 +9,6 @@ namespace {
 
 constexpr unsigned longest_instruction = 15;
 
-bool loops_back(Kind kind) {
-  return kind == Kind::Jump || kind == Kind::JumpIf || kind == Kind::JumpRcx || kind == Kind::Call;
-}
-
 }  // namespace
 
 void BlockBuilder::read_items(const BlockKey& key, const CodeBytes& code, uint32_t disabled_classes) {
@@ -20,6 +16,7 @@ void BlockBuilder::read_items(const BlockKey& key, const CodeBytes& code, uint32
   const unsigned code_bits = key.mode & mode_bits::code_32 ? 32 : 64;
   unsigned at = static_cast<unsigned>(key.rip % page_size);
   const unsigned start = at;
+  unsigned side_exits = 0;
   while (items_.size() < max_instructions && at < page_size) {
     items_.emplace_back();
     Item& item = items_.back();
@@ -45,8 +42,19 @@ void BlockBuilder::read_items(const BlockKey& key, const CodeBytes& code, uint32
     if (disabled_classes & (item.in.simd ? 2u : 1u)) item.kind = Kind::Interpret;
     item.use = flag_use(item.in);
     at += item.in.length;
+    // A jump forward that is not taken stays in the block.
+    if (item.kind == Kind::JumpIf && side_exits < max_side_exits && !leads_back(item)) {
+      ++side_exits;
+      continue;
+    }
     if (ends_block(item.kind)) break;
   }
+}
+
+bool BlockBuilder::leads_back(const Item& item) const {
+  const bool jump =
+      item.kind == Kind::Jump || item.kind == Kind::JumpIf || item.kind == Kind::JumpRcx || item.kind == Kind::Call;
+  return jump && relative_target(item.in, rip_after(item)) <= block_.key.rip + item.offset;
 }
 
 bool BlockBuilder::reaches_next_page(const BlockKey& key, std::span<const uint8_t, page_size> page) {
@@ -58,7 +66,8 @@ bool BlockBuilder::reaches_next_page(const BlockKey& key, std::span<const uint8_
     const auto bytes = page.subspan(at, std::min<size_t>(longest_instruction, page_size - at));
     const DecodeStatus status = decode(bytes, code_bits, in);
     if (status != DecodeStatus::Ok) return status == DecodeStatus::Truncated;
-    if (ends_block(classify(in, key.mode))) return false;
+    const Kind kind = classify(in, key.mode);
+    if (ends_block(kind) && kind != Kind::JumpIf) return false;
     at += in.length;
   }
   return false;
@@ -97,16 +106,27 @@ void BlockBuilder::find_live_flags(const BlockKey& key, std::span<const uint8_t,
   const uint64_t next = key.rip + last.offset + last.in.length;
   peeks_ = 0;
   block_.peek_size[0] = block_.peek_size[1] = 0;
+  // Where the instruction before a conditional jump sets all flags nothing stands between that could save by knowing.
+  const auto worth_a_look = [&](size_t jump) {
+    return jump > 0 && items_[jump - 1].use.overwrites != all_status_flags;
+  };
+  const auto taken = [&](size_t jump) {
+    return worth_a_look(jump) ? flags_live_at(relative_target(items_[jump].in, rip_after(items_[jump])), page)
+                              : all_status_flags;
+  };
   uint32_t live = all_status_flags;
   switch (last.kind) {
     case Kind::Jump: live = flags_live_at(relative_target(last.in, next), page); break;
     case Kind::AccessCheckFlag: live = flags_live_at(next, page); break;
     case Kind::JumpIf:
-    case Kind::JumpRcx: live = flags_live_at(relative_target(last.in, next), page) | flags_live_at(next, page); break;
+    case Kind::JumpRcx:
+      if (worth_a_look(items_.size() - 1)) live = taken(items_.size() - 1) | flags_live_at(next, page);
+      break;
     default: break;
   }
   for (size_t i = items_.size(); i-- > 0;) {
     Item& item = items_[i];
+    if (item.kind == Kind::JumpIf && i + 1 < items_.size()) live |= taken(i);
     item.live_out = live;
     live = (live & ~item.use.overwrites) | item.use.reads;
     item.live_in = live;
@@ -385,6 +405,13 @@ void BlockBuilder::emit_item(Emitter& out, const Item& item) {
     case Kind::String: emit_string(out, item); break;
     case Kind::SwapGs: emit_swap_gs(out); break;
     case Kind::ClearDirection: emit_clear_direction(out, item); break;
+    case Kind::JumpIf:
+      if (&item != &items_.back()) {
+        flags_to_eflags(out);
+        emit_jump_if(out, item);
+        break;
+      }
+      [[fallthrough]];
     default: emit_end(out, item); break;
   }
 }
@@ -413,7 +440,7 @@ void BlockBuilder::build(CodeCache& cache, const BlockKey& key, const CodeBytes&
     // The entry: one instruction of 5 bytes, so that it can become a jump while others run through it.
     out.u8(0x0f), out.u8(0x1f), out.u8(0x44), out.u8(0x00), out.u8(0x00);
     const Item last = items_.back();
-    if (loops_back(last.kind) && relative_target(last.in, rip_after(last)) <= key.rip + last.offset) {
+    if (leads_back(last)) {
       free_flags(out, items_.front());
       out.u8(0x65), out.u8(0x83);  // cmp dword gs:[exit_request], 0
       out.address(7, CPU_FIELD(exit_request));

@@ -35,6 +35,7 @@ class BlockBuilder {
   // Bytes that a block's code can take at most.
   static constexpr size_t room_needed = 32 << 10;
   static constexpr unsigned max_instructions = 64;
+  static constexpr unsigned max_side_exits = 3;  // conditional jumps that are not the block's last instruction
 
   explicit BlockBuilder(const Stubs& stubs) : stubs_(stubs) {}
 
@@ -102,6 +103,7 @@ class BlockBuilder {
   void emit_bit_test(Emitter& out, const Item& item);
   void emit_string(Emitter& out, const Item& item);
   void emit_end(Emitter& out, const Item& item);
+  void emit_jump_if(Emitter& out, const Item& item);
   void emit_swap_gs(Emitter& out);
   void emit_access_check_flag(Emitter& out, const Item& item);
   void emit_clear_direction(Emitter& out, const Item& item);
@@ -134,6 +136,7 @@ class BlockBuilder {
   [[nodiscard]] bool same_page(uint64_t target) const {
     return (target ^ block_.key.rip) < page_size && (target ^ block_.key.rip) >> 12 == 0;
   }
+  [[nodiscard]] bool leads_back(const Item& item) const;  // a direct jump to itself or before
   [[nodiscard]] bool user() const {
     return (block_.key.mode & mode_bits::tlb_mask) == static_cast<unsigned>(TlbMode::User);
   }

@@ -61,6 +61,27 @@ void BlockBuilder::emit_next_page_guard(Emitter& out, const Item& item) {
   leave_if_not(out, item, 4);
 }
 
+// Leaves if the condition holds; the status flags are in EFLAGS.
+void BlockBuilder::emit_jump_if(Emitter& out, const Item& item) {
+  const Instruction& in = item.in;
+  const bool wide = !(block_.key.mode & mode_bits::code_32);
+  const uint64_t next = wide || user() ? rip_after(item) : rip_after(item) & 0xffff'ffff;
+  const unsigned condition = in.opcode & 15u;
+  const uint64_t target = wide || user() ? relative_target(in, next) : relative_target(in, next) & 0xffff'ffff;
+  if (same_page(target) || !user()) {
+    out.align(4, 2);
+    Cold cold{.what = Cold::What::Exit};
+    cold.from = out.jump_if_later(condition);
+    cold.target = target;
+    cold.cross_page = !same_page(target);
+    cold_.push_back(cold);
+  } else {
+    const size_t not_taken = out.jump_if_later(condition ^ 1);
+    exit_to(out, target);
+    out.land(not_taken);
+  }
+}
+
 void BlockBuilder::emit_end(Emitter& out, const Item& item) {
   const Instruction& in = item.in;
   const bool wide = !(block_.key.mode & mode_bits::code_32);
@@ -103,25 +124,11 @@ void BlockBuilder::emit_end(Emitter& out, const Item& item) {
       settle();
       exit_to(out, relative_target(in, next));
       break;
-    case Kind::JumpIf: {
+    case Kind::JumpIf:
       flags_to_eflags(out);
-      const unsigned condition = in.opcode & 15u;
-      const uint64_t target = wide || user() ? relative_target(in, next) : relative_target(in, next) & 0xffff'ffff;
-      if (same_page(target) || !user()) {
-        out.align(4, 2);
-        Cold cold{.what = Cold::What::Exit};
-        cold.from = out.jump_if_later(condition);
-        cold.target = target;
-        cold.cross_page = !same_page(target);
-        cold_.push_back(cold);
-      } else {
-        const size_t not_taken = out.jump_if_later(condition ^ 1);
-        exit_to(out, target);
-        out.land(not_taken);
-      }
+      emit_jump_if(out, item);
       exit_to(out, next);
       break;
-    }
     case Kind::JumpRcx: {
       settle();
       if (!wide || in.mnemonic == ZYDIS_MNEMONIC_JECXZ) out.u8(0x67);  // jecxz
