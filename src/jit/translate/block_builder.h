@@ -59,10 +59,13 @@ class BlockBuilder {
     static constexpr uint8_t no_window = 0xff;
     uint8_t operand_window = no_window, stack_window = no_window;
   };
-  // Several accesses through one base register that is changed by constants only: all are checked with the first.
+  // Several accesses through the same base and index registers, which are changed by constants only: all are checked
+  // with the first.
   struct Window {
-    uint8_t base = 0;          // guest register
-    int32_t from = 0, to = 0;  // bytes, from the register's value at the first access
+    uint8_t base = Operand::no_register, index = Operand::no_register, scale = 1;  // guest registers
+    bool live = true;          // while windows are planned: the registers are what they were, but for `moved`
+    int64_t moved = 0;         // what was added to the address since the first access
+    int32_t from = 0, to = 0;  // bytes, from the address at the first access
     bool write = false;
     bool open = false;  // the check was emitted: the addend is in Cpu::windows
     uint8_t uses = 0;
@@ -77,7 +80,7 @@ class BlockBuilder {
     size_t back = 0;             // code offset to return to
     Address address{};           // Fill: how to compute the linear address again
     bool address_saved = false;  // Fill: it stands in Cpu::scratch[0]
-    int spilled_base = -1;       // Window: guest register that must be fetched into R14 first
+    Window window{};             // Window
     uint32_t word = 0;           // Fill
     uint64_t target = 0;         // Exit: guest address to go on at; Poll: too
     bool cross_page = false;
@@ -86,7 +89,7 @@ class BlockBuilder {
 
   void read_items(const BlockKey& key, const CodeBytes& code, uint32_t disabled_classes);
   void plan_windows();
-  void use_window(Item& item, uint8_t Item::*which, unsigned base, int64_t displacement, unsigned size, bool write);
+  void use_window(Item& item, uint8_t Item::*which, const Operand& address, unsigned size, bool write);
   void find_live_flags(const BlockKey& key, std::span<const uint8_t, page_size> page);
   [[nodiscard]] uint32_t flags_live_at(uint64_t rip, std::span<const uint8_t, page_size> page);
 
@@ -115,6 +118,7 @@ class BlockBuilder {
   Address emit_stack_check(Emitter& out, const Item& item, int base, int32_t disp, unsigned size, bool write);
   Cold& look_up(Emitter& out, const Item& item, unsigned size, bool write);
   Address check_simple(Emitter& out, const Item& item, const Address& ea, unsigned size, bool write, bool collapse);
+  Address window_address(Emitter& out, const Window& window, int32_t disp);
   Address check_window(Emitter& out, const Item& item, Window& window, int32_t disp, bool collapse);
   [[nodiscard]] bool restores_flags(const Item& item) const;
   Address check_computed(Emitter& out, const Item& item, unsigned size, bool write);  // linear address in R14
@@ -146,9 +150,6 @@ class BlockBuilder {
   Block block_;
   std::vector<Item> items_;
   std::vector<Window> windows_;
-  // While windows are planned: each register's newest window, and what was added to the register since it began.
-  std::array<uint8_t, 16> newest_window_{};
-  std::array<int64_t, 16> moved_{};
   std::vector<Cold> cold_;
   std::vector<HostPoint> points_;
   Flags flags_ = Flags::InEflags;

@@ -195,10 +195,7 @@ void BlockBuilder::emit_cold(Emitter& out) {
         out.jump_to_offset(cold.back);
         break;
       case Cold::What::Window: {
-        if (cold.spilled_base >= 0) {
-          out.load(r14, cpu_at(offsetof(Cpu, gpr) + 8 * static_cast<size_t>(cold.spilled_base)));
-        }
-        out.lea(r14, cold.address);
+        out.lea(r14, window_address(out, cold.window, cold.window.from));
         out.move_immediate(r15, cold.word);
         out.call(stubs_.fill_window);
         out.register_op(0x85, r14, r14, false);  // test r14d, r14d

@@ -171,11 +171,15 @@ class Emitter {
   }
   void land8(size_t rel8_offset) { start_[rel8_offset] = static_cast<uint8_t>(size() - (rel8_offset + 1)); }
 
-  void nop(size_t count) {
-    while (count-- > 0) u8(0x90);
-  }
   void align(size_t boundary, size_t ahead) {  // so that size() + ahead is a multiple of boundary
-    while ((reinterpret_cast<uintptr_t>(run_address()) + ahead) % boundary != 0) u8(0x90);
+    const size_t past = (reinterpret_cast<uintptr_t>(run_address()) + ahead) % boundary;
+    for (size_t left = past == 0 ? 0 : boundary - past; left > 0;) {
+      const size_t one = left < 3 ? left : 3;
+      if (one == 3) u8(0x0f), u8(0x1f), u8(0x00);
+      if (one == 2) u8(0x66), u8(0x90);
+      if (one == 1) u8(0x90);
+      left -= one;
+    }
   }
 
  private:

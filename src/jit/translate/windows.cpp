@@ -1,6 +1,6 @@
-// Windows: accesses through one base register that nothing but constants is added to (the stack above all) are checked
-// once for all of them. Where the check fails, because the window lies across two pages or is no plain RAM, the block
-// goes on in a translation of its remaining instructions that checks every access by itself ("careful").
+// Windows: accesses through the same registers, which nothing but constants is added to (the stack above all), are
+// checked once for all of them. Where the check fails, because the window lies across two pages or is no plain RAM, the
+// block goes on in a translation of its remaining instructions that checks every access by itself ("careful").
 //
 // An addend that was found good stays good to the block's end: what would take it away (a flush, a page that becomes
 // code) happens between blocks, and other vCPUs wait for this one to leave the guest.
@@ -42,51 +42,66 @@ bool moves_by_constant(const Instruction& in, unsigned& reg, int64_t& by) {
 
 }  // namespace
 
-void BlockBuilder::use_window(Item& item, uint8_t Item::*which, unsigned base, int64_t displacement, unsigned size,
-                              bool write) {
-  const int64_t from = displacement + moved_[base], to = from + size;
-  const bool fits = from > INT32_MIN / 2 && to < INT32_MAX / 2;
-  if (const uint8_t newest = newest_window_[base]; newest != Item::no_window && fits) {
-    Window& window = windows_[newest];
+void BlockBuilder::use_window(Item& item, uint8_t Item::*which, const Operand& address, unsigned size, bool write) {
+  constexpr int64_t least = INT32_MIN / 2, most = INT32_MAX / 2;
+  const uint8_t scale = address.index == Operand::no_register ? uint8_t{1} : address.scale;
+  for (size_t i = 0; i < windows_.size(); ++i) {
+    Window& window = windows_[i];
+    if (!window.live || window.base != address.base || window.index != address.index || window.scale != scale) continue;
+    const int64_t from = address.displacement + window.moved, to = from + size;
     const int64_t low = std::min<int64_t>(window.from, from), high = std::max<int64_t>(window.to, to);
-    if (high - low <= widest) {
-      window.from = static_cast<int32_t>(low);
-      window.to = static_cast<int32_t>(high);
-      window.write |= write;
-      ++window.uses;
-      item.*which = newest;
-      return;
+    if (low < least || high > most || high - low > widest) {
+      window.live = false;
+      break;
     }
+    window.from = static_cast<int32_t>(low);
+    window.to = static_cast<int32_t>(high);
+    window.write |= write;
+    ++window.uses;
+    item.*which = static_cast<uint8_t>(i);
+    return;
   }
-  newest_window_[base] = Item::no_window;
-  moved_[base] = 0;
-  const int64_t end = displacement + size;
-  if (windows_.size() >= Item::no_window || displacement < INT32_MIN / 2 || end > INT32_MAX / 2) return;
-  windows_.push_back({.base = static_cast<uint8_t>(base),
-                      .from = static_cast<int32_t>(displacement),
+  const int64_t end = address.displacement + size;
+  if (windows_.size() >= Item::no_window || address.displacement < least || end > most) return;
+  windows_.push_back({.base = address.base,
+                      .index = address.index,
+                      .scale = scale,
+                      .from = static_cast<int32_t>(address.displacement),
                       .to = static_cast<int32_t>(end),
                       .write = write,
                       .uses = 1});
-  newest_window_[base] = item.*which = static_cast<uint8_t>(windows_.size() - 1);
+  item.*which = static_cast<uint8_t>(windows_.size() - 1);
 }
 
 void BlockBuilder::plan_windows() {
   windows_.clear();
-  newest_window_.fill(Item::no_window);
   for (Item& item : items_) item.operand_window = item.stack_window = Item::no_window;
   if (block_.key.mode & (mode_bits::careful | mode_bits::code_32)) return;
-  const auto changed = [&](unsigned reg) { newest_window_[reg] = Item::no_window; };
-  constexpr unsigned rsp = x86::Rsp, rbp = x86::Rbp;
+  const auto changed = [&](unsigned reg) {
+    for (Window& window : windows_) window.live &= window.base != reg && window.index != reg;
+  };
+  const auto moved = [&](unsigned reg, int64_t by) {
+    for (Window& window : windows_) {
+      if (window.base == reg) window.moved += by;
+      if (window.index == reg) window.moved += by * window.scale;
+    }
+  };
+  constexpr uint8_t rsp = x86::Rsp, rbp = x86::Rbp;
+  const auto stack = [&](Item& item, uint8_t base, int disp, bool write) {
+    Operand address;
+    address.base = base;
+    address.displacement = disp;
+    use_window(item, &Item::stack_window, address, 8, write);
+  };
   for (Item& item : items_) {
     const Instruction& in = item.in;
     const Operand* memory = in.memory();
     const bool operand = item.kind == Kind::Native || item.kind == Kind::PushMemory ||
                          item.kind == Kind::JumpIndirect || item.kind == Kind::CallIndirect;
-    if (operand && memory != nullptr && in.mnemonic != ZYDIS_MNEMONIC_LEA && memory->base < 16 &&
-        memory->index == Operand::no_register && memory->segment < x86::Fs && in.address_bits == 64) {
+    if (operand && memory != nullptr && in.mnemonic != ZYDIS_MNEMONIC_LEA && memory->base < 16 && !memory->vsib &&
+        memory->segment < x86::Fs && in.address_bits == 64) {
       const unsigned size = item.kind == Kind::Native ? memory->bits / 8u : 8;
-      use_window(item, &Item::operand_window, memory->base, memory->displacement, size,
-                 item.kind == Kind::Native && memory->writes);
+      use_window(item, &Item::operand_window, *memory, size, item.kind == Kind::Native && memory->writes);
     }
     switch (item.kind) {
       case Kind::PushReg:
@@ -95,17 +110,17 @@ void BlockBuilder::plan_windows() {
       case Kind::PushFlags:
       case Kind::Call:
       case Kind::CallIndirect:
-        use_window(item, &Item::stack_window, rsp, -8, 8, true);
-        moved_[rsp] -= 8;
+        stack(item, rsp, -8, true);
+        moved(rsp, -8);
         continue;
       case Kind::PopReg:
-        use_window(item, &Item::stack_window, rsp, 0, 8, false);
-        moved_[rsp] += 8;
+        stack(item, rsp, 0, false);
+        moved(rsp, 8);
         changed(in.operands[0].reg);
         continue;
-      case Kind::Return: use_window(item, &Item::stack_window, rsp, 0, 8, false); continue;
+      case Kind::Return: stack(item, rsp, 0, false); continue;
       case Kind::Leave:
-        use_window(item, &Item::stack_window, rbp, 0, 8, false);
+        stack(item, rbp, 0, false);
         changed(rsp);
         changed(rbp);
         continue;
@@ -114,7 +129,7 @@ void BlockBuilder::plan_windows() {
     unsigned reg;
     int64_t by;
     if (item.kind == Kind::Native && moves_by_constant(in, reg, by)) {
-      moved_[reg] += by;
+      moved(reg, by);
       continue;
     }
     for (unsigned i = 0; i < 16; ++i) {
@@ -139,31 +154,46 @@ void BlockBuilder::plan_windows() {
   }
 }
 
+// Spilled registers come into R14 (base) and R15 (index).
+Address BlockBuilder::window_address(Emitter& out, const Window& window, int32_t disp) {
+  const auto reg = [&](uint8_t guest, int scratch) {
+    return guest == Operand::no_register ? int{none} : load_guest(out, guest, scratch);
+  };
+  const int base = reg(window.base, r14), index = reg(window.index, r15);
+  return {.base = base, .index = index, .scale = window.scale, .disp = disp};
+}
+
 Address BlockBuilder::check_window(Emitter& out, const Item& item, Window& window, int32_t disp, bool collapse) {
-  const bool spilled = window.base >= 13;
-  const auto base = [&] { return load_guest(out, window.base, r14); };
   const Address addend = cpu_at(offsetof(Cpu, windows) + 8 * size_t{window.slot});
-  if (window.open) {
-    out.load(r15, addend);
-  } else {
+  const bool indexed = window.index != Operand::no_register;
+  const bool direct = !indexed && window.base < 13;  // [base + addend + disp] is an operand
+  bool addend_in_r15 = false;
+  if (!window.open) {
     free_flags(out, item);
-    const int reg = base();
     const auto size = static_cast<uint32_t>(window.to - window.from);
-    out.lea(r15, {.base = reg, .disp = window.from});
-    out.lea(r14, {.base = reg, .disp = window.to - 1});
+    out.lea(r15, window_address(out, window, window.from));
+    out.lea(r14, {.base = r15, .disp = static_cast<int32_t>(size) - 1});
     Cold& cold = look_up(out, item, size, window.write);
     cold.what = Cold::What::Window;
-    cold.address = {.base = reg, .disp = window.from};
-    cold.spilled_base = spilled ? window.base : -1;
+    cold.window = window;
     cold.word = size | (window.write ? fill_word::window_write : 0);
     cold.target = block_.key.rip + item.offset;
     cold.flags_in_memory = flags_ == Flags::InMemory;
     out.store(addend, r15);
     window.open = true;
+    addend_in_r15 = window.index < 13 || !indexed;
   }
-  const int reg = base();
-  if (!spilled && !collapse && !restores_flags(item)) return {.base = reg, .index = r15, .disp = disp};
-  out.lea(r14, {.base = reg, .index = r15, .disp = disp});
+  if (direct) {
+    if (!addend_in_r15) out.load(r15, addend);
+    const Address operand{.base = load_guest(out, window.base, r14), .index = r15, .disp = disp};
+    if (!collapse && !restores_flags(item)) return operand;
+    out.lea(r14, operand);
+    return {.base = r14};
+  }
+  out.lea(r14, window_address(out, window, disp));
+  if (!addend_in_r15) out.load(r15, addend);
+  if (!collapse && !restores_flags(item)) return {.base = r14, .index = r15};
+  out.lea(r14, {.base = r14, .index = r15});
   return {.base = r14};
 }
 
