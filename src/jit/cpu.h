@@ -133,7 +133,8 @@ struct alignas(64) Cpu {
   std::array<Tlb, 3> tlb{};
   std::array<JumpCache, 3> jumps{};
   std::array<uint32_t, 3> jumps_mode{};  // mode word of the code in each table
-  std::array<bool, 3> jumps_local{};     // the table holds code that is not mapped globally
+  // Whether a table may hold something that is not mapped globally: a switch of address spaces leaves the others alone.
+  std::array<bool, 3> jumps_local{}, tlb_local{};
   std::array<CodePage, code_page_entries> code_pages{};
   JumpMemory jump_memory;
   // Filter for INVLPG: bit set for each GiB (modulo 256) from which a piece of a large page is cached.

@@ -87,7 +87,7 @@ void JitEngine::code_mapping_flushed(Cpu& cpu, bool global_too) {
   for (unsigned mode = 0; mode < cpu.jumps.size(); ++mode) {
     // Supervisor code is mapped globally as a rule: then it survives.
     const bool user = mode == static_cast<unsigned>(TlbMode::User);
-    if (!global_too && !user && !cpu.jumps_local[mode]) continue;
+    if (!global_too && !cpu.jumps_local[mode]) continue;
     if (!user) cpu.jump_memory.flush_supervisor();
     cpu.jumps_local[mode] = false;
     cpu.jumps[mode].negative_rip.fill(jump_empty);

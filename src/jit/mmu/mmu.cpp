@@ -282,10 +282,12 @@ void flush_all(Cpu& cpu) {
 
 void flush_non_global(Cpu& cpu) {
   if (cpu.profile != nullptr) cpu.profile->count(Profile::partial_flushes);
-  // User mappings are practically never global.
-  Tlb& user = cpu.tlb[static_cast<unsigned>(TlbMode::User)];
-  for (Tlb& cache : cpu.tlb) {
-    if (&cache == &user) {
+  for (unsigned mode = 0; mode < cpu.tlb.size(); ++mode) {
+    if (!cpu.tlb_local[mode]) continue;
+    cpu.tlb_local[mode] = false;
+    Tlb& cache = cpu.tlb[mode];
+    // User mappings are practically never global.
+    if (mode == static_cast<unsigned>(TlbMode::User)) {
       cache.read_tag.fill(invalid_tag);
       cache.write_tag.fill(invalid_tag);
       continue;

@@ -175,6 +175,7 @@ Filled fill(Cpu& cpu, uint64_t linear, Access access, TlbMode mode) {
   cache.write_tag[slot] = direct ? page : invalid_tag;
   cache.addend[slot] = addend;
   cache.global[slot] = result.global ? 1 : 0;
+  if (!result.global) cpu.tlb_local[static_cast<unsigned>(mode)] = true;
   if (result.large) {
     cache.global[slot] |= 2;
     cpu.large_regions[linear >> 36 & 3] |= uint64_t{1} << (linear >> 30 & 63);

@@ -54,7 +54,6 @@ const uint8_t* Translator::find_code(Outcome& otherwise) {
     // One table serves one mode at a time.
     jumps.negative_rip.fill(jump_empty);
     cpu.jumps_mode[table] = mode;
-    cpu.jumps_local[table] = false;
   }
   const unsigned index = jump_index(cpu, cpu.rip);
   const bool careful = careful_ && slot_rip_ == cpu.rip && slot_mode_ == mode;
@@ -67,6 +66,7 @@ const uint8_t* Translator::find_code(Outcome& otherwise) {
     if (const uint8_t* code = cpu.jump_memory.find(cpu.rip, mode, cpu.user())) {
       jumps.negative_rip[index] = 0 - cpu.rip;
       jumps.code[index] = code;
+      if (cpu.user()) cpu.jumps_local[table] = true;
       cpu.code_base = cpu.rip & ~uint64_t{0xfff};
       return code + (cpu.user() ? lookup_entry_size : 0);
     }
@@ -108,7 +108,7 @@ const uint8_t* Translator::find_code(Outcome& otherwise) {
   careful_ = false;
   cpu.code_base = cpu.rip & ~uint64_t{0xfff};
   if (careful) return block->entry;
-  if (!page.global) cpu.jumps_local[table] = true;
+  if (!page.global || cpu.user()) cpu.jumps_local[table] = true;
   jumps.negative_rip[index] = 0 - cpu.rip;
   jumps.code[index] = block->start;
   if (cpu.user() && page.global) {
