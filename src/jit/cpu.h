@@ -47,6 +47,15 @@ enum class TlbMode : uint8_t {
   User = 2,            // CPL 3
 };
 
+// The page of the stack, by TlbMode: what the translation cache says of it, kept for accesses through RSP. It is always
+// readable and writable. Without one `page` is an address that is not canonical, and `addend` leads it to memory that
+// faults on the host: the interpreter then finds the guest's fault.
+struct StackPage {
+  uint64_t page = 0;
+  uint64_t addend = 0;
+  bool global = false;
+};
+
 // A pending exception, set by whoever detects it; delivered by the interpreter.
 struct Fault {
   bool raised = false;
@@ -108,7 +117,8 @@ struct alignas(64) Cpu {
   // Set by any thread to bring the vCPU out of translated code and out of HLT; the run loop clears it and looks at
   // `shared` and at interrupts.
   std::atomic<uint32_t> exit_request{0};
-  uint32_t flags_ax = 0;               // guest status flags as LAHF and SETO AL leave them in AX, while not in EFLAGS
+  uint32_t flags_ax = 0;  // guest status flags as LAHF and SETO AL leave them in AX, while not in EFLAGS
+  std::array<StackPage, 3> stack_pages{};
   std::array<uint64_t, 12> windows{};  // addends that the running block has found, see translate/windows.cpp
   alignas(64) std::array<uint8_t, 128> crossing{};  // copy of what a read across two pages finds
   uint64_t scratch[4] = {};  // spill slots of translated code: effective address, RCX, branch target, one more

@@ -65,6 +65,7 @@ void JitEngine::page_becomes_code(Cpu& cpu, Gpa page) {
   if (writers == 0) return;
   const uint8_t* host = services_.memory.base() + page;
   if (writers & writer_bit(cpu)) {
+    mmu::drop_stack_pages(cpu);
     for (Tlb& tlb : cpu.tlb) {
       for (unsigned i = 0; i < tlb_entries; ++i) {
         if (tlb.write_tag[i] + tlb.addend[i] == reinterpret_cast<uint64_t>(host)) tlb.write_tag[i] = invalid_tag;

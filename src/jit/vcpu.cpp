@@ -75,6 +75,7 @@ JitVcpu::JitVcpu(JitEngine& engine, unsigned index, CpuInterrupts& interrupts)
     tlb.write_tag.fill(invalid_tag);
   }
   drop_jump_caches();
+  mmu::drop_stack_pages(cpu);
   reset_cpu(cpu, false);
   if (index != 0) cpu.activity = Activity::WaitForSipi;
   if (engine.options().translate) translator_ = std::make_unique<Translator>(engine, cpu);
@@ -121,6 +122,7 @@ void JitVcpu::answer_requests() {
   const uint32_t requests = requests_.exchange(0, std::memory_order_seq_cst);
   if (requests & drop_write_entries) {
     for (Tlb& tlb : cpu_->tlb) tlb.write_tag.fill(invalid_tag);
+    mmu::drop_stack_pages(*cpu_);
   }
   if (requests & drop_jumps) drop_jump_caches();
 }

@@ -268,7 +268,19 @@ void drop(Tlb& cache, unsigned slot) {
 
 }  // namespace
 
+void drop_stack_page(Cpu& cpu, TlbMode mode) {
+  constexpr uint64_t nowhere = 0x8000'0000'0000'0000;
+  // The inaccessible page behind the guest's memory.
+  const auto guard = reinterpret_cast<uint64_t>(cpu.memory->base() + cpu.memory->end());
+  cpu.stack_pages[static_cast<unsigned>(mode)] = {.page = nowhere, .addend = guard - nowhere};
+}
+
+void drop_stack_pages(Cpu& cpu) {
+  for (const TlbMode mode : {TlbMode::Supervisor, TlbMode::SupervisorUser, TlbMode::User}) drop_stack_page(cpu, mode);
+}
+
 void flush_all(Cpu& cpu) {
+  drop_stack_pages(cpu);
   if (cpu.profile != nullptr) cpu.profile->count(Profile::full_flushes);
   for (Tlb& cache : cpu.tlb) {
     cache.read_tag.fill(invalid_tag);
@@ -283,6 +295,7 @@ void flush_all(Cpu& cpu) {
 void flush_non_global(Cpu& cpu) {
   if (cpu.profile != nullptr) cpu.profile->count(Profile::partial_flushes);
   for (unsigned mode = 0; mode < cpu.tlb.size(); ++mode) {
+    if (!cpu.stack_pages[mode].global) drop_stack_page(cpu, static_cast<TlbMode>(mode));
     if (!cpu.tlb_local[mode]) continue;
     cpu.tlb_local[mode] = false;
     Tlb& cache = cpu.tlb[mode];
@@ -309,6 +322,7 @@ void flush_page(Cpu& cpu, uint64_t linear) {
   const uint64_t page = linear & ~uint64_t{0xfff};
   const unsigned slot = linear >> 12 & (tlb_entries - 1);
   for (Tlb& cache : cpu.tlb) drop(cache, slot);
+  drop_stack_pages(cpu);
   CodePage& code = cpu.code_pages[linear >> 12 & (code_page_entries - 1)];
   if (code.linear == page) code.linear = invalid_tag;
   // A page of a larger mapping goes with the whole mapping (vol. 3, 4.10.4.1), which is cached here in 4 KiB pieces.

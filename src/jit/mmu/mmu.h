@@ -98,6 +98,7 @@ bool fetch_fault(Cpu& cpu, uint64_t linear);
 [[nodiscard]] bool debug_translate(const Cpu& cpu, uint64_t linear, Gpa& out);
 
 // --- invalidation: called by the interpreter at the instructions that architecturally flush --------------------------
+void drop_stack_pages(Cpu& cpu);             // whenever an entry of the translation cache may go, or lose its write tag
 void flush_all(Cpu& cpu);                    // everything, global entries too
 void flush_page(Cpu& cpu, uint64_t linear);  // INVLPG; INVPCID type 0 for the PCID in force
 // After CR3 changed; `keep`: CR4.PCIDE and bit 63 of the source operand.

@@ -71,6 +71,9 @@ class BlockBuilder {
     uint8_t uses = 0;
     uint8_t slot = 0;
   };
+  [[nodiscard]] static bool is_stack(const Window& window) {
+    return window.base == x86::Rsp && window.index == Operand::no_register;
+  }
   // Where the guest's status flags are at a point of the emitted code.
   enum class Flags : uint8_t { InEflags, InMemory };
 

@@ -61,12 +61,25 @@ FillResult fill_from_code(Cpu* cpu, uint64_t linear, uint32_t word) {
 FillResult fill_window_from_code(Cpu* cpu, uint64_t linear, uint32_t word) {
   const FpuAside aside(*cpu);
   if ((linear & 0xfff) + (word & 0xffff) > page_size) return {0, 0};
-  if (cpu->profile != nullptr) cpu->profile->count(Profile::fills);
-  // As a read even where the window is written to: a page's dirty bit is set by a store that happens, no sooner.
-  const mmu::Filled filled = mmu::fill(*cpu, linear, Access::Read, cpu->tlb_mode);
-  cpu->fault.raised = false;
-  if (!filled.ok || !filled.ram || ((word & fill_word::window_write) && !filled.direct)) return {0, 0};
-  return {reinterpret_cast<uint64_t>(filled.host) - linear, 1};
+  const Tlb& cache = cpu->tlb[static_cast<unsigned>(cpu->tlb_mode)];
+  const unsigned slot = linear >> 12 & (tlb_entries - 1);
+  const uint64_t page = linear & ~uint64_t{0xfff};
+  const bool stack = word & fill_word::window_stack;
+  uint64_t addend = cache.addend[slot];
+  // (The stack's page is only the last one used: others may well be known.)
+  if (!stack || cache.write_tag[slot] != page) {
+    if (cpu->profile != nullptr) cpu->profile->count(Profile::fills);
+    // As a read even where the window is written to: a page's dirty bit is set by a store that happens, no sooner.
+    const mmu::Filled filled = mmu::fill(*cpu, linear, Access::Read, cpu->tlb_mode);
+    cpu->fault.raised = false;
+    if (!filled.ok || !filled.ram || ((stack || (word & fill_word::window_write)) && !filled.direct)) return {0, 0};
+    addend = reinterpret_cast<uint64_t>(filled.host) - linear;
+  }
+  if (stack) {
+    cpu->stack_pages[static_cast<unsigned>(cpu->tlb_mode)] = {
+        .page = page, .addend = addend, .global = (cache.global[slot] & 1) != 0};
+  }
+  return {addend, 1};
 }
 
 namespace {

@@ -42,7 +42,7 @@ inline constexpr uint32_t write = 1u << 8;
 inline constexpr uint32_t flags_in_memory = 1u << 9;
 inline constexpr unsigned guest_offset_shift = 16;  // of the instruction in its block
 // The window stub is told sizes up to 65535, and this.
-inline constexpr uint32_t window_write = 1u << 16;
+inline constexpr uint32_t window_write = 1u << 16, window_stack = 1u << 17;  // the latter: becomes the stack's page
 }  // namespace fill_word
 
 // A block of user code begins with this many bytes that note the page it runs in; R14 = linear address. Lookups enter

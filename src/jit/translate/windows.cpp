@@ -141,6 +141,7 @@ void BlockBuilder::plan_windows() {
   // A window of one access saves nothing, and there are only so many places for addends.
   uint8_t slots = 0;
   for (Window& window : windows_) {
+    if (is_stack(window)) continue;  // needs none
     if (window.uses > 1 && slots < std::tuple_size_v<decltype(Cpu::windows)>) {
       window.slot = slots++;
     } else {
@@ -164,21 +165,39 @@ Address BlockBuilder::window_address(Emitter& out, const Window& window, int32_t
 }
 
 Address BlockBuilder::check_window(Emitter& out, const Item& item, Window& window, int32_t disp, bool collapse) {
-  const Address addend = cpu_at(offsetof(Cpu, windows) + 8 * size_t{window.slot});
+  const bool stack = is_stack(window);
+  const size_t stack_page = offsetof(Cpu, stack_pages) + sizeof(StackPage) * (block_.key.mode & mode_bits::tlb_mask);
+  const Address addend = stack ? cpu_at(stack_page + offsetof(StackPage, addend))
+                               : cpu_at(offsetof(Cpu, windows) + 8 * size_t{window.slot});
   const bool indexed = window.index != Operand::no_register;
   const bool direct = !indexed && window.base < 13;  // [base + addend + disp] is an operand
   bool addend_in_r15 = false;
-  if (!window.open) {
+  const auto size = static_cast<uint32_t>(window.to - window.from);
+  const auto cold_window = [&](Cold& cold) {
+    cold.what = Cold::What::Window;
+    cold.window = window;
+    cold.word = size | (window.write ? fill_word::window_write : 0) | (stack ? fill_word::window_stack : 0);
+    cold.target = block_.key.rip + item.offset;
+    cold.flags_in_memory = flags_ == Flags::InMemory;
+  };
+  if (!window.open && stack) {
+    // Inside the page: first byte's address less the page's, unsigned, is at most 4096 - size.
     free_flags(out, item);
-    const auto size = static_cast<uint32_t>(window.to - window.from);
+    out.lea(r14, {.base = r13, .disp = window.from});
+    out.memory_op(0x2b, r14, cpu_at(stack_page + offsetof(StackPage, page)), true);         // sub r14, gs:[page]
+    out.register_op(0x81, 7, r14, true), out.u32(static_cast<uint32_t>(page_size) - size);  // cmp r14, 4096 - size
+    Cold cold;
+    cold_window(cold);
+    cold.from = out.jump_if_later(7);  // ja
+    cold.back = out.size();
+    cold_.push_back(cold);
+    window.open = true;
+  } else if (!window.open) {
+    free_flags(out, item);
     out.lea(r15, window_address(out, window, window.from));
     out.lea(r14, {.base = r15, .disp = static_cast<int32_t>(size) - 1});
     Cold& cold = look_up(out, item, size, window.write);
-    cold.what = Cold::What::Window;
-    cold.window = window;
-    cold.word = size | (window.write ? fill_word::window_write : 0);
-    cold.target = block_.key.rip + item.offset;
-    cold.flags_in_memory = flags_ == Flags::InMemory;
+    cold_window(cold);
     out.store(addend, r15);
     window.open = true;
     addend_in_r15 = window.index < 13 || !indexed;
