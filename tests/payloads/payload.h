@@ -9,7 +9,7 @@
 //   WITH_HOOK(label)              from now on exceptions and interrupts go to label, with the frame on the stack and the
 //                                 error code taken off; it ends with iret
 //   NEEDS(leaf, register, bit)    skip the case where CPUID lacks that (subleaf 0)
-// Several instructions for insn: "a; b" in quotes. All registers but RSP are kept on the way to an exception and back;
+// insn may be several instructions: a; b. All registers but RSP are kept on the way to an exception and back;
 // [last_vector], [last_error], [last_rip], [last_cs], [last_flags], [last_rsp], [last_ss], [last_cr2], [last_dr6] have
 // what the last exception left, [count] how many there were since the case began.
 #pragma once
@@ -174,7 +174,7 @@
   .endm
 
   // mode: 0 the vector, error and RIP are checked, 1 not RIP.
-  .macro try_ vector, error, mode, line, insn:vararg
+  .macro try_ vector, error, mode, line, insn
     mov WPTR [last_vector], NOTHING
     mov WPTR [resume_sp], rSP
     mov WPTR [resume], offset .Lafter\@
@@ -191,13 +191,13 @@
     .endif
   .endm
 #define FAULTS(vector, error, ...) FAULTS_(vector, error, __LINE__, __VA_ARGS__)
-#define FAULTS_(vector, error, line, ...) try_ #vector, #error, 0, line, __VA_ARGS__
+#define FAULTS_(vector, error, line, ...) try_ #vector, #error, 0, line, #__VA_ARGS__
 #define TRAPS(vector, error, ...) TRAPS_(vector, error, __LINE__, __VA_ARGS__)
-#define TRAPS_(vector, error, line, ...) try_ #vector, #error, 1, line, __VA_ARGS__
+#define TRAPS_(vector, error, line, ...) try_ #vector, #error, 1, line, #__VA_ARGS__
 #define RUNS(...) RUNS_(__LINE__, __VA_ARGS__)
-#define RUNS_(line, ...) try_ NOTHING, 0, 1, line, __VA_ARGS__
+#define RUNS_(line, ...) try_ NOTHING, 0, 1, line, #__VA_ARGS__
 
-  .macro user_try_ vector, error, mode, line, base, insn:vararg
+  .macro user_try_ vector, error, mode, line, base, insn
     mov WPTR [last_vector], NOTHING
     mov WPTR [resume_sp], rSP
     mov WPTR [resume], offset .Lafter\@
@@ -218,12 +218,12 @@
   .endm
 #define USER_FAULTS(vector, error, ...) USER_FAULTS_(vector, error, __LINE__, 0, __VA_ARGS__)
 #define USER_FAULTS_AT(base, vector, error, ...) USER_FAULTS_(vector, error, __LINE__, base, __VA_ARGS__)
-#define USER_FAULTS_(vector, error, line, base, ...) user_try_ #vector, #error, 0, line, base, __VA_ARGS__
+#define USER_FAULTS_(vector, error, line, base, ...) user_try_ #vector, #error, 0, line, base, #__VA_ARGS__
 #define USER_TRAPS(vector, error, ...) USER_TRAPS_(vector, error, __LINE__, __VA_ARGS__)
-#define USER_TRAPS_(vector, error, line, ...) user_try_ #vector, #error, 1, line, 0, __VA_ARGS__
+#define USER_TRAPS_(vector, error, line, ...) user_try_ #vector, #error, 1, line, 0, #__VA_ARGS__
 #define USER_RUNS(...) USER_RUNS_(__LINE__, 0, __VA_ARGS__)
 #define USER_RUNS_AT(base, ...) USER_RUNS_(__LINE__, base, __VA_ARGS__)
-#define USER_RUNS_(line, base, ...) user_try_ NOTHING, 0, 1, line, base, __VA_ARGS__
+#define USER_RUNS_(line, base, ...) user_try_ NOTHING, 0, 1, line, base, #__VA_ARGS__
 
 #define WITH_HOOK(label) mov WPTR [hook], offset label
 
@@ -258,12 +258,13 @@
 #else
 #define WINDOW_ENTRY 4
 #endif
-#define MAP(n, physical, flags) map_ #n, #physical, flags
+#define MAP(n, physical, flags) MAP_(n, physical, flags)
+#define MAP_(n, physical, flags) map_ #n, #physical, #flags
   .macro map_ n, physical, flags
     mov WPTR [pt_window + (\n) * WINDOW_ENTRY], offset \physical + (\flags)
     invlpg [WINDOW + (\n) * 4096]
   .endm
-#define UNMAP(n) unmap_ #n
+#define UNMAP(n) unmap_ n
   .macro unmap_ n
     mov WPTR [pt_window + (\n) * WINDOW_ENTRY], 0
     invlpg [WINDOW + (\n) * 4096]
@@ -273,7 +274,8 @@
     mov dword ptr [gdt + ((\selector) & ~7)], \low
     mov dword ptr [gdt + ((\selector) & ~7) + 4], \high
   .endm
-#define DESCRIPTOR(selector, low, high) gdt_ #selector, #low, #high
+#define DESCRIPTOR(selector, low, high) DESCRIPTOR_(selector, low, high)
+#define DESCRIPTOR_(selector, low, high) gdt_ #selector, #low, #high
 
   // Control registers by way of RAX, which is kept.
   .macro set_bits_ register, bits
@@ -290,8 +292,10 @@
     mov \register, rAX
     pop rAX
   .endm
-#define SET_BITS(register, bits) set_bits_ register, #bits
-#define CLEAR_BITS(register, bits) clear_bits_ register, #bits
+#define SET_BITS(register, bits) SET_BITS_(register, bits)
+#define SET_BITS_(register, bits) set_bits_ register, #bits
+#define CLEAR_BITS(register, bits) CLEAR_BITS_(register, bits)
+#define CLEAR_BITS_(register, bits) clear_bits_ register, #bits
 
   .macro wrmsr_ number, low, high
     mov ecx, \number
@@ -299,5 +303,18 @@
     mov edx, \high
     wrmsr
   .endm
-#define WRMSR(number, low, high) wrmsr_ number, #low, #high
+#define WRMSR(number, low, high) WRMSR_(number, low, high)
+#define WRMSR_(number, low, high) wrmsr_ #number, #low, #high
+  // 64-bit: the identity map becomes the supervisor's; ALIAS stays the user's.
+  .macro low_supervisor_
+    and qword ptr [pdpt], ~U
+    mov rax, cr3
+    mov cr3, rax
+  .endm
+#define LOW_SUPERVISOR low_supervisor_
+  .macro flush_
+    mov rAX, cr3
+    mov cr3, rAX
+  .endm
+#define FLUSH flush_
 #endif

@@ -232,6 +232,8 @@ reset_case:
   cli
   cld
 #if BITS == 64
+  mov eax, CR4_PAE + CR4_OSFXSR + CR4_OSXMMEXCPT  // SMAP first: what follows makes the identity map the user's
+  mov cr4, rax
   mov eax, CR0_PG + CR0_NE + CR0_WP + 0x13
   mov cr0, rax
   mov ecx, 0xc0000080
