@@ -172,15 +172,6 @@ CASE(rdtscp)
   SET_BITS(cr4, CR4_TSD)
   USER_FAULTS(GP, 0, rdtscp)
   END
-CASE(tsc_written)
-  mov ecx, 0x10
-  xor eax, eax
-  mov edx, 0x1000
-  wrmsr
-  rdtsc
-  IS(rdx, 0x1000)
-  END
-
 CASE(apic_identity)
   mov eax, APIC + 0x20
   mov ebx, [rax]
@@ -367,4 +358,45 @@ CASE(rdrand_sets_flags)
   setc al
   movzx eax, al
   IS(rax, 1)
+  END
+// The last two, because they leave the TSC moved.
+CASE(tsc_written)
+  mov ecx, 0x10
+  xor eax, eax
+  mov edx, 0x1000
+  wrmsr
+  rdtsc
+  IS(rdx, 0x1000)
+  END
+CASE(tsc_deadline_moves_with_the_tsc)  // the deadline is compared with the TSC as the guest reads it (vol. 3, 10.5.4.1)
+  NEEDS_DEADLINE
+  WITH_HOOK(eoi)
+  apic_ 0xf0, 0x1ff
+  apic_ 0x320, 0x40055
+  mov ecx, 0x10
+  xor eax, eax
+  mov edx, 0x10000
+  wrmsr
+  rdtsc
+  shl rdx, 32
+  or rax, rdx
+  add rax, 100000
+  lea rbx, [rax + 0x40000000]  // some tenths of a second
+  mov rdx, rax
+  shr rdx, 32
+  mov ecx, 0x6e0
+  wrmsr
+  sti
+1:
+  cmp qword ptr [count], 0
+  jne 2f
+  rdtsc
+  shl rdx, 32
+  or rax, rdx
+  cmp rax, rbx
+  jb 1b
+2:
+  cli
+  apic_ 0x320, 0x10055
+  IS([count], 1)
   END

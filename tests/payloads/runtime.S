@@ -51,7 +51,8 @@ wide:
   mov ss, eax
   mov rSP, offset stack_top
   call first_case
-  mov [index], eax
+  mov ebx, eax
+  mov [index], ebx
 
 run_next:
   mov eax, [index]
@@ -77,7 +78,7 @@ run_next:
   call [code]
   cmp WPTR [failed], 0
   jne leave_case
-  dec WPTR [rounds]
+  sub WPTR [rounds], 1
   jnz 1b
 leave_case:
   cli
@@ -91,7 +92,7 @@ leave_case:
 1:
   call put_text
 2:
-  inc dword ptr [index]
+  add dword ptr [index], 1
   jmp run_next
 
 all_done:
@@ -116,7 +117,7 @@ first_case:
   je 2f
   cmp dword ptr [rBX], 0x6d6f7266  // "from"
   je 3f
-  inc ebx
+  add ebx, 1
   jmp 1b
 3:
   add ebx, 5
@@ -127,7 +128,7 @@ first_case:
   ja 2f
   imul eax, eax, 10
   add eax, ecx
-  inc ebx
+  add ebx, 1
   jmp 4b
 2:
   ret
@@ -135,34 +136,34 @@ first_case:
 // Every exception and interrupt comes here with the vector and an error code on the stack.
 common:
 #if BITS == 64
-  mov [saved_ax], rAX
+  mov [saved_bx], rBX
 #else
-  mov ss:[saved_ax], eax
+  mov ss:[saved_bx], ebx
   mov ss:[last_ds], ds
   mov ss:[last_es], es
-  mov eax, KDATA
-  mov ds, eax
-  mov es, eax
+  mov ebx, KDATA
+  mov ds, ebx
+  mov es, ebx
 #endif
-  pop rAX
-  cmp eax, RETURN_VECTOR
+  pop rBX
+  cmp ebx, RETURN_VECTOR
   jne 1f
-  mov eax, NOTHING
+  mov ebx, NOTHING
 1:
-  mov [last_vector], rAX
-  pop rAX
-  mov [last_error], rAX
-  mov rAX, [rSP]
-  mov [last_rip], rAX
-  mov rAX, [rSP + WORD_]
-  mov [last_cs], rAX
-  mov rAX, [rSP + 2 * WORD_]
-  mov [last_flags], rAX
+  mov [last_vector], rBX
+  pop rBX
+  mov [last_error], rBX
+  mov rBX, [rSP]
+  mov [last_rip], rBX
+  mov rBX, [rSP + WORD_]
+  mov [last_cs], rBX
+  mov rBX, [rSP + 2 * WORD_]
+  mov [last_flags], rBX
   mov [last_frame], rSP
 #if BITS == 32
   // Without a change of level the frame has no SS:ESP.
-  lea eax, [esp + 12]
-  mov [last_rsp], eax
+  lea ebx, [esp + 12]
+  mov [last_rsp], ebx
   mov [last_ss], ss
   test byte ptr [esp + 4], 3
   jnz 2f
@@ -170,29 +171,30 @@ common:
   jz 3f
 2:
 #endif
-  mov rAX, [rSP + 3 * WORD_]
-  mov [last_rsp], rAX
-  mov rAX, [rSP + 4 * WORD_]
-  mov [last_ss], rAX
+  mov rBX, [rSP + 3 * WORD_]
+  mov [last_rsp], rBX
+  mov rBX, [rSP + 4 * WORD_]
+  mov [last_ss], rBX
 3:
-  mov rAX, cr2
-  mov [last_cr2], rAX
-  mov rAX, dr6
-  mov [last_dr6], rAX
-  inc WPTR [count]
+  mov rBX, cr2
+  mov [last_cr2], rBX
+  mov rBX, dr6
+  mov [last_dr6], rBX
+  add WPTR [count], 1
   cmp WPTR [hook], 0
   jne 5f
   cmp WPTR [resume], 0
   je unexpected
   mov rSP, [resume_sp]
 #if BITS == 32
-  mov eax, KDATA
-  mov ss, eax
+  mov ebx, KDATA
+  mov ss, ebx
+  mov es, [last_es]
 #endif
-  mov rAX, [saved_ax]
+  mov rBX, [saved_bx]
   jmp [resume]
 5:
-  mov rAX, [saved_ax]
+  mov rBX, [saved_bx]
   jmp [hook]
 
 unexpected:
@@ -220,6 +222,13 @@ unexpected:
 
 // To [user_ip] at CPL 3; all registers are kept.
 enter_user:
+#if BITS == 32
+  // IRET takes the kernel's segments away.
+  push UDATA
+  pop ds
+  push UDATA
+  pop es
+#endif
   push UDATA
   push offset user_stack_top
   push [user_flags]
@@ -260,6 +269,9 @@ reset_case:
   mov eax, CR4_PAE + CR4_OSFXSR + CR4_OSXMMEXCPT + CR4_PGE
   mov cr4, rax
 #else
+  mov eax, KDATA
+  mov ds, eax
+  mov es, eax
   mov eax, 0x33
   mov cr0, eax
   mov eax, CR4_OSFXSR + CR4_OSXMMEXCPT
@@ -274,7 +286,7 @@ reset_case:
 1:
   stosd
   add eax, 0x400000
-  jnz 1b
+  jnc 1b
   mov dword ptr [page_directory + (WINDOW >> 22) * 4], offset pt_window + P + W + U
   mov edi, offset pt_window
   xor eax, eax
@@ -286,11 +298,11 @@ reset_case:
   mov edi, offset gdt
   mov ecx, (gdt_template_end - gdt_template) / 4
   rep movsd
-  mov eax, offset tss
-  mov [gdt + TSS + 2], ax
-  shr eax, 16
-  mov [gdt + TSS + 4], al
-  mov [gdt + TSS + 7], ah
+  mov edx, offset tss
+  mov [gdt + TSS + 2], dx
+  shr edx, 16
+  mov [gdt + TSS + 4], dl
+  mov [gdt + TSS + 7], dh
   lgdt [gdt_pointer]
   xor eax, eax
   lldt ax
@@ -484,7 +496,7 @@ idt: .skip 256 * 16
   .balign 128
 tss: .skip 8192 + 256
   .balign 8
-  .irp word, start_info, index, name, code, rounds, failed, skipped, case_sp, saved_ax, hook, resume, resume_sp, user_ip, user_flags, count
+  .irp word, start_info, index, name, code, rounds, failed, skipped, case_sp, saved_bx, hook, resume, resume_sp, user_ip, user_flags, count
   .globl \word
 \word: .skip 8
   .endr
