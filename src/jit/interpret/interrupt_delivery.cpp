@@ -188,9 +188,10 @@ StepResult deliver(Cpu& cpu, Event event, Fault fault) {
     if (deliver_event(cpu, event)) return StepResult::Done;
     const Fault second = cpu.fault;
     cpu.fault = {};
+    // CR2 is the last page fault's, whatever comes of it (vol. 3, 6.15 #PF).
+    if (second.vector == Pf) cpu.cr2 = second.address;
     if (fault.raised && fault.vector == Df) return StepResult::Shutdown;
     fault = fault.raised ? combine(fault, second) : second;
-    if (fault.vector == Pf) cpu.cr2 = fault.address;
     event = {.vector = fault.vector, .has_error = fault.has_error, .error = fault.error, .resume = true};
   }
 }
