@@ -19,9 +19,9 @@
 #include "devices/chipset/attach.h"
 #include "devices/pci/host_bridge.h"
 #include "devices/virtio/attach.h"
-#include "jit/engine.h"
 #include "machine/boot_plan.h"
 #include "machine/console_switch.h"
+#include "machine/engine_choice.h"
 #include "machine/machine_clock.h"
 #include "machine/serial_console.h"
 
@@ -44,6 +44,8 @@ class Machine final : public PowerSink {
   void request(PowerEvent event, uint8_t code) override;
 
  private:
+  [[nodiscard]] Result<> create_engine();
+  [[nodiscard]] Result<> create_cpus();
   [[nodiscard]] Result<> create_disks();
   [[nodiscard]] Result<> create_network();
   [[nodiscard]] Result<> load_kernel();
@@ -75,7 +77,7 @@ class Machine final : public PowerSink {
   std::unique_ptr<UserNetwork> network_;
   std::unique_ptr<Chipset> chipset_;
   std::unique_ptr<pci::HostBridge> bridge_;
-  std::unique_ptr<jit::JitEngine> engine_;
+  ChosenEngine engine_;
   std::vector<std::unique_ptr<Vcpu>> cpus_;
   std::vector<CpuState> reset_states_;
   std::vector<std::thread> threads_;
@@ -93,7 +95,7 @@ Machine::~Machine() {
   // Backends ask for the device lock to be held when they go.
   const std::lock_guard hold(bus_.lock());
   cpus_.clear();
-  engine_.reset();
+  engine_.engine.reset();
   bridge_.reset();
   chipset_.reset();
   network_.reset();
@@ -147,32 +149,7 @@ Result<> Machine::create() {
   virtio::add_rng(*bridge_, services);
   virtio::add_console(*bridge_, services, consoles_->virtio());
 
-  jit::JitOptions jit_options{.jit_off = config_.jit_off};
-  for (const std::string& off : config_.jit_off) {
-    if (off == "translate") {
-      jit_options.translate = false;
-    } else if (off != "integer" && off != "simd" && off != "all") {
-      return fail("--jit-off {}: there is no such class; choose from translate, integer, simd and all", off);
-    }
-  }
-  for (const std::string& trace : config_.trace) {
-    if (trace == "profile") {
-      jit_options.profile = true;
-      log::set_level(log::Level::Info);
-    } else {
-      return fail("--trace {}: there is no such trace; choose from profile", trace);
-    }
-  }
-  auto engine = jit::JitEngine::create({*memory_, bus_, *clock_, *model_}, jit_options);
-  if (!engine) return std::unexpected(engine.error());
-  engine_ = std::move(*engine);
-  for (unsigned i = 0; i < config_.cpus; ++i) {
-    auto cpu = engine_->create_vcpu(i, chipset_->local_apic(i));
-    if (!cpu) return std::unexpected(cpu.error());
-    chipset_->local_apic(i).connect(**cpu);
-    reset_states_.push_back((*cpu)->store());
-    cpus_.push_back(std::move(*cpu));
-  }
+  if (auto done = create_engine(); !done) return done;
 
   boot_.kernel = fds_[config_.kernel_fd].get();
   boot_.kernel_name = config_.kernel_label;
@@ -184,6 +161,32 @@ Result<> Machine::create() {
   boot_.acpi = acpi_config(layout_, config_.cpus, options.pvpanic);
   boot_.smbios = smbios_config(*model_, config_.cpus, tsc_hz);
   return load_kernel();
+}
+
+Result<> Machine::create_engine() {
+  const EngineServices services{*memory_, bus_, *clock_, *model_};
+  auto engine = choose_engine(config_, services, config_.kvm_fd ? take(*config_.kvm_fd) : Fd{});
+  if (!engine) return std::unexpected(engine.error());
+  engine_ = std::move(*engine);
+  auto created = create_cpus();
+  if (created || config_.engine != control::EngineChoice::Auto || engine_.name == "jit") return created;
+  cpus_.clear();
+  engine = jit_instead(config_, services, created.error().message);
+  if (!engine) return std::unexpected(engine.error());
+  engine_ = std::move(*engine);
+  return create_cpus();
+}
+
+Result<> Machine::create_cpus() {
+  reset_states_.clear();
+  for (unsigned i = 0; i < config_.cpus; ++i) {
+    auto cpu = engine_.engine->create_vcpu(i, chipset_->local_apic(i));
+    if (!cpu) return std::unexpected(cpu.error());
+    chipset_->local_apic(i).connect(**cpu);
+    reset_states_.push_back((*cpu)->store());
+    cpus_.push_back(std::move(*cpu));
+  }
+  return {};
 }
 
 Result<> Machine::create_disks() {
@@ -238,7 +241,7 @@ Result<> Machine::reset() {
     serial_->scanner().forget();
   }
   if (auto done = memory_->clear(); !done) return done;
-  engine_->memory_replaced();
+  engine_.engine->memory_replaced();
   return load_kernel();
 }
 
@@ -315,7 +318,7 @@ std::optional<Exited> Machine::after(PowerEvent event, uint8_t code) {
 }
 
 Exited Machine::run() {
-  tell(control::Started{"jit", model_->name(), config_.cpus, config_.memory_bytes});
+  tell(control::Started{std::string{engine_.name}, model_->name(), config_.cpus, config_.memory_bytes, engine_.reason});
   loop_->watch(channel_.fd(), EPOLLIN, [this](uint32_t) { handle_channel(); });
   for (;;) {
     start_cpus();
