@@ -8,6 +8,7 @@
 #include <mutex>
 #include <optional>
 #include <thread>
+#include <utility>
 
 #include "backend/console_socket.h"
 #include "backend/raw_image.h"
@@ -46,6 +47,10 @@ class Machine final : public PowerSink {
  private:
   [[nodiscard]] Result<> create_engine();
   [[nodiscard]] Result<> create_cpus();
+  // Puts the jit engine in the place of one that failed; hand_over() with the CPUs' state. No CPU runs.
+  [[nodiscard]] Result<> use_jit(std::string why);
+  [[nodiscard]] Result<> hand_over(std::string why);
+  void engine_failed(std::string why);
   [[nodiscard]] Result<> create_disks();
   [[nodiscard]] Result<> create_network();
   [[nodiscard]] Result<> load_kernel();
@@ -86,7 +91,8 @@ class Machine final : public PowerSink {
 
   std::mutex power_lock_;
   std::optional<std::pair<PowerEvent, uint8_t>> power_event_;
-  std::optional<Exited> exited_;  // decided by a request or a failure
+  std::optional<Exited> exited_;               // decided by a request or a failure
+  std::optional<std::string> engine_failure_;  // the engine cannot go on, another one may
   uint64_t resets_ = 0;
 };
 
@@ -170,11 +176,7 @@ Result<> Machine::create_engine() {
   engine_ = std::move(*engine);
   auto created = create_cpus();
   if (created || config_.engine != control::EngineChoice::Auto || engine_.name == "jit") return created;
-  cpus_.clear();
-  engine = jit_instead(config_, services, created.error().message);
-  if (!engine) return std::unexpected(engine.error());
-  engine_ = std::move(*engine);
-  return create_cpus();
+  return use_jit(created.error().message);
 }
 
 Result<> Machine::create_cpus() {
@@ -250,9 +252,42 @@ void Machine::cpu_thread(unsigned index) {
     case caisson::ExitReason::Stopped: break;
     case caisson::ExitReason::TripleFault: request(PowerEvent::TripleFault, 0); break;
     case caisson::ExitReason::InternalError:
-      finish({ExitReason::Failure, 0, fmt::format("CPU {}: {}", index, cpus_[index]->error())});
+      engine_failed(fmt::format("CPU {}: {}", index, cpus_[index]->error()));
       break;
   }
+}
+
+// The machine goes on with the jit engine where the choice is ours, else it ends.
+void Machine::engine_failed(std::string why) {
+  if (config_.engine != control::EngineChoice::Auto || engine_.name == "jit") {
+    finish({ExitReason::Failure, 0, std::move(why)});
+    return;
+  }
+  {
+    const std::lock_guard hold(power_lock_);
+    if (!engine_failure_) engine_failure_ = std::move(why);
+  }
+  loop_->stop();
+}
+
+Result<> Machine::hand_over(std::string why) {
+  std::vector<CpuState> states;
+  for (const auto& cpu : cpus_) states.push_back(cpu->store());
+  if (auto done = use_jit(why); !done) return done;
+  for (unsigned i = 0; i < cpus_.size(); ++i) {
+    if (auto done = cpus_[i]->load(states[i]); !done) return done;
+  }
+  tell(control::Notice{"the jit engine runs this machine from here on: " + why});
+  return {};
+}
+
+Result<> Machine::use_jit(std::string why) {
+  auto engine = jit_instead(config_, {*memory_, bus_, *clock_, *model_}, std::move(why));
+  if (!engine) return std::unexpected(engine.error());
+  // The old CPUs stay until the local APICs know the new ones.
+  const ChosenEngine old_engine = std::exchange(engine_, std::move(*engine));
+  const auto old_cpus = std::exchange(cpus_, {});
+  return create_cpus();
 }
 
 void Machine::start_cpus() {
@@ -325,11 +360,19 @@ Exited Machine::run() {
     loop_->run();
     stop_cpus();
     std::optional<Exited> end;
+    std::optional<std::string> failure;
+    bool reset_asked = false;
     {
       const std::lock_guard hold(power_lock_);
       end = exited_;
+      failure = std::exchange(engine_failure_, std::nullopt);
       if (!end && power_event_) end = after(power_event_->first, power_event_->second);
+      reset_asked = power_event_.has_value();
       power_event_.reset();
+    }
+    if (!end && failure) {
+      if (auto done = hand_over(std::move(*failure)); !done) end = Exited{ExitReason::Failure, 0, done.error().message};
+      if (!end && !reset_asked) continue;
     }
     if (!end) {
       if (auto done = reset(); !done) {
