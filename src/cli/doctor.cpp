@@ -22,6 +22,8 @@
 #include "cli/files.h"
 #include "cli/run_options.h"
 #include "cli/vmm_process.h"
+#include "kvm/device.h"
+#include "kvm/probe.h"
 #include "x86/cpu_model.h"
 
 namespace caisson::cli {
@@ -64,12 +66,11 @@ Finding find_tsc() {
 }
 
 Finding find_kvm() {
-  const Fd kvm{::open("/dev/kvm", O_RDWR | O_CLOEXEC)};
-  constexpr const char* none_needed = "not needed: the jit engine runs machines without it";
-  if (kvm.valid())
-    return {"kvm", Verdict::Limited, "/dev/kvm can be opened",
-            "this version does not use it yet; the jit engine runs machines"};
-  return {"kvm", Verdict::Limited, "/dev/kvm: " + error_text(errno), none_needed};
+  const auto device = kvm::open_device();
+  if (!device) return {"kvm", Verdict::Limited, device.error().message, "not needed: the jit engine runs machines"};
+  const kvm::Verdict verdict = kvm::examine(*device);
+  return {"kvm", verdict.use ? Verdict::Good : Verdict::Limited, verdict.why,
+          verdict.use ? "the kvm engine runs machines" : "the jit engine runs machines"};
 }
 
 // Translated code needs memory that can be written at one address and run at another.

@@ -44,8 +44,11 @@ void add_run(CLI::App& app, RunOptions& options) {
       ->type_name("[udp:][ADDRESS:]HOST:GUEST")
       ->take_all()
       ->allow_extra_args(false);
-  run->add_option("--engine", options.engine, "auto or jit")->type_name("NAME")->capture_default_str();
-  run->add_option("--cpu-model", options.cpu_model, "host (the default: auto), or for machines that move: x86-64-v2, x86-64-v3, x86-64-v4")
+  run->add_option("--engine", options.engine, "auto (by measurement), jit or kvm")
+      ->type_name("NAME")
+      ->capture_default_str();
+  run->add_option("--cpu-model", options.cpu_model,
+                  "host (the default: auto), or for machines that move: x86-64-v2, x86-64-v3, x86-64-v4")
       ->type_name("NAME")
       ->capture_default_str();
   run->add_option("--name", options.name, "the machine's name; default that of the image")->type_name("NAME");

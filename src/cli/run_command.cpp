@@ -22,6 +22,7 @@
 #include "cli/session.h"
 #include "cli/vmm_process.h"
 #include "control/messages.h"
+#include "kvm/device.h"
 
 namespace caisson::cli {
 namespace {
@@ -91,6 +92,19 @@ std::string label(std::string path) {
   return path;
 }
 
+// /dev/kvm for the VMM, which opens nothing by path. Without it only --engine kvm fails.
+Result<> add_kvm(Machine& machine) {
+  if (machine.config.engine == control::EngineChoice::Jit) return {};
+  auto device = kvm::open_device();
+  if (device) {
+    machine.config.kvm_fd = machine.add(std::move(*device));
+    return {};
+  }
+  if (machine.config.engine == control::EngineChoice::Kvm) return with_context("--engine kvm", device.error());
+  machine.config.kvm_missing = device.error().message.substr(0, control::VmConfig::max_reason);
+  return {};
+}
+
 std::expected<Machine, Failure> prepare(RunOptions& options) {
   const auto usage = [](const Error& error) { return std::unexpected(Failure{error, exit_usage}); };
   const auto failure = [](const Error& error) { return std::unexpected(Failure{error, exit_failure}); };
@@ -147,6 +161,7 @@ std::expected<Machine, Failure> prepare(RunOptions& options) {
     disk.serial = fmt::format("caisson-{}", i);
     machine.config.disks.push_back(std::move(disk));
   }
+  if (auto added = add_kvm(machine); !added) return failure(added.error());
   return machine;
 }
 

@@ -217,8 +217,10 @@ Result<VmConfig> to_config(const RunOptions& options, std::string_view default_a
 
   if (options.engine == "jit") {
     config.engine = control::EngineChoice::Jit;
+  } else if (options.engine == "kvm") {
+    config.engine = control::EngineChoice::Kvm;
   } else if (options.engine != "auto") {
-    return fail("--engine {}: unknown; write auto or jit", options.engine);
+    return fail("--engine {}: unknown; write auto, jit or kvm", options.engine);
   }
   if (options.net == "user") {
     config.net = control::NetKind::User;
@@ -249,6 +251,9 @@ Result<VmConfig> to_config(const RunOptions& options, std::string_view default_a
   config.append = *append;
   config.no_reboot = options.no_reboot;
   config.debug_exit = options.debug_exit;
+  if (config.engine == control::EngineChoice::Kvm && !(options.jit_off.empty() && options.trace.empty())) {
+    return fail("--jit-off and --trace are for the jit engine; leave out --engine kvm");
+  }
   config.jit_off = options.jit_off;
   config.trace = options.trace;
   return config;

@@ -82,6 +82,13 @@ TEST(RunOptions, ToConfig) {
   options.net = "none";
   EXPECT_FALSE(to_config(options, "")) << "a forward without a network";
   options = {};
+  options.engine = "kvm";
+  const auto kvm = to_config(options, "");
+  ASSERT_TRUE(kvm);
+  EXPECT_EQ(kvm->engine, control::EngineChoice::Kvm);
+  options.jit_off = {"simd"};
+  EXPECT_FALSE(to_config(options, ""));
+  options.jit_off.clear();
   options.engine = "magic";
   EXPECT_FALSE(to_config(options, ""));
   options = {};

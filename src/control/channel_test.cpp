@@ -147,7 +147,7 @@ TEST(Messages, ComeBackFromTheirOwnText) {
   round_trip(Request{Stop{}}, request);
   round_trip(Request{Resize{120, 50}}, request);
   const auto event = [](const std::string& text) { return parse_event(text); };
-  round_trip(Event{Started{"jit", "x86-64-v3", 2, 1 << 30}}, event);
+  round_trip(Event{Started{"jit", "x86-64-v3", 2, 1 << 30, "/dev/kvm is not there"}}, event);
   round_trip(Event{Notice{"engine jit: no /dev/kvm"}}, event);
   round_trip(Event{Panicked{"Fatal exception"}}, event);
   round_trip(Event{WasReset{3}}, event);

@@ -54,7 +54,8 @@ struct JsonTable<Started> {
     return std::tuple{key("engine", &Started::engine, {1, 32}, true),
                       key("cpu_model", &Started::cpu_model, {1, 32}, true),
                       key("cpus", &Started::cpus, {1, VmConfig::max_cpus}, true),
-                      key("memory_bytes", &Started::memory_bytes, {}, true)};
+                      key("memory_bytes", &Started::memory_bytes, {}, true),
+                      key("engine_reason", &Started::engine_reason, {0, max_line})};
   }
 };
 template <>
@@ -91,6 +92,7 @@ template <class T>
 void make_plain_texts(T& message) {
   if constexpr (std::is_same_v<T, Notice> || std::is_same_v<T, Panicked>) make_plain(message.text);
   if constexpr (std::is_same_v<T, Exited>) make_plain(message.message);
+  if constexpr (std::is_same_v<T, Started>) make_plain(message.engine_reason);
 }
 
 template <class Variant>

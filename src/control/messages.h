@@ -39,10 +39,11 @@ using Request = std::variant<Start, PowerButton, Reset, Stop, Resize>;
 
 // Events
 struct Started {          // CPUs begin to run
-  std::string engine;     // "jit"
+  std::string engine;     // "jit" or "kvm"
   std::string cpu_model;  // the model in use, e.g. "x86-64-v3"
   uint32_t cpus = 0;
   uint64_t memory_bytes = 0;
+  std::string engine_reason;  // one line: why this engine
   bool operator==(const Started&) const = default;
 };
 struct Notice {  // a line for the user: a warning, or why an engine was chosen

@@ -30,6 +30,12 @@ Result<> VmConfig::validate(size_t descriptors) const {
   if (initrd_fd) {
     if (auto ok = take(*initrd_fd, "initrd_fd"); !ok) return ok;
   }
+  if (kvm_fd) {
+    if (engine == EngineChoice::Jit) return fail("VM configuration: kvm_fd with the jit engine");
+    if (auto ok = take(*kvm_fd, "kvm_fd"); !ok) return ok;
+  } else if (engine == EngineChoice::Kvm) {
+    return fail("VM configuration: the kvm engine without kvm_fd");
+  }
   if (auto ok = take(console_fd, "console_fd"); !ok) return ok;
   for (const auto& disk : disks) {
     if (auto ok = take(disk.image_fd, "image_fd"); !ok) return ok;

@@ -18,7 +18,7 @@
 namespace caisson::control {
 
 enum class NetKind : uint8_t { None, User };
-enum class EngineChoice : uint8_t { Auto, Jit };
+enum class EngineChoice : uint8_t { Auto, Jit, Kvm };
 enum class Protocol : uint8_t { Tcp, Udp };
 
 struct DiskConfig {
@@ -45,12 +45,15 @@ struct VmConfig {
   static constexpr size_t max_disks = 20;
   static constexpr size_t max_forwards = 64;
   static constexpr size_t max_label = 255;
+  static constexpr size_t max_reason = 255;
 
   std::string name = "vm";
   uint32_t cpus = 1;
   uint64_t memory_bytes = uint64_t{1} << 30;  // a multiple of 1 MiB
   std::string cpu_model = "auto";             // "auto", "x86-64-v2", "x86-64-v3", "x86-64-v4" or "host"
   EngineChoice engine = EngineChoice::Auto;
+  std::optional<uint32_t> kvm_fd;  // /dev/kvm, opened; never with Jit, always with Kvm
+  std::string kvm_missing;         // with Auto and no kvm_fd: why /dev/kvm could not be opened
 
   uint32_t kernel_fd = 0;
   std::string kernel_label = "kernel";  // how messages call it: the path, or its end

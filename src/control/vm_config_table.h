@@ -15,7 +15,7 @@ struct EnumNames<NetKind> {
 };
 template <>
 struct EnumNames<EngineChoice> {
-  static constexpr std::array<std::string_view, 2> names{"auto", "jit"};
+  static constexpr std::array<std::string_view, 3> names{"auto", "jit", "kvm"};
 };
 template <>
 struct EnumNames<Protocol> {
@@ -55,6 +55,8 @@ struct JsonTable<VmConfig> {
         key("memory_bytes", &VmConfig::memory_bytes, {VmConfig::min_memory, VmConfig::max_memory}, true),
         key("cpu_model", &VmConfig::cpu_model, {1, 32}),
         key("engine", &VmConfig::engine),
+        key("kvm_fd", &VmConfig::kvm_fd, {0, 63}),
+        key("kvm_missing", &VmConfig::kvm_missing, {0, VmConfig::max_reason}),
         key("kernel_fd", &VmConfig::kernel_fd, {0, 63}, true),
         key("kernel_label", &VmConfig::kernel_label, {1, VmConfig::max_label}),
         key("initrd_fd", &VmConfig::initrd_fd, {0, 63}),

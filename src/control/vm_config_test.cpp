@@ -41,6 +41,24 @@ TEST(VmConfig, LeavesOutAnAbsentInitrd) {
   EXPECT_FALSE(again->initrd_fd);
 }
 
+TEST(VmConfig, KvmComesWithItsDescriptor) {
+  auto config = example();
+  config.engine = EngineChoice::Kvm;
+  EXPECT_FALSE(config.validate(6)) << "no kvm_fd";
+  config.kvm_fd = 5;
+  EXPECT_TRUE(config.validate(6));
+  EXPECT_FALSE(config.validate(5)) << "kvm_fd beyond what came";
+  const auto again = VmConfig::parse(config.serialise(), 6);
+  ASSERT_TRUE(again) << again.error().message;
+  EXPECT_EQ(*again, config);
+  config.engine = EngineChoice::Jit;
+  EXPECT_FALSE(config.validate(6)) << "kvm_fd for the jit engine";
+  config.engine = EngineChoice::Auto;
+  config.kvm_fd.reset();
+  config.kvm_missing = "/dev/kvm is not there";
+  EXPECT_TRUE(config.validate(5));
+}
+
 struct Refused {
   const char* what;
   const char* json;

@@ -8,6 +8,7 @@
 #include <mutex>
 #include <optional>
 #include <thread>
+#include <utility>
 
 #include "backend/console_socket.h"
 #include "backend/raw_image.h"
@@ -19,9 +20,9 @@
 #include "devices/chipset/attach.h"
 #include "devices/pci/host_bridge.h"
 #include "devices/virtio/attach.h"
-#include "jit/engine.h"
 #include "machine/boot_plan.h"
 #include "machine/console_switch.h"
+#include "machine/engine_choice.h"
 #include "machine/machine_clock.h"
 #include "machine/serial_console.h"
 
@@ -44,6 +45,12 @@ class Machine final : public PowerSink {
   void request(PowerEvent event, uint8_t code) override;
 
  private:
+  [[nodiscard]] Result<> create_engine();
+  [[nodiscard]] Result<> create_cpus();
+  // Puts the jit engine in the place of one that failed; hand_over() with the CPUs' state. No CPU runs.
+  [[nodiscard]] Result<> use_jit(std::string why);
+  [[nodiscard]] Result<> hand_over(std::string why);
+  void engine_failed(std::string why);
   [[nodiscard]] Result<> create_disks();
   [[nodiscard]] Result<> create_network();
   [[nodiscard]] Result<> load_kernel();
@@ -75,7 +82,7 @@ class Machine final : public PowerSink {
   std::unique_ptr<UserNetwork> network_;
   std::unique_ptr<Chipset> chipset_;
   std::unique_ptr<pci::HostBridge> bridge_;
-  std::unique_ptr<jit::JitEngine> engine_;
+  ChosenEngine engine_;
   std::vector<std::unique_ptr<Vcpu>> cpus_;
   std::vector<CpuState> reset_states_;
   std::vector<std::thread> threads_;
@@ -84,7 +91,8 @@ class Machine final : public PowerSink {
 
   std::mutex power_lock_;
   std::optional<std::pair<PowerEvent, uint8_t>> power_event_;
-  std::optional<Exited> exited_;  // decided by a request or a failure
+  std::optional<Exited> exited_;               // decided by a request or a failure
+  std::optional<std::string> engine_failure_;  // the engine cannot go on, another one may
   uint64_t resets_ = 0;
 };
 
@@ -93,7 +101,7 @@ Machine::~Machine() {
   // Backends ask for the device lock to be held when they go.
   const std::lock_guard hold(bus_.lock());
   cpus_.clear();
-  engine_.reset();
+  engine_.engine.reset();
   bridge_.reset();
   chipset_.reset();
   network_.reset();
@@ -147,32 +155,7 @@ Result<> Machine::create() {
   virtio::add_rng(*bridge_, services);
   virtio::add_console(*bridge_, services, consoles_->virtio());
 
-  jit::JitOptions jit_options{.jit_off = config_.jit_off};
-  for (const std::string& off : config_.jit_off) {
-    if (off == "translate") {
-      jit_options.translate = false;
-    } else if (off != "integer" && off != "simd" && off != "all") {
-      return fail("--jit-off {}: there is no such class; choose from translate, integer, simd and all", off);
-    }
-  }
-  for (const std::string& trace : config_.trace) {
-    if (trace == "profile") {
-      jit_options.profile = true;
-      log::set_level(log::Level::Info);
-    } else {
-      return fail("--trace {}: there is no such trace; choose from profile", trace);
-    }
-  }
-  auto engine = jit::JitEngine::create({*memory_, bus_, *clock_, *model_}, jit_options);
-  if (!engine) return std::unexpected(engine.error());
-  engine_ = std::move(*engine);
-  for (unsigned i = 0; i < config_.cpus; ++i) {
-    auto cpu = engine_->create_vcpu(i, chipset_->local_apic(i));
-    if (!cpu) return std::unexpected(cpu.error());
-    chipset_->local_apic(i).connect(**cpu);
-    reset_states_.push_back((*cpu)->store());
-    cpus_.push_back(std::move(*cpu));
-  }
+  if (auto done = create_engine(); !done) return done;
 
   boot_.kernel = fds_[config_.kernel_fd].get();
   boot_.kernel_name = config_.kernel_label;
@@ -184,6 +167,28 @@ Result<> Machine::create() {
   boot_.acpi = acpi_config(layout_, config_.cpus, options.pvpanic);
   boot_.smbios = smbios_config(*model_, config_.cpus, tsc_hz);
   return load_kernel();
+}
+
+Result<> Machine::create_engine() {
+  const EngineServices services{*memory_, bus_, *clock_, *model_};
+  auto engine = choose_engine(config_, services, config_.kvm_fd ? take(*config_.kvm_fd) : Fd{});
+  if (!engine) return std::unexpected(engine.error());
+  engine_ = std::move(*engine);
+  auto created = create_cpus();
+  if (created || config_.engine != control::EngineChoice::Auto || engine_.name == "jit") return created;
+  return use_jit(created.error().message);
+}
+
+Result<> Machine::create_cpus() {
+  reset_states_.clear();
+  for (unsigned i = 0; i < config_.cpus; ++i) {
+    auto cpu = engine_.engine->create_vcpu(i, chipset_->local_apic(i));
+    if (!cpu) return std::unexpected(cpu.error());
+    chipset_->local_apic(i).connect(**cpu);
+    reset_states_.push_back((*cpu)->store());
+    cpus_.push_back(std::move(*cpu));
+  }
+  return {};
 }
 
 Result<> Machine::create_disks() {
@@ -238,7 +243,7 @@ Result<> Machine::reset() {
     serial_->scanner().forget();
   }
   if (auto done = memory_->clear(); !done) return done;
-  engine_->memory_replaced();
+  engine_.engine->memory_replaced();
   return load_kernel();
 }
 
@@ -247,9 +252,42 @@ void Machine::cpu_thread(unsigned index) {
     case caisson::ExitReason::Stopped: break;
     case caisson::ExitReason::TripleFault: request(PowerEvent::TripleFault, 0); break;
     case caisson::ExitReason::InternalError:
-      finish({ExitReason::Failure, 0, fmt::format("CPU {}: {}", index, cpus_[index]->error())});
+      engine_failed(fmt::format("CPU {}: {}", index, cpus_[index]->error()));
       break;
   }
+}
+
+// The machine goes on with the jit engine where the choice is ours, else it ends.
+void Machine::engine_failed(std::string why) {
+  if (config_.engine != control::EngineChoice::Auto || engine_.name == "jit") {
+    finish({ExitReason::Failure, 0, std::move(why)});
+    return;
+  }
+  {
+    const std::lock_guard hold(power_lock_);
+    if (!engine_failure_) engine_failure_ = std::move(why);
+  }
+  loop_->stop();
+}
+
+Result<> Machine::hand_over(std::string why) {
+  std::vector<CpuState> states;
+  for (const auto& cpu : cpus_) states.push_back(cpu->store());
+  if (auto done = use_jit(why); !done) return done;
+  for (unsigned i = 0; i < cpus_.size(); ++i) {
+    if (auto done = cpus_[i]->load(states[i]); !done) return done;
+  }
+  tell(control::Notice{"the jit engine runs this machine from here on: " + why});
+  return {};
+}
+
+Result<> Machine::use_jit(std::string why) {
+  auto engine = jit_instead(config_, {*memory_, bus_, *clock_, *model_}, std::move(why));
+  if (!engine) return std::unexpected(engine.error());
+  // The old CPUs stay until the local APICs know the new ones.
+  const ChosenEngine old_engine = std::exchange(engine_, std::move(*engine));
+  const auto old_cpus = std::exchange(cpus_, {});
+  return create_cpus();
 }
 
 void Machine::start_cpus() {
@@ -315,18 +353,26 @@ std::optional<Exited> Machine::after(PowerEvent event, uint8_t code) {
 }
 
 Exited Machine::run() {
-  tell(control::Started{"jit", model_->name(), config_.cpus, config_.memory_bytes});
+  tell(control::Started{std::string{engine_.name}, model_->name(), config_.cpus, config_.memory_bytes, engine_.reason});
   loop_->watch(channel_.fd(), EPOLLIN, [this](uint32_t) { handle_channel(); });
   for (;;) {
     start_cpus();
     loop_->run();
     stop_cpus();
     std::optional<Exited> end;
+    std::optional<std::string> failure;
+    bool reset_asked = false;
     {
       const std::lock_guard hold(power_lock_);
       end = exited_;
+      failure = std::exchange(engine_failure_, std::nullopt);
       if (!end && power_event_) end = after(power_event_->first, power_event_->second);
+      reset_asked = power_event_.has_value();
       power_event_.reset();
+    }
+    if (!end && failure) {
+      if (auto done = hand_over(std::move(*failure)); !done) end = Exited{ExitReason::Failure, 0, done.error().message};
+      if (!end && !reset_asked) continue;
     }
     if (!end) {
       if (auto done = reset(); !done) {

@@ -25,6 +25,7 @@ for disk in missing empty.raw odd.raw . /dev/null; do run 1 --kernel "$kernel" -
 for forward in 0:22 22 70000:22 x:22 22:x 1.2.3:4:5; do run 2 --kernel "$kernel" -p "$forward"; done
 run 2 --kernel "$kernel" --net none -p 2222:22
 run 2 --kernel "$kernel" --engine magic
+run 2 --kernel "$kernel" --engine kvm --jit-off simd
 run 2 --kernel "$kernel" --cpu-model 486
 run 2 --kernel "$kernel" --name ../x
 run 2 --kernel "$kernel" --no-such-option

@@ -1,0 +1,77 @@
+#include "kvm/engine.h"
+
+#include <linux/kvm.h>
+
+#include "kvm/cpuid.h"
+#include "kvm/msr_filter.h"
+#include "kvm/vcpu.h"
+
+namespace caisson::kvm {
+namespace {
+
+// Three pages that Intel's processors need for real mode, and one for its page table: between the IOAPIC and the
+// local APIC, where no device is.
+constexpr uint64_t identity_map = 0xfec1'0000;
+constexpr uint64_t tss = identity_map + 0x1000;
+
+// IA32_ARCH_CAPABILITIES of the host as its kernel gives it to guests; 0 where it does not say.
+uint64_t host_arch_capabilities(const KvmDevice& device) {
+  uint64_t value = 0;
+  return get_msr(device.fd(), x86::msr::arch_capabilities, value) ? value : 0;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<KvmEngine>> KvmEngine::create(const EngineServices& services, Fd fd) {
+  auto device = KvmDevice::create(std::move(fd));
+  if (!device) return std::unexpected(device.error());
+  std::unique_ptr<KvmEngine> engine{new KvmEngine{services, std::move(*device)}};
+  auto vm = engine->device_.create_vm();
+  if (!vm) return std::unexpected(vm.error());
+  engine->vm_ = std::move(*vm);
+  uint64_t address = identity_map;
+  if (control(engine->vm_fd(), KVM_SET_IDENTITY_MAP_ADDR, &address) != 0 ||
+      control(engine->vm_fd(), KVM_SET_TSS_ADDR, tss) != 0) {
+    return fail_errno(errno, "/dev/kvm: place the pages for real mode");
+  }
+  auto supported = supported_cpuid(engine->device_);
+  if (!supported) return std::unexpected(supported.error());
+  engine->supported_ = std::move(*supported);
+  if (auto done = set_msr_filter(engine->vm_fd()); !done) return std::unexpected(done.error());
+  if (auto done = engine->add_memory(); !done) return std::unexpected(done.error());
+  StateAbilities& abilities = engine->abilities_;
+  abilities.sregs2 = engine->device_.has(KVM_CAP_SREGS2);
+  const int xsave_size = control(engine->vm_fd(), KVM_CHECK_EXTENSION, KVM_CAP_XSAVE2);
+  if (xsave_size > 4096) abilities.xsave_size = static_cast<size_t>(xsave_size);
+  const uint64_t before = __builtin_ia32_rdtsc();
+  engine->tsc_bias_ = before - services.clock.tsc();
+  engine->arch_capabilities_ = services.model.arch_capabilities() & host_arch_capabilities(engine->device_);
+  return engine;
+}
+
+Result<> KvmEngine::add_memory() {
+  const GuestMemory& memory = services_.memory;
+  const auto add = [&](uint32_t slot, Gpa gpa, uint64_t size) -> Result<> {
+    if (size == 0) return {};
+    kvm_userspace_memory_region region{};
+    region.slot = slot;
+    region.guest_phys_addr = gpa;
+    region.memory_size = size;
+    region.userspace_addr = reinterpret_cast<uint64_t>(memory.base() + gpa);
+    if (control(vm_fd(), KVM_SET_USER_MEMORY_REGION, &region) == 0) return {};
+    return fail_errno(errno, fmt::format("/dev/kvm: add {} MiB of guest memory", size >> 20));
+  };
+  if (auto done = add(0, 0, memory.low_size()); !done) return done;
+  return add(1, GuestMemory::high_start, memory.high_size());
+}
+
+Result<std::unique_ptr<Vcpu>> KvmEngine::create_vcpu(unsigned index, CpuInterrupts& interrupts) {
+  const auto cpuid = cpuid_entries(services_.model, supported_, index);
+  for (const kvm_cpuid_entry2& entry : cpuid) {
+    if (entry.function == 0xd && entry.index == 0) abilities_.xcr0 = uint64_t{entry.edx} << 32 | entry.eax;
+  }
+  abilities_.xsave = services_.model.has(x86::Feature::Xsave);
+  return KvmVcpu::create(*this, index, interrupts, cpuid);
+}
+
+}  // namespace caisson::kvm

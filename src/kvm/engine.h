@@ -1,0 +1,49 @@
+// The kvm engine: vCPUs that the host's kernel runs on the processor's own virtualization, by /dev/kvm.
+//   Source   Linux Documentation/virt/kvm/api.rst
+//   Models   the same machine as the jit engine: local APICs, IOAPIC, PIC and PIT are our own (no KVM_CREATE_IRQCHIP),
+//            CPUID comes from the CPU model, MSRs that the kernel does not answer as the model says are answered here
+//   Threads  create() and create_vcpu() before any CPU runs
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include <linux/kvm.h>
+
+#include "engine/engine.h"
+#include "kvm/device.h"
+#include "kvm/state.h"
+
+namespace caisson::kvm {
+
+class KvmEngine final : public Engine {
+ public:
+  [[nodiscard]] static Result<std::unique_ptr<KvmEngine>> create(const EngineServices& services, Fd device);
+
+  [[nodiscard]] Result<std::unique_ptr<Vcpu>> create_vcpu(unsigned index, CpuInterrupts& interrupts) override;
+  // The kernel follows the mappings of guest memory by itself.
+  void memory_replaced() override {}
+
+  [[nodiscard]] const EngineServices& services() const { return services_; }
+  [[nodiscard]] const KvmDevice& device() const { return device_; }
+  [[nodiscard]] int vm_fd() const { return vm_.get(); }
+  [[nodiscard]] const StateAbilities& abilities() const { return abilities_; }
+  // The host's TSC less the machine's; the same for every CPU.
+  [[nodiscard]] uint64_t tsc_bias() const { return tsc_bias_; }
+  // IA32_ARCH_CAPABILITIES: what the model says and is true of this host.
+  [[nodiscard]] uint64_t arch_capabilities() const { return arch_capabilities_; }
+
+ private:
+  KvmEngine(const EngineServices& services, KvmDevice device) : services_(services), device_(std::move(device)) {}
+  [[nodiscard]] Result<> add_memory();
+
+  EngineServices services_;
+  KvmDevice device_;
+  Fd vm_;
+  std::vector<kvm_cpuid_entry2> supported_;
+  StateAbilities abilities_;
+  uint64_t tsc_bias_ = 0;
+  uint64_t arch_capabilities_ = 0;
+};
+
+}  // namespace caisson::kvm

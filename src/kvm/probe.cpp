@@ -1,0 +1,181 @@
+#include "kvm/probe.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <ctime>
+
+#include <linux/kvm.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "kvm/device.h"
+#include "kvm/kick_signal.h"
+#include "kvm/shared_run.h"
+#include "x86/registers.h"
+
+namespace caisson::kvm {
+namespace {
+
+// The loop is looked at after each of these; the first entries of a guest are slow everywhere.
+constexpr uint64_t windows_ns[] = {2'000'000, 4'000'000, 8'000'000};
+
+uint64_t read_clock(clockid_t id) {
+  timespec now{};
+  ::clock_gettime(id, &now);
+  return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
+}
+
+timespec to_timespec(uint64_t ns) {
+  return {.tv_sec = static_cast<time_t>(ns / 1'000'000'000), .tv_nsec = static_cast<long>(ns % 1'000'000'000)};
+}
+
+// Page tables and code of the scratch machine: the first 2 MiB mapped one to one.
+struct Scratch {
+  static constexpr size_t size = 4 * 4096;
+  static constexpr uint64_t pml4 = 0, pdpt = 0x1000, pd = 0x2000, code = 0x3000;
+
+  Scratch() : at(::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)) {
+    if (!valid()) return;
+    put(pml4, pdpt | 3);
+    put(pdpt, pd | 3);
+    put(pd, 0x83);
+    constexpr uint8_t loop[] = {0x48, 0xff, 0xc1, 0xeb, 0xfb};  // 1: inc rcx; jmp 1b
+    std::memcpy(static_cast<uint8_t*>(at) + code, loop, sizeof loop);
+  }
+  ~Scratch() {
+    if (valid()) ::munmap(at, size);
+  }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+  [[nodiscard]] bool valid() const { return at != MAP_FAILED; }
+  void put(uint64_t address, uint64_t value) const {
+    std::memcpy(static_cast<uint8_t*>(at) + address, &value, sizeof value);
+  }
+
+  void* at;
+};
+constexpr uint64_t instructions_per_round = 2;
+
+kvm_segment flat(uint16_t selector, bool code) {
+  kvm_segment segment{};
+  segment.limit = 0xffff'ffff;
+  segment.selector = selector;
+  segment.type = code ? 11 : 3;
+  segment.present = 1;
+  segment.s = 1;
+  segment.l = code;
+  segment.db = !code;
+  segment.g = 1;
+  return segment;
+}
+
+bool enter_long_mode(int vcpu) {
+  using namespace x86;
+  kvm_sregs sregs{};
+  if (control(vcpu, KVM_GET_SREGS, &sregs) != 0) return false;
+  sregs.cs = flat(8, true);
+  sregs.ds = sregs.es = sregs.fs = sregs.gs = sregs.ss = flat(16, false);
+  sregs.cr0 = cr0::pe | cr0::et | cr0::ne | cr0::wp | cr0::pg;
+  sregs.cr3 = Scratch::pml4;
+  sregs.cr4 = cr4::pae;
+  sregs.efer = efer::lme | efer::lma;
+  kvm_regs regs{};
+  regs.rip = Scratch::code;
+  regs.rflags = rflags::fixed;
+  return control(vcpu, KVM_SET_SREGS, &sregs) == 0 && control(vcpu, KVM_SET_REGS, &regs) == 0;
+}
+
+// A timer that signals this thread.
+class Interrupter {
+ public:
+  Interrupter() {
+    install_kick_signal();
+    sigevent event{};
+    event.sigev_notify = SIGEV_THREAD_ID;
+    event.sigev_signo = kick_signal;
+    event._sigev_un._tid = ::gettid();
+    made_ = ::timer_create(CLOCK_MONOTONIC, &event, &timer_) == 0;
+  }
+  ~Interrupter() {
+    if (made_) ::timer_delete(timer_);
+  }
+  Interrupter(const Interrupter&) = delete;
+  Interrupter& operator=(const Interrupter&) = delete;
+  [[nodiscard]] bool made() const { return made_; }
+  // Once after `ns`, and then again and again: one that comes before KVM_RUN has begun is lost.
+  void arm(uint64_t ns) const {
+    const itimerspec when{.it_interval = to_timespec(ns), .it_value = to_timespec(ns)};
+    ::timer_settime(timer_, 0, &when, nullptr);
+  }
+
+ private:
+  timer_t timer_{};
+  bool made_ = false;
+};
+
+}  // namespace
+
+Result<uint64_t> ring0_speed(const Fd& fd) {
+  Fd copy{::dup(fd.get())};
+  if (!copy.valid()) return fail_errno(errno, "/dev/kvm: copy its descriptor");
+  auto device = KvmDevice::create(std::move(copy));
+  if (!device) return std::unexpected(device.error());
+  const Scratch scratch;
+  if (!scratch.valid()) return fail_errno(errno, "/dev/kvm: memory for a measurement");
+  auto vm = device->create_vm();
+  if (!vm) return std::unexpected(vm.error());
+  // Where Intel's processors keep their pages for real mode, should they want any.
+  (void)control(vm->get(), KVM_SET_TSS_ADDR, 0xfffb'd000ul);
+  kvm_userspace_memory_region region{};
+  region.memory_size = Scratch::size;
+  region.userspace_addr = reinterpret_cast<uint64_t>(scratch.at);
+  if (control(vm->get(), KVM_SET_USER_MEMORY_REGION, &region) != 0) {
+    return fail_errno(errno, "/dev/kvm: memory of a scratch machine; use --engine jit");
+  }
+  const Fd vcpu{control(vm->get(), KVM_CREATE_VCPU, 0)};
+  if (!vcpu.valid()) return fail_errno(errno, "/dev/kvm: CPU of a scratch machine; use --engine jit");
+  auto run = SharedRun::create(vcpu.get(), device->run_size());
+  if (!run) return std::unexpected(run.error());
+  if (!enter_long_mode(vcpu.get())) return fail_errno(errno, "/dev/kvm: set up a scratch machine; use --engine jit");
+
+  const Interrupter interrupter;
+  if (!interrupter.made()) return fail_errno(errno, "a timer for measuring /dev/kvm");
+  double best = 0;
+  uint64_t rounds = 0;
+  for (const uint64_t window : windows_ns) {
+    interrupter.arm(window);
+    // Time in which the host ran something else does not count.
+    const uint64_t start = read_clock(CLOCK_THREAD_CPUTIME_ID);
+    // Any exit but that of the timer's signal means that it cannot run two plain instructions.
+    if (::ioctl(vcpu.get(), KVM_RUN, 0) == 0) {
+      return fail("/dev/kvm: a plain loop in ring 0 ends with exit {}; use --engine jit",
+                  uint32_t{(*run)->exit_reason});
+    }
+    if (errno != EINTR) return fail_errno(errno, "/dev/kvm: run a plain loop in ring 0; use --engine jit");
+    const uint64_t spent = read_clock(CLOCK_THREAD_CPUTIME_ID) - start;
+    kvm_regs regs{};
+    if (control(vcpu.get(), KVM_GET_REGS, &regs) != 0) return fail_errno(errno, "/dev/kvm: read the count of a loop");
+    const double speed = static_cast<double>((regs.rcx - rounds) * instructions_per_round) * 1e9 /
+                         static_cast<double>(std::max<uint64_t>(spent, 1));
+    best = std::max(best, speed);
+    rounds = regs.rcx;
+    if (best >= static_cast<double>(least_speed)) break;
+  }
+  return static_cast<uint64_t>(best);
+}
+
+Verdict examine(const Fd& device) {
+  const auto speed = ring0_speed(device);
+  if (!speed) return {false, speed.error().message};
+  const auto millions = [](uint64_t count) { return static_cast<double>(count) / 1e6; };
+  if (*speed < least_speed) {
+    return {false, fmt::format("/dev/kvm runs ring 0 at {:.1f} million instructions a second, less than {:.0f}: it has "
+                               "no hardware virtualization behind it",
+                               millions(*speed), millions(least_speed))};
+  }
+  return {true, fmt::format("/dev/kvm runs ring 0 at {:.0f} million instructions a second", millions(*speed))};
+}
+
+}  // namespace caisson::kvm

@@ -1,0 +1,286 @@
+#include "kvm/vcpu.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "kvm/cpuid.h"
+#include "kvm/kick_signal.h"
+#include "kvm/msr_filter.h"
+
+namespace caisson::kvm {
+namespace {
+
+long futex(std::atomic<uint32_t>& word, int operation, uint32_t value) {
+  return syscall(SYS_futex, reinterpret_cast<uint32_t*>(&word), operation | FUTEX_PRIVATE_FLAG, value, nullptr, nullptr,
+                 0);
+}
+
+// Other threads and the kernel see it at once.
+void set_immediate_exit(kvm_run& run, uint8_t value) {
+  std::atomic_ref<uint8_t>(run.immediate_exit).store(value, std::memory_order_seq_cst);
+}
+
+// How many times settle() enters the guest before it gives up: each delivers one event.
+constexpr unsigned settle_limit = 1000;
+
+}  // namespace
+
+Result<std::unique_ptr<Vcpu>> KvmVcpu::create(KvmEngine& engine, unsigned index, CpuInterrupts& interrupts,
+                                              const std::vector<kvm_cpuid_entry2>& cpuid) {
+  install_kick_signal();
+  std::unique_ptr<KvmVcpu> vcpu{new KvmVcpu{engine, index, interrupts}};
+  vcpu->fd_ = Fd{control(engine.vm_fd(), KVM_CREATE_VCPU, static_cast<unsigned long>(index))};
+  if (!vcpu->fd_.valid()) return fail_errno(errno, fmt::format("/dev/kvm: create CPU {}; use fewer --cpus", index));
+  auto run = SharedRun::create(vcpu->fd_.get(), engine.device().run_size());
+  if (!run) return std::unexpected(run.error());
+  vcpu->run_ = std::move(*run);
+  if (auto done = set_cpuid(vcpu->fd_.get(), cpuid); !done) return std::unexpected(done.error());
+  for (const SlotMsr& row : slot_msrs()) {
+    uint64_t value;
+    if (!own_msr(row.number) && get_msr(vcpu->fd_.get(), row.number, value)) vcpu->held_.push_back(row);
+  }
+  CpuState state = power_on_state(engine.services().model);
+  if (index != 0) state.activity = Activity::WaitForSipi;
+  if (auto done = vcpu->load(state); !done) return std::unexpected(done.error());
+  return vcpu;
+}
+
+void KvmVcpu::kick() noexcept {
+  exit_request_.store(1, std::memory_order_seq_cst);
+  set_immediate_exit(*run_, 1);
+  if (in_guest_.load(std::memory_order_seq_cst)) {
+    ::syscall(SYS_tgkill, ::getpid(), thread_.load(std::memory_order_relaxed), kick_signal);
+  }
+  if (sleeping_.load(std::memory_order_seq_cst)) futex(exit_request_, FUTEX_WAKE, 1);
+}
+
+void KvmVcpu::stop() {
+  stop_.store(true, std::memory_order_seq_cst);
+  kick();
+}
+
+void KvmVcpu::sleep() {
+  sleeping_.store(true, std::memory_order_seq_cst);
+  while (exit_request_.load(std::memory_order_seq_cst) == 0) futex(exit_request_, FUTEX_WAIT, 0);
+  sleeping_.store(false, std::memory_order_seq_cst);
+}
+
+ExitReason KvmVcpu::failed(std::string what) {
+  error_ = std::move(what);
+  return ExitReason::InternalError;
+}
+
+ExitReason KvmVcpu::run() {
+  thread_.store(::gettid(), std::memory_order_relaxed);
+  for (;;) {
+    // A kick that comes after this is seen by enter(): it looks at exit_request_ once more.
+    set_immediate_exit(*run_, 0);
+    Outcome outcome = Outcome::Again;
+    if (exit_request_.load(std::memory_order_seq_cst) != 0) {
+      exit_request_.store(0, std::memory_order_seq_cst);
+      if (stop_.exchange(false, std::memory_order_seq_cst)) {
+        outcome = complete_access();
+        if (outcome == Outcome::Again) outcome = settle();
+        if (outcome == Outcome::Again) return ExitReason::Stopped;
+      }
+    }
+    if (outcome == Outcome::Again && interrupts_.pending()) outcome = take_events();
+    if (outcome == Outcome::Again) {
+      if (!awake()) {
+        sleep();
+        continue;
+      }
+      offer_interrupt();
+      outcome = enter();
+    }
+    if (outcome == Outcome::TripleFault) return ExitReason::TripleFault;
+    if (outcome == Outcome::Failed) return ExitReason::InternalError;
+  }
+}
+
+// Whether the CPU runs, or what waits ends its HLT.
+bool KvmVcpu::awake() {
+  if (activity_ == Activity::Running) return true;
+  if (activity_ == Activity::WaitForSipi || run_->if_flag == 0 || !interrupts_.interrupt_ready()) return false;
+  activity_ = Activity::Running;
+  return true;
+}
+
+KvmVcpu::Outcome KvmVcpu::take_events() {
+  while (const auto taken = interrupts_.take_event(activity_ != Activity::WaitForSipi)) {
+    switch (taken->event) {
+      case CpuInterrupts::Event::Init:
+        if (const Outcome outcome = take_init(); outcome != Outcome::Again) return outcome;
+        break;
+      case CpuInterrupts::Event::Sipi: {
+        if (activity_ != Activity::WaitForSipi) break;
+        CpuState state = store();
+        start_at(state, taken->sipi_vector);
+        if (auto done = load(state); !done) {
+          error_ = done.error().message;
+          return Outcome::Failed;
+        }
+        break;
+      }
+      case CpuInterrupts::Event::Nmi:
+        activity_ = Activity::Running;
+        if (control(fd_.get(), KVM_NMI, 0) != 0) {
+          error_ = fail_errno(errno, "/dev/kvm: inject an NMI").error().message;
+          return Outcome::Failed;
+        }
+        break;
+    }
+  }
+  return Outcome::Again;
+}
+
+KvmVcpu::Outcome KvmVcpu::take_init() {
+  if (const Outcome outcome = complete_access(); outcome != Outcome::Again) return outcome;
+  CpuState state = init_state(store(), engine_.services().model);
+  if (index_ != 0) state.activity = Activity::WaitForSipi;
+  if (auto done = load(state); !done) {
+    error_ = done.error().message;
+    return Outcome::Failed;
+  }
+  return Outcome::Again;
+}
+
+// Gives the kernel an interrupt where the guest can take one at once, else has it exit as soon as the guest can.
+void KvmVcpu::offer_interrupt() {
+  if (run_->ready_for_interrupt_injection != 0 && run_->if_flag != 0 && interrupts_.interrupt_ready()) {
+    if (const auto vector = interrupts_.acknowledge()) {
+      kvm_interrupt interrupt{.irq = *vector};
+      if (control(fd_.get(), KVM_INTERRUPT, &interrupt) != 0) log::error("/dev/kvm: interrupt {} is lost", *vector);
+      run_->ready_for_interrupt_injection = 0;
+    }
+  }
+  run_->request_interrupt_window = interrupts_.interrupt_ready();
+}
+
+KvmVcpu::Outcome KvmVcpu::enter() {
+  run_->cr8 = interrupts_.cr8();
+  in_guest_.store(true, std::memory_order_seq_cst);
+  if (exit_request_.load(std::memory_order_seq_cst) != 0 && run_->immediate_exit == 0) {
+    in_guest_.store(false, std::memory_order_seq_cst);
+    return Outcome::Interrupted;
+  }
+  const int result = ::ioctl(fd_.get(), KVM_RUN, 0);
+  const int error = errno;
+  in_guest_.store(false, std::memory_order_seq_cst);
+  if (const auto cr8 = static_cast<uint8_t>(run_->cr8); cr8 != interrupts_.cr8()) interrupts_.set_cr8(cr8);
+  if (result < 0) {
+    if (error == EINTR || error == EAGAIN) {
+      access_open_ = false;
+      return Outcome::Interrupted;
+    }
+    error_ = fail_errno(error, "/dev/kvm: run the guest; " + describe() + "; use --engine jit").error().message;
+    return Outcome::Failed;
+  }
+  return handle_exit();
+}
+
+KvmVcpu::Outcome KvmVcpu::complete_access() {
+  while (access_open_) {
+    // The kernel takes the data of the last exit, and leaves before the guest runs.
+    set_immediate_exit(*run_, 1);
+    const Outcome outcome = enter();
+    set_immediate_exit(*run_, 0);
+    if (outcome == Outcome::TripleFault || outcome == Outcome::Failed) return outcome;
+  }
+  return Outcome::Again;
+}
+
+KvmVcpu::Outcome KvmVcpu::settle() {
+  Outcome outcome = Outcome::Again;
+  for (unsigned i = 0; i < settle_limit; ++i) {
+    kvm_vcpu_events events{};
+    if (control(fd_.get(), KVM_GET_VCPU_EVENTS, &events) != 0) break;
+    const bool nmi = events.nmi.injected != 0 || (events.nmi.pending != 0 && events.nmi.masked == 0);
+    if (events.interrupt.injected == 0 && events.exception.injected == 0 && !nmi) break;
+    kvm_guest_debug debug{};
+    debug.control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP;
+    (void)control(fd_.get(), KVM_SET_GUEST_DEBUG, &debug);
+    set_immediate_exit(*run_, 0);
+    exit_request_.store(0, std::memory_order_seq_cst);
+    run_->request_interrupt_window = 0;
+    outcome = enter();
+    if (outcome == Outcome::Again) outcome = complete_access();
+    debug.control = 0;
+    (void)control(fd_.get(), KVM_SET_GUEST_DEBUG, &debug);
+    // run() shall look for a stop that came meanwhile.
+    exit_request_.store(1, std::memory_order_seq_cst);
+    if (outcome == Outcome::TripleFault || outcome == Outcome::Failed) return outcome;
+  }
+  return Outcome::Again;
+}
+
+KvmVcpu::Outcome KvmVcpu::handle_exit() {
+  access_open_ = false;
+  switch (run_->exit_reason) {
+    case KVM_EXIT_IO: handle_io(); return Outcome::Again;
+    case KVM_EXIT_MMIO: handle_mmio(); return Outcome::Again;
+    case KVM_EXIT_X86_RDMSR: {
+      access_open_ = true;
+      uint64_t value = 0;
+      run_->msr.error = read_msr(run_->msr.index, value) ? 0 : 1;
+      run_->msr.data = value;
+      return Outcome::Again;
+    }
+    case KVM_EXIT_X86_WRMSR:
+      access_open_ = true;
+      run_->msr.error = write_msr(run_->msr.index, run_->msr.data) ? 0 : 1;
+      return Outcome::Again;
+    case KVM_EXIT_HLT: activity_ = Activity::Halted; return Outcome::Again;
+    case KVM_EXIT_IRQ_WINDOW_OPEN:
+    case KVM_EXIT_SET_TPR:
+    case KVM_EXIT_DEBUG:
+    case KVM_EXIT_INTR: return Outcome::Again;
+    case KVM_EXIT_SHUTDOWN: return Outcome::TripleFault;
+    case KVM_EXIT_FAIL_ENTRY:
+      error_ = fmt::format("/dev/kvm: the processor refuses the guest's state ({:#x}); {}; use --engine jit",
+                           uint64_t{run_->fail_entry.hardware_entry_failure_reason}, describe());
+      return Outcome::Failed;
+    case KVM_EXIT_INTERNAL_ERROR:
+      error_ = run_->internal.suberror == KVM_INTERNAL_ERROR_EMULATION
+                   ? fmt::format("/dev/kvm: cannot run this instruction; {}; use --engine jit", describe())
+                   : fmt::format("/dev/kvm: internal error {}; {}; use --engine jit", uint32_t{run_->internal.suberror},
+                                 describe());
+      return Outcome::Failed;
+    default:
+      error_ =
+          fmt::format("/dev/kvm: unexpected exit {}; {}; use --engine jit", uint32_t{run_->exit_reason}, describe());
+      return Outcome::Failed;
+  }
+}
+
+CpuState KvmVcpu::store() const {
+  CpuState state;
+  state.msrs = msrs_;
+  if (auto done = get_state(fd_.get(), engine_.abilities(), held_, state); !done) {
+    log::error("CPU {}: {}", index_, done.error().message);
+  }
+  state.activity = activity_;
+  state.tsc_offset = tsc_offset_;
+  return state;
+}
+
+Result<> KvmVcpu::load(const CpuState& state) {
+  if (auto done = set_state(fd_.get(), engine_.abilities(), held_, interrupts_, state); !done) {
+    return with_context(fmt::format("CPU {}", index_), done.error());
+  }
+  msrs_ = state.msrs;
+  activity_ = state.activity;
+  if (!set_tsc_offset(state.tsc_offset)) return fail("CPU {}: /dev/kvm: set the time stamp counter", index_);
+  // What the kernel said at the last exit was of the old state.
+  run_->ready_for_interrupt_injection = 0;
+  run_->if_flag = (state.rflags & x86::rflags::interrupt) != 0;
+  access_open_ = false;
+  return {};
+}
+
+}  // namespace caisson::kvm

@@ -1,0 +1,65 @@
+#include "machine/engine_choice.h"
+
+#include "base/log.h"
+#include "jit/engine.h"
+#include "kvm/engine.h"
+#include "kvm/probe.h"
+
+namespace caisson::machine {
+namespace {
+
+Result<jit::JitOptions> jit_options(const control::VmConfig& config) {
+  jit::JitOptions options{.jit_off = config.jit_off};
+  for (const std::string& off : config.jit_off) {
+    if (off == "translate") {
+      options.translate = false;
+    } else if (off != "integer" && off != "simd" && off != "all") {
+      return fail("--jit-off {}: there is no such class; choose from translate, integer, simd and all", off);
+    }
+  }
+  for (const std::string& trace : config.trace) {
+    if (trace == "profile") {
+      options.profile = true;
+      log::set_level(log::Level::Info);
+    } else {
+      return fail("--trace {}: there is no such trace; choose from profile", trace);
+    }
+  }
+  return options;
+}
+
+Result<ChosenEngine> make_jit(const jit::JitOptions& options, const EngineServices& services, std::string reason) {
+  auto engine = jit::JitEngine::create(services, options);
+  if (!engine) return std::unexpected(engine.error());
+  return ChosenEngine{std::move(*engine), "jit", std::move(reason)};
+}
+
+}  // namespace
+
+Result<ChosenEngine> jit_instead(const control::VmConfig& config, const EngineServices& services, std::string reason) {
+  const auto options = jit_options(config);
+  if (!options) return std::unexpected(options.error());
+  return make_jit(*options, services, std::move(reason));
+}
+
+Result<ChosenEngine> choose_engine(const control::VmConfig& config, const EngineServices& services, Fd kvm) {
+  const auto options = jit_options(config);
+  if (!options) return std::unexpected(options.error());
+  if (config.engine == control::EngineChoice::Jit) return make_jit(*options, services, "asked for");
+  if (config.engine == control::EngineChoice::Kvm) {
+    auto engine = kvm::KvmEngine::create(services, std::move(kvm));
+    if (!engine) return with_context("--engine kvm", engine.error());
+    return ChosenEngine{std::move(*engine), "kvm", "asked for"};
+  }
+  if (!config.jit_off.empty() || !config.trace.empty()) {
+    return make_jit(*options, services, "--jit-off and --trace are the jit engine's");
+  }
+  if (!kvm.valid()) return make_jit(*options, services, config.kvm_missing);
+  kvm::Verdict verdict = kvm::examine(kvm);
+  if (!verdict.use) return make_jit(*options, services, std::move(verdict.why));
+  auto engine = kvm::KvmEngine::create(services, std::move(kvm));
+  if (!engine) return make_jit(*options, services, engine.error().message);
+  return ChosenEngine{std::move(*engine), "kvm", std::move(verdict.why)};
+}
+
+}  // namespace caisson::machine

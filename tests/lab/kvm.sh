@@ -1,0 +1,57 @@
+# The kvm engine's tests, and the cases of tests/system on it.
+# QEMU 7.2 does not let a hypervisor intercept XSETBV, so KVM would not follow the guest's XCR0: a model without XSAVE.
+model=x86-64-v2
+export GUESTS=/lab/guests
+failed=0
+check() { # check NAME COMMAND…: the command prints only what explains a failure
+  name=$1
+  shift
+  start=$(cut -d. -f1 /proc/uptime)
+  if "$@" >/tmp/log 2>&1; then verdict=ok; else verdict=FAILED failed=1; fi
+  echo "$verdict $name ($(($(cut -d. -f1 /proc/uptime) - start)) s)"
+  [ "$verdict" = ok ] || tail -n 60 /tmp/log
+}
+# What is skipped elsewhere for want of a good /dev/kvm must run here.
+unit_tests() { "$@" >/tmp/tests 2>&1 && ! grep SKIPPED /tmp/tests || { tail -n 60 /tmp/tests; return 1; }; }
+chosen() { caisson doctor >/tmp/doctor 2>&1; grep -q 'the kvm engine runs machines' /tmp/doctor || { cat /tmp/doctor; return 1; }; }
+case_of() { # case_of CASE ENGINE
+  printf '#!/bin/sh\nexec /lab/caisson "$@" --engine %s --cpu-model %s\n' "$2" "$model" >/tmp/caisson
+  chmod +x /tmp/caisson
+  mkdir -p "/tmp/$1" && cd "/tmp/$1"
+  CAISSON=/tmp/caisson timeout 200 sh -eu -c '. "$1"; . "$2"' sh /lab/lib.sh "/lab/cases/$1.sh" || { tail -n 40 ./*.out; return 1; }
+}
+beyond() { caisson run --kernel beyond_kvm --memory 64M --cpus 1 --net none --debug-exit "$@" </dev/null 2>/tmp/err; }
+# In the middle of a machine's life KVM meets what it cannot run: the choice was ours, so the machine goes on.
+goes_on() {
+  status=0
+  beyond --engine auto --json || status=$?
+  [ "$status" = 69 ] && grep -q '"engine":"kvm"' /tmp/err && grep -q 'the jit engine runs this machine' /tmp/err ||
+    { cat /tmp/err; return 1; }
+}
+ends() {
+  status=0
+  beyond --engine kvm || status=$?
+  [ "$status" = 1 ] && [ "$(wc -l </tmp/err)" = 1 ] && grep -q 'code 66 0f fe 05.*use --engine jit' /tmp/err ||
+    { cat /tmp/err; return 1; }
+}
+no_device() { # no_device ENGINE STATUS
+  mv /dev/kvm /dev/kvm-away
+  status=0
+  beyond --engine "$1" || status=$?
+  mv /dev/kvm-away /dev/kvm
+  [ "$status" = "$2" ] && [ "$(wc -l </tmp/err)" = 1 ] || { cat /tmp/err; return 1; }
+}
+
+check "unit tests" unit_tests caisson_kvm_test
+check "states between engines" unit_tests caisson_machine_test
+check "auto chooses kvm" chosen
+check "auto goes on with jit" goes_on
+check "forced kvm ends with one line" ends
+check "no /dev/kvm, auto" no_device auto 69
+check "no /dev/kvm, forced" no_device kvm 1
+# Not debug-exit: QEMU 7.2 refuses port accesses of user code after VMRUN, since it takes a busy TSS for no TSS.
+for case in boot-1 boot-2 disk net console reset panic button stop; do
+  check "$case" case_of "$case" kvm
+done
+check "boot-2, auto" case_of boot-2 auto
+exit $failed
