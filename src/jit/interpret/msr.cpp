@@ -3,6 +3,7 @@
 //   Models   what Linux, GRUB and SeaBIOS read and write; anything else is #GP(0), counted
 #include <algorithm>
 #include <bit>
+#include <optional>
 
 #include "base/log.h"
 #include "jit/interpret/msr.h"
@@ -68,8 +69,22 @@ bool write_base(Cpu& cpu, uint64_t value) {
 
 uint64_t read_tsc(Cpu& cpu) { return cpu.clock->tsc() + cpu.tsc_offset; }
 
+// The local APIC counts the machine's TSC, the guest its own (vol. 3, 10.5.4.1).
+std::optional<uint64_t> read_deadline(Cpu& cpu) {
+  const auto value = cpu.interrupts->read_msr(msr::tsc_deadline);
+  return value && *value != 0 ? *value + cpu.tsc_offset : value;
+}
+bool write_deadline(Cpu& cpu, uint64_t value) {
+  if (value == 0) return cpu.interrupts->write_msr(msr::tsc_deadline, 0);
+  // 0 would disarm: the moment is one that has passed.
+  const uint64_t machine = value - cpu.tsc_offset;
+  return cpu.interrupts->write_msr(msr::tsc_deadline, machine == 0 ? 1 : machine);
+}
+
 bool shift_tsc(Cpu& cpu, uint64_t by) {
+  const auto deadline = read_deadline(cpu);
   cpu.tsc_offset += by;
+  if (deadline && *deadline != 0) (void)write_deadline(cpu, *deadline);
   cpu.msr(Slot::TscAdjust) += by;
   update_system_time(cpu);
   return true;
@@ -253,7 +268,7 @@ bool wrmsr(Step& step) {
 
 bool read_msr(Cpu& cpu, uint32_t number, uint64_t& value) {
   if (local_apic(cpu, number)) {
-    const auto result = cpu.interrupts->read_msr(number);
+    const auto result = number == msr::tsc_deadline ? read_deadline(cpu) : cpu.interrupts->read_msr(number);
     if (!result) return false;
     value = *result;
     return true;
@@ -277,7 +292,9 @@ bool read_msr(Cpu& cpu, uint32_t number, uint64_t& value) {
 }
 
 bool write_msr(Cpu& cpu, uint32_t number, uint64_t value) {
-  if (local_apic(cpu, number)) return cpu.interrupts->write_msr(number, value);
+  if (local_apic(cpu, number)) {
+    return number == msr::tsc_deadline ? write_deadline(cpu, value) : cpu.interrupts->write_msr(number, value);
+  }
   unsigned index;
   if (const Row* row = find(number)) return row->write != nullptr && row->write(cpu, value);
   if (number - msr::mtrr_phys_base0 < 2 * variable_ranges)

@@ -73,7 +73,10 @@ Attempt walk_levels(Cpu& cpu, uint64_t linear, Access access, TlbMode mode, Gpa 
   constexpr bool wide = sizeof(Entry) == 8;
   constexpr unsigned bits = wide ? 9 : 10;
   const bool nx_enabled = wide && (cpu.efer & efer::nxe);
-  const uint64_t always_reserved = wide ? (reserved_physical(cpu) | (nx_enabled ? 0 : pte::nx)) : 0;
+  // Bits 62:52 are free in 4-level paging and reserved in PAE paging (vol. 3, 4.4.2, 4.5.4).
+  constexpr uint64_t high_bits = 0x7ff0'0000'0000'0000;
+  const uint64_t always_reserved =
+      wide ? (reserved_physical(cpu) | (nx_enabled ? 0 : pte::nx) | (cpu.long_mode ? 0 : high_bits)) : 0;
   uint64_t rights = pte::write | pte::user;
   for (unsigned level = levels;; --level) {
     const unsigned shift = 12 + bits * (level - 1);

@@ -351,8 +351,10 @@ void BlockBuilder::emit_push(Emitter& out, const Item& item) {
     out.memory_op(0xc7, 0, to, wide);
     out.u32(static_cast<uint32_t>(item.in.operands[0].immediate));
   } else if (item.kind == Kind::PushMemory) {
+    // In 32-bit code the address uses R14.
+    out.lea(r15, to);
     out.load(r14, cpu_at(offsetof(Cpu, scratch) + 16));
-    out.memory_op(0x89, r14, to, wide);
+    out.memory_op(0x89, r14, {.base = r15}, wide);
   } else {
     const int from = load_guest(out, item.in.operands[0].reg, r14);
     out.memory_op(0x89, from, to, wide);

@@ -74,6 +74,13 @@ bool rewrite_legacy(Emitter& out, const Instruction& in, const Fields& fields, c
   if (need) out.u8(0x40 | rex);
   for (unsigned i = 0; i < escape; ++i) out.u8(in.bytes[opcode_at - escape + i]);
   unsigned opcode = in.bytes[opcode_at];
+  // What 64-bit code has no more: INC and DEC of one byte (now REX), and the second encoding of opcode 80.
+  if (in.opcode_map == 0 && (opcode & 0xf0) == 0x40) {
+    out.u8(0xff);
+    out.u8(0xc0 | (opcode & 8) | static_cast<unsigned>(fields.opcode & 7));
+    return true;
+  }
+  if (in.opcode_map == 0 && opcode == 0x82) opcode = 0x80;
   if (fields.opcode >= 0) opcode = (opcode & ~7u) | static_cast<unsigned>(fields.opcode & 7);
   out.u8(opcode);
   tail(out, in, fields, memory, false);
