@@ -7,11 +7,10 @@
 
 #include <linux/kvm.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "kvm/device.h"
-#include "kvm/kick_signal.h"
+#include "kvm/interrupter.h"
 #include "kvm/shared_run.h"
 #include "x86/registers.h"
 
@@ -25,10 +24,6 @@ uint64_t read_clock(clockid_t id) {
   timespec now{};
   ::clock_gettime(id, &now);
   return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
-}
-
-timespec to_timespec(uint64_t ns) {
-  return {.tv_sec = static_cast<time_t>(ns / 1'000'000'000), .tv_nsec = static_cast<long>(ns % 1'000'000'000)};
 }
 
 // Page tables and code of the scratch machine: the first 2 MiB mapped one to one.
@@ -87,34 +82,6 @@ bool enter_long_mode(int vcpu) {
   return control(vcpu, KVM_SET_SREGS, &sregs) == 0 && control(vcpu, KVM_SET_REGS, &regs) == 0;
 }
 
-// A timer that signals this thread.
-class Interrupter {
- public:
-  Interrupter() {
-    install_kick_signal();
-    sigevent event{};
-    event.sigev_notify = SIGEV_THREAD_ID;
-    event.sigev_signo = kick_signal;
-    event._sigev_un._tid = ::gettid();
-    made_ = ::timer_create(CLOCK_MONOTONIC, &event, &timer_) == 0;
-  }
-  ~Interrupter() {
-    if (made_) ::timer_delete(timer_);
-  }
-  Interrupter(const Interrupter&) = delete;
-  Interrupter& operator=(const Interrupter&) = delete;
-  [[nodiscard]] bool made() const { return made_; }
-  // Once after `ns`, and then again and again: one that comes before KVM_RUN has begun is lost.
-  void arm(uint64_t ns) const {
-    const itimerspec when{.it_interval = to_timespec(ns), .it_value = to_timespec(ns)};
-    ::timer_settime(timer_, 0, &when, nullptr);
-  }
-
- private:
-  timer_t timer_{};
-  bool made_ = false;
-};
-
 }  // namespace
 
 Result<uint64_t> ring0_speed(const Fd& fd) {
@@ -140,6 +107,7 @@ Result<uint64_t> ring0_speed(const Fd& fd) {
   if (!run) return std::unexpected(run.error());
   if (!enter_long_mode(vcpu.get())) return fail_errno(errno, "/dev/kvm: set up a scratch machine; use --engine jit");
 
+  install_kick_signal();
   const Interrupter interrupter;
   if (!interrupter.made()) return fail_errno(errno, "a timer for measuring /dev/kvm");
   double best = 0;

@@ -1,6 +1,8 @@
 // A machine for tests: memory, a bus with one port, and nothing else. Skips where /dev/kvm cannot be used.
 #pragma once
 
+#include <atomic>
+#include <functional>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -25,6 +27,7 @@ class FakeInterrupts final : public CpuInterrupts {
   bool interrupt_ready() const override { return vector.load() >= 0; }
   std::optional<uint8_t> acknowledge() override {
     const int taken = vector.exchange(-1);
+    if (acknowledged) acknowledged();
     return taken < 0 ? std::nullopt : std::optional{static_cast<uint8_t>(taken)};
   }
   uint32_t read_register(uint32_t offset) override { return offset == 0x30 ? 0x5'0014 : 0; }
@@ -42,6 +45,7 @@ class FakeInterrupts final : public CpuInterrupts {
   void set_cr8(uint8_t value) override { cr8_ = value; }
 
   std::atomic<int> vector{-1};  // a maskable interrupt that waits
+  std::function<void()> acknowledged;
   std::vector<Taken> events;
   std::vector<std::pair<uint32_t, uint64_t>> writes;
 

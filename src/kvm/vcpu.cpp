@@ -9,7 +9,7 @@
 
 #include "base/log.h"
 #include "kvm/cpuid.h"
-#include "kvm/kick_signal.h"
+#include "kvm/interrupter.h"
 #include "kvm/msr_filter.h"
 
 namespace caisson::kvm {
@@ -25,8 +25,9 @@ void set_immediate_exit(kvm_run& run, uint8_t value) {
   std::atomic_ref<uint8_t>(run.immediate_exit).store(value, std::memory_order_seq_cst);
 }
 
-// How many times settle() enters the guest before it gives up: each delivers one event.
-constexpr unsigned settle_limit = 1000;
+// How long settle() enters the guest for, at first and at most, and how often before it gives up.
+constexpr uint64_t settle_ns = 100'000, settle_longest_ns = 10'000'000;
+constexpr unsigned settle_limit = 100;
 
 }  // namespace
 
@@ -68,11 +69,6 @@ void KvmVcpu::sleep() {
   sleeping_.store(true, std::memory_order_seq_cst);
   while (exit_request_.load(std::memory_order_seq_cst) == 0) futex(exit_request_, FUTEX_WAIT, 0);
   sleeping_.store(false, std::memory_order_seq_cst);
-}
-
-ExitReason KvmVcpu::failed(std::string what) {
-  error_ = std::move(what);
-  return ExitReason::InternalError;
 }
 
 ExitReason KvmVcpu::run() {
@@ -195,28 +191,31 @@ KvmVcpu::Outcome KvmVcpu::complete_access() {
   return Outcome::Again;
 }
 
+// Entering the guest delivers the event; a timer ends that. Not by single steps: the flags that the event pushes would
+// have TF set.
 KvmVcpu::Outcome KvmVcpu::settle() {
-  Outcome outcome = Outcome::Again;
+  uint64_t time = settle_ns;
   for (unsigned i = 0; i < settle_limit; ++i) {
     kvm_vcpu_events events{};
     if (control(fd_.get(), KVM_GET_VCPU_EVENTS, &events) != 0) break;
     const bool nmi = events.nmi.injected != 0 || (events.nmi.pending != 0 && events.nmi.masked == 0);
-    if (events.interrupt.injected == 0 && events.exception.injected == 0 && !nmi) break;
-    kvm_guest_debug debug{};
-    debug.control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP;
-    (void)control(fd_.get(), KVM_SET_GUEST_DEBUG, &debug);
+    if (events.interrupt.injected == 0 && events.exception.injected == 0 && !nmi) return Outcome::Again;
+    const Interrupter interrupter;
+    if (!interrupter.made()) break;
+    interrupter.arm(time);
+    // Where the host is so slow that it does not come to the guest in that time.
+    time = std::min(2 * time, settle_longest_ns);
     set_immediate_exit(*run_, 0);
     exit_request_.store(0, std::memory_order_seq_cst);
     run_->request_interrupt_window = 0;
-    outcome = enter();
+    Outcome outcome = enter();
     if (outcome == Outcome::Again) outcome = complete_access();
-    debug.control = 0;
-    (void)control(fd_.get(), KVM_SET_GUEST_DEBUG, &debug);
     // run() shall look for a stop that came meanwhile.
     exit_request_.store(1, std::memory_order_seq_cst);
     if (outcome == Outcome::TripleFault || outcome == Outcome::Failed) return outcome;
   }
-  return Outcome::Again;
+  error_ = "/dev/kvm: an event cannot be delivered; " + describe() + "; use --engine jit";
+  return Outcome::Failed;
 }
 
 KvmVcpu::Outcome KvmVcpu::handle_exit() {
@@ -238,7 +237,6 @@ KvmVcpu::Outcome KvmVcpu::handle_exit() {
     case KVM_EXIT_HLT: activity_ = Activity::Halted; return Outcome::Again;
     case KVM_EXIT_IRQ_WINDOW_OPEN:
     case KVM_EXIT_SET_TPR:
-    case KVM_EXIT_DEBUG:
     case KVM_EXIT_INTR: return Outcome::Again;
     case KVM_EXIT_SHUTDOWN: return Outcome::TripleFault;
     case KVM_EXIT_FAIL_ENTRY:

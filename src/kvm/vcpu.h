@@ -53,7 +53,6 @@ class KvmVcpu final : public Vcpu {
   [[nodiscard]] Outcome take_events();
   [[nodiscard]] Outcome take_init();
   void offer_interrupt();
-  [[nodiscard]] ExitReason failed(std::string what);
 
   // exits.cpp
   void handle_io();

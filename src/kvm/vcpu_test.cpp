@@ -120,6 +120,21 @@ TEST_F(KvmRun, InterruptWaitsForTheFlag) {
   EXPECT_EQ(run(start).gpr[Rbp], 5u);
 }
 
+// A state has no place for an interrupt that was acknowledged but not delivered: it is delivered first.
+TEST_F(KvmRun, StopDeliversWhatWasAcknowledged) {
+  put_code(handlers + 16 * 0x40, {0xff, 0xc5, 0x48, 0xcf});  // inc ebp; iretq
+  put_code(code, then_stop({0x85, 0xed, 0x74, 0xfc}));       // 1: test ebp,ebp; jz 1b
+  interrupts.vector = 0x40;
+  interrupts.acknowledged = [&] { cpu->stop(); };
+  CpuState start = long_mode();
+  start.gpr[Rbp] = 0;
+  start.rflags |= rflags::interrupt;
+  const CpuState stopped = run(start);
+  EXPECT_EQ(get<uint64_t>(stack - 40) & ~uint64_t{7}, code & ~uint64_t{7}) << "the return address";
+  // On a fresh CPU state it goes on to the end.
+  EXPECT_EQ(run(stopped).gpr[Rbp], 1u);
+}
+
 TEST_F(KvmRun, NmiIsDelivered) {
   put_code(handlers + 16 * Nmi, {0xff, 0xc5, 0x48, 0xcf});
   put_code(code, then_stop({0x90, 0x90}));

@@ -50,7 +50,7 @@ check "forced kvm ends with one line" ends
 check "no /dev/kvm, auto" no_device auto 69
 check "no /dev/kvm, forced" no_device kvm 1
 # Not debug-exit: QEMU 7.2 refuses port accesses of user code after VMRUN, since it takes a busy TSS for no TSS.
-for case in boot-1 boot-2 disk net console reset panic button stop; do
+for case in boot-1 boot-2 boot-4 work disk net console reset panic button stop; do
   check "$case" case_of "$case" kvm
 done
 check "boot-2, auto" case_of boot-2 auto
