@@ -119,7 +119,8 @@ Result<> Machine::create() {
   clock_ = std::make_unique<MachineClock>(*loop_, tsc_hz);
   // Nothing moves between hosts yet: a machine gets what this one has (docs/decisions/0006).
   auto model = x86::CpuModel::create(
-      config_.cpu_model == "auto" ? std::string_view("host") : std::string_view(config_.cpu_model), config_.cpus, tsc_hz);
+      config_.cpu_model == "auto" ? std::string_view("host") : std::string_view(config_.cpu_model), config_.cpus,
+      tsc_hz);
   if (!model) return std::unexpected(model.error());
   model_ = std::move(*model);
   auto memory = GuestMemory::create(config_.memory_bytes);
