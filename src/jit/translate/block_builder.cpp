@@ -136,7 +136,7 @@ void BlockBuilder::find_live_flags(const BlockKey& key, std::span<const uint8_t,
 // --- registers, exits ------------------------------------------------------------------------------------------------
 
 int BlockBuilder::load_guest(Emitter& out, unsigned guest, int scratch) {
-  if (guest < 13) return guest == 4 ? int{r13} : static_cast<int>(guest);
+  if (!spilled(guest)) return home_of(guest);
   out.load(scratch, cpu_at(offsetof(Cpu, gpr) + 8 * guest));
   return scratch;
 }
@@ -152,14 +152,14 @@ void BlockBuilder::code_address(Emitter& out, int reg, uint64_t address) {
 
 void BlockBuilder::set_rip(Emitter& out, uint64_t rip) {
   if (user()) {
-    code_address(out, r15, rip);
-    if (block_.key.mode & mode_bits::code_32) out.register_op(0x89, r15, r15, false);
-    out.store(CPU_FIELD(rip), r15);
+    code_address(out, t1, rip);
+    if (block_.key.mode & mode_bits::code_32) out.register_op(0x89, t1, t1, false);
+    out.store(CPU_FIELD(rip), t1);
   } else if (static_cast<int64_t>(rip) == static_cast<int32_t>(rip)) {
     out.store_immediate(CPU_FIELD(rip), static_cast<int32_t>(rip));
   } else {
-    out.move_immediate(r15, rip);
-    out.store(CPU_FIELD(rip), r15);
+    out.move_immediate(t1, rip);
+    out.store(CPU_FIELD(rip), t1);
   }
 }
 
@@ -178,7 +178,7 @@ bool BlockBuilder::borrow_registers(const Instruction& in, unsigned count, std::
     if (operand.kind == Operand::Kind::Memory && operand.index < 16) used |= 1u << operand.index;
   }
   unsigned found = 0;
-  for (const int candidate : {r12, r11, r10, r9, r8, rdi, rsi}) {
+  for (const int candidate : {r15, r14, r13, r12, r8, rdi, rsi}) {
     if (found < count && (used & 1u << candidate) == 0) out[found++] = candidate;
   }
   return found == count;
@@ -206,7 +206,7 @@ void BlockBuilder::emit_native(Emitter& out, const Item& item) {
       return reg == Operand::no_register ? int{none} : load_guest(out, reg, scratch);
     };
     const Operand& to = in.operands[0];
-    const int target = to.reg >= 13 ? int{r14} : map[to.reg];
+    const int target = spilled(to.reg) ? t0 : int{map[to.reg]};
     if (memory->base == Operand::rip_register) {
       const uint64_t linear = rip_after(item) + static_cast<uint64_t>(memory->displacement);
       if (in.operand_bits == 16) {
@@ -220,14 +220,14 @@ void BlockBuilder::emit_native(Emitter& out, const Item& item) {
         out.move_immediate(target, in.operand_bits == 64 ? linear : static_cast<uint32_t>(linear));
       }
     } else {
-      const int base = home(memory->base, r14), index = home(memory->index, r15);
+      const int base = home(memory->base, t0), index = home(memory->index, t1);
       const Address ea{.base = base,
                        .index = index,
                        .scale = memory->scale ? memory->scale : 1,
                        .disp = static_cast<int32_t>(memory->displacement)};
       if (in.operand_bits == 16) {
-        if (to.reg >= 13) out.load(target, cpu_at(offsetof(Cpu, gpr) + 8 * to.reg));
-        if (to.reg >= 13 && (base == r14 || index == r15)) {
+        if (spilled(to.reg)) out.load(target, cpu_at(offsetof(Cpu, gpr) + 8 * to.reg));
+        if (spilled(to.reg) && (base == t0 || index == t1)) {
           gave_up_ = true;
           return;
         }
@@ -236,26 +236,26 @@ void BlockBuilder::emit_native(Emitter& out, const Item& item) {
       (void)wide_address;
       out.lea(target, ea, in.operand_bits == 64);
     }
-    if (to.reg >= 13) out.store(cpu_at(offsetof(Cpu, gpr) + 8 * to.reg), target);
+    if (spilled(to.reg)) out.store(cpu_at(offsetof(Cpu, gpr) + 8 * to.reg), target);
     return;
   }
 
   // Spilled registers that the instruction names, and scratch registers for them.
-  std::array<uint8_t, 3> spilled{};
+  std::array<uint8_t, 3> named{};
   std::array<bool, 3> reads{}, writes{};
   unsigned count = 0;
   for (unsigned i = 0; i < in.operand_count; ++i) {
     const Operand& operand = in.operands[i];
-    if (operand.kind != Operand::Kind::Register || operand.reg_class != RegisterClass::Gpr || operand.reg < 13)
+    if (operand.kind != Operand::Kind::Register || operand.reg_class != RegisterClass::Gpr || !spilled(operand.reg))
       continue;
     unsigned n = 0;
-    while (n < count && spilled[n] != operand.reg) ++n;
+    while (n < count && named[n] != operand.reg) ++n;
     if (n == count) {
-      if (count == spilled.size()) {
+      if (count == named.size()) {
         gave_up_ = true;
         return;
       }
-      spilled[count++] = operand.reg;
+      named[count++] = operand.reg;
     }
     // A narrow or conditional write keeps the rest of the register.
     reads[n] |= operand.reads || operand.bits < 32 || in.category == ZYDIS_CATEGORY_CMOV ||
@@ -284,21 +284,21 @@ void BlockBuilder::emit_native(Emitter& out, const Item& item) {
   }
   Address address;
   if (memory != nullptr) {
-    // A spilled register can take R14 where the address does not need it.
+    // A spilled register can take T0 where the address does not need it.
     const bool collapse = count > 0 || high >= 0;
     const bool write = memory->writes;
     address = emit_check(out, item, *memory, memory->bits / 8u, write, collapse);
   }
-  flags_for(out, item);  // uses R15: the address is collapsed where this does anything
-  const std::array<int, 3> with_memory{r15, borrowed[0], borrowed[1]}, without{r14, r15, borrowed[0]};
+  flags_for(out, item);  // uses T1: the address is collapsed where this does anything
+  const std::array<int, 3> with_memory{t1, borrowed[0], borrowed[1]}, without{t0, t1, borrowed[0]};
   static constexpr std::array<size_t, 2> lent{offsetof(Cpu, scratch) + 8, offsetof(Cpu, scratch) + 24};
   for (unsigned i = 0; i < 2; ++i) {
     if (borrowed[i] != none) out.store(cpu_at(lent[i]), borrowed[i]);
   }
   for (unsigned n = 0; n < count; ++n) {
     const int scratch = memory != nullptr ? with_memory[n] : without[n];
-    map[spilled[n]] = static_cast<int8_t>(scratch);
-    if (reads[n]) out.load(scratch, cpu_at(offsetof(Cpu, gpr) + 8 * spilled[n]));
+    map[named[n]] = static_cast<int8_t>(scratch);
+    if (reads[n]) out.load(scratch, cpu_at(offsetof(Cpu, gpr) + 8 * named[n]));
   }
   const auto swap_high = [&] {  // xchg al, ah …
     out.u8(0x86);
@@ -330,7 +330,7 @@ void BlockBuilder::emit_native(Emitter& out, const Item& item) {
     return;
   }
   for (unsigned n = 0; n < count; ++n) {
-    if (writes[n]) out.store(cpu_at(offsetof(Cpu, gpr) + 8 * spilled[n]), map[spilled[n]]);
+    if (writes[n]) out.store(cpu_at(offsetof(Cpu, gpr) + 8 * named[n]), map[named[n]]);
   }
   for (unsigned i = 0; i < 2; ++i) {
     if (borrowed[i] != none) out.load(borrowed[i], cpu_at(lent[i]));
@@ -343,47 +343,47 @@ void BlockBuilder::emit_push(Emitter& out, const Item& item) {
   const int size = wide ? 8 : 4;
   if (item.kind == Kind::PushMemory) {
     const Address from = emit_check(out, item, *item.in.memory(), static_cast<unsigned>(size), false, false);
-    out.memory_op(0x8b, r14, from, wide);
-    out.store(cpu_at(offsetof(Cpu, scratch) + 16), r14);
+    out.memory_op(0x8b, t0, from, wide);
+    out.store(cpu_at(offsetof(Cpu, scratch) + 16), t0);
   }
-  const Address to = emit_stack_check(out, item, r13, -size, static_cast<unsigned>(size), true);
+  const Address to = emit_stack_check(out, item, guest_rsp, -size, static_cast<unsigned>(size), true);
   if (item.kind == Kind::PushImmediate) {
     out.memory_op(0xc7, 0, to, wide);
     out.u32(static_cast<uint32_t>(item.in.operands[0].immediate));
   } else if (item.kind == Kind::PushMemory) {
-    // In 32-bit code the address uses R14.
-    out.lea(r15, to);
-    out.load(r14, cpu_at(offsetof(Cpu, scratch) + 16));
-    out.memory_op(0x89, r14, {.base = r15}, wide);
+    // In 32-bit code the address uses T0.
+    out.lea(t1, to);
+    out.load(t0, cpu_at(offsetof(Cpu, scratch) + 16));
+    out.memory_op(0x89, t0, {.base = t1}, wide);
   } else {
-    const int from = load_guest(out, item.in.operands[0].reg, r14);
+    const int from = load_guest(out, item.in.operands[0].reg, t0);
     out.memory_op(0x89, from, to, wide);
   }
-  out.lea(r13, {.base = r13, .disp = -size}, wide);
+  out.lea(guest_rsp, {.base = guest_rsp, .disp = -size}, wide);
 }
 
 void BlockBuilder::emit_pop(Emitter& out, const Item& item) {
   const bool wide = !(block_.key.mode & mode_bits::code_32);
   const int size = wide ? 8 : 4;
-  const Address from = emit_stack_check(out, item, r13, 0, static_cast<unsigned>(size), false);
+  const Address from = emit_stack_check(out, item, guest_rsp, 0, static_cast<unsigned>(size), false);
   const unsigned guest = item.in.operands[0].reg;
   if (guest == x86::Rsp) {
-    out.memory_op(0x8b, r13, from, wide);
+    out.memory_op(0x8b, guest_rsp, from, wide);
     return;
   }
-  const int to = guest >= 13 ? int{r14} : static_cast<int>(guest);
+  const int to = spilled(guest) ? t0 : static_cast<int>(guest);
   out.memory_op(0x8b, to, from, wide);
-  if (guest >= 13) out.store(cpu_at(offsetof(Cpu, gpr) + 8 * guest), to);
-  out.lea(r13, {.base = r13, .disp = size}, wide);
+  if (spilled(guest)) out.store(cpu_at(offsetof(Cpu, gpr) + 8 * guest), to);
+  out.lea(guest_rsp, {.base = guest_rsp, .disp = size}, wide);
 }
 
 void BlockBuilder::emit_leave(Emitter& out, const Item& item) {
   const bool wide = !(block_.key.mode & mode_bits::code_32);
   const int size = wide ? 8 : 4;
   const Address from = emit_stack_check(out, item, rbp, 0, static_cast<unsigned>(size), false);
-  out.memory_op(0x8b, r14, from, wide);
-  out.lea(r13, {.base = rbp, .disp = size}, wide);
-  out.move(rbp, r14);
+  out.memory_op(0x8b, t0, from, wide);
+  out.lea(guest_rsp, {.base = rbp, .disp = size}, wide);
+  out.move(rbp, t0);
 }
 
 void BlockBuilder::emit_item(Emitter& out, const Item& item) {
@@ -434,9 +434,9 @@ void BlockBuilder::build(CodeCache& cache, const BlockKey& key, const CodeBytes&
     Emitter out(cache.write_position(), cache.run_position(), room_needed);
     block_.entry_offset = 0;
     if (user()) {
-      // lea r14, [r14 - offset]; mov gs:[code_base], r14: 16 bytes
-      out.u8(0x4d), out.u8(0x8d), out.u8(0xb6), out.u32(0 - static_cast<uint32_t>(key.rip));
-      out.store(CPU_FIELD(code_base), r14);
+      // lea t0, [t0 - offset]; mov gs:[code_base], t0: 16 bytes
+      out.u8(0x4d), out.u8(0x8d), out.u8(0x80 | (t0 & 7) * 9), out.u32(0 - static_cast<uint32_t>(key.rip));
+      out.store(CPU_FIELD(code_base), t0);
       block_.entry_offset = lookup_entry_size;
     }
     // The entry: one instruction of 5 bytes, so that it can become a jump while others run through it.
@@ -480,7 +480,7 @@ void BlockBuilder::build(CodeCache& cache, const BlockKey& key, const CodeBytes&
     emit_cold(out);
     block_.stale_offset = static_cast<uint32_t>(out.size());
     set_rip(out, key.rip);
-    out.move_immediate(r14, slot_stale);
+    out.move_immediate(t0, slot_stale);
     out.jump(stubs_.leave_dispatch);
     block_.host_size = static_cast<uint32_t>(out.size());
     block_.guest_size = static_cast<uint16_t>(last.offset + last.in.length);

@@ -124,9 +124,9 @@ class BlockBuilder {
   Address window_address(Emitter& out, const Window& window, int32_t disp);
   Address check_window(Emitter& out, const Item& item, Window& window, int32_t disp, bool collapse);
   [[nodiscard]] bool restores_flags(const Item& item) const;
-  Address check_computed(Emitter& out, const Item& item, unsigned size, bool write);  // linear address in R14
+  Address check_computed(Emitter& out, const Item& item, unsigned size, bool write);  // linear address in T0
   void free_flags(Emitter& out, const Item& item);  // before code that destroys EFLAGS
-  void flags_to_eflags(Emitter& out);               // uses R15
+  void flags_to_eflags(Emitter& out);               // uses T1
   void flags_for(Emitter& out, const Item& item);   // before the instruction itself
   void flags_after(const Item& item);
   void save_flags(Emitter& out);
@@ -138,7 +138,7 @@ class BlockBuilder {
   void linear_to_r14(Emitter& out, const Item& item, const Operand& memory);
   void leave_if_not(Emitter& out, const Item& item, unsigned condition);  // to the interpreter, in the cold part
   void exit_to(Emitter& out, uint64_t target);                            // direct jump, chained if possible
-  void exit_lookup(Emitter& out);                                         // R14 = target
+  void exit_lookup(Emitter& out);                                         // T0 = target
   void leave_to_interpreter(Emitter& out, uint64_t rip);
   [[nodiscard]] bool same_page(uint64_t target) const {
     return (target ^ block_.key.rip) < page_size && (target ^ block_.key.rip) >> 12 == 0;

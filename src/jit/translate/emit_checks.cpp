@@ -6,21 +6,21 @@ namespace caisson::jit {
 // --- flags -----------------------------------------------------------------------------------------------------------
 
 void BlockBuilder::save_flags(Emitter& out) {
-  out.move(r15, rax);
+  out.move(t1, rax);
   out.u8(0x9f);                              // lahf
   out.u8(0x0f), out.u8(0x90), out.u8(0xc0);  // seto al
   out.store32(CPU_FIELD(flags_ax), rax);
-  out.move(rax, r15);
+  out.move(rax, t1);
   flags_ = Flags::InMemory;
 }
 
 void BlockBuilder::flags_to_eflags(Emitter& out) {
   if (flags_ == Flags::InEflags) return;
-  out.move(r15, rax);
+  out.move(t1, rax);
   out.load32(rax, CPU_FIELD(flags_ax));
   out.u8(0x04), out.u8(0x7f);  // add al, 7Fh
   out.u8(0x9e);                // sahf
-  out.move(rax, r15);
+  out.move(rax, t1);
   flags_ = Flags::InEflags;
 }
 
@@ -44,19 +44,19 @@ void BlockBuilder::flags_after(const Item& item) {
 
 // --- memory checks ---------------------------------------------------------------------------------------------------
 
-// First byte's address in R15, last byte's in R14: R15 becomes the addend. The caller says in the cold part, which it
+// First byte's address in T1, last byte's in T0: T1 becomes the addend. The caller says in the cold part, which it
 // gets, how a miss finds the address again.
 BlockBuilder::Cold& BlockBuilder::look_up(Emitter& out, const Item& item, unsigned size, bool write) {
   const unsigned mode = block_.key.mode & mode_bits::tlb_mask;
   const size_t tlb = offsetof(Cpu, tlb) + mode * sizeof(Tlb);
   const size_t tags = tlb + (write ? offsetof(Tlb, write_tag) : offsetof(Tlb, read_tag));
-  out.shift_right32(r15, 9);
-  out.and32(r15, (tlb_entries - 1) << 3);
-  out.and_page(r14);
-  out.compare(r14, {.base = r15, .disp = static_cast<int32_t>(tags), .gs = true});
+  out.shift_right32(t1, 9);
+  out.and32(t1, (tlb_entries - 1) << 3);
+  out.and_page(t0);
+  out.compare(t0, {.base = t1, .disp = static_cast<int32_t>(tags), .gs = true});
   Cold cold{.what = Cold::What::Fill};
   cold.from = out.jump_if_later(5);
-  out.load(r15, {.base = r15, .disp = static_cast<int32_t>(tlb + offsetof(Tlb, addend)), .gs = true});
+  out.load(t1, {.base = t1, .disp = static_cast<int32_t>(tlb + offsetof(Tlb, addend)), .gs = true});
   cold.back = out.size();
   cold.word = size | (write ? fill_word::write : 0) | (flags_ == Flags::InMemory ? fill_word::flags_in_memory : 0) |
               uint32_t{item.offset} << fill_word::guest_offset_shift;
@@ -64,47 +64,47 @@ BlockBuilder::Cold& BlockBuilder::look_up(Emitter& out, const Item& item, unsign
   return cold_.back();
 }
 
-// `ea` uses registers that survive the check. The result is an address for the instruction; `collapse`: in R14 alone,
-// so that R15 is free.
+// `ea` uses registers that survive the check. The result is an address for the instruction; `collapse`: in T0 alone,
+// so that T1 is free.
 Address BlockBuilder::check_simple(Emitter& out, const Item& item, const Address& ea, unsigned size, bool write,
                                    bool collapse) {
   free_flags(out, item);
   const bool wide = !(block_.key.mode & mode_bits::code_32);
   Address last = ea;
   last.disp += static_cast<int32_t>(size - 1);
-  out.lea(r15, ea, wide);
-  out.lea(r14, last, wide);
+  out.lea(t1, ea, wide);
+  out.lea(t0, last, wide);
   look_up(out, item, size, write).address = ea;
   const bool restore = restores_flags(item);
-  if (wide && ea.index == none && !collapse && !restore) return {.base = ea.base, .index = r15, .disp = ea.disp};
-  out.lea(r14, ea, wide);
-  if (!collapse && !restore) return {.base = r14, .index = r15};
-  out.lea(r14, {.base = r14, .index = r15});
-  return {.base = r14};
+  if (wide && ea.index == none && !collapse && !restore) return {.base = ea.base, .index = t1, .disp = ea.disp};
+  out.lea(t0, ea, wide);
+  if (!collapse && !restore) return {.base = t0, .index = t1};
+  out.lea(t0, {.base = t0, .index = t1});
+  return {.base = t0};
 }
 
-// The linear address is in R14.
+// The linear address is in T0.
 Address BlockBuilder::check_computed(Emitter& out, const Item& item, unsigned size, bool write) {
-  out.store(CPU_FIELD(scratch), r14);
-  out.move(r15, r14);
+  out.store(CPU_FIELD(scratch), t0);
+  out.move(t1, t0);
   if (size > 1)
-    out.lea(r14, {.base = r14, .disp = static_cast<int32_t>(size - 1)}, !(block_.key.mode & mode_bits::code_32));
+    out.lea(t0, {.base = t0, .disp = static_cast<int32_t>(size - 1)}, !(block_.key.mode & mode_bits::code_32));
   look_up(out, item, size, write).address_saved = true;
-  out.load(r14, CPU_FIELD(scratch));
-  out.lea(r14, {.base = r14, .index = r15});
-  return {.base = r14};
+  out.load(t0, CPU_FIELD(scratch));
+  out.lea(t0, {.base = t0, .index = t1});
+  return {.base = t0};
 }
 
 void BlockBuilder::linear_to_r14(Emitter& out, const Item& item, const Operand& memory) {
   const bool wide = !(block_.key.mode & mode_bits::code_32);
   if (memory.base == Operand::rip_register) {
-    code_address(out, r14, rip_after(item) + static_cast<uint64_t>(memory.displacement));
+    code_address(out, t0, rip_after(item) + static_cast<uint64_t>(memory.displacement));
   } else {
     const auto home = [&](uint8_t reg, int scratch) {
       return reg == Operand::no_register ? int{none} : load_guest(out, reg, scratch);
     };
-    const int base = home(memory.base, r14), index = home(memory.index, r15);
-    out.lea(r14,
+    const int base = home(memory.base, t0), index = home(memory.index, t1);
+    out.lea(t0,
             {.base = base,
              .index = index,
              .scale = memory.scale ? memory.scale : 1,
@@ -112,8 +112,8 @@ void BlockBuilder::linear_to_r14(Emitter& out, const Item& item, const Operand& 
             wide);
   }
   if (memory.segment >= x86::Fs) {
-    out.add(r14, cpu_at(offsetof(Cpu, segments) + memory.segment * sizeof(Segment) + offsetof(Segment, base)));
-    if (!wide) out.register_op(0x89, r14, r14, false);  // 32-bit linear addresses wrap
+    out.add(t0, cpu_at(offsetof(Cpu, segments) + memory.segment * sizeof(Segment) + offsetof(Segment, base)));
+    if (!wide) out.register_op(0x89, t0, t0, false);  // 32-bit linear addresses wrap
   }
 }
 
@@ -124,9 +124,8 @@ Address BlockBuilder::emit_check(Emitter& out, const Item& item, const Operand& 
   }
   const bool wide = !(block_.key.mode & mode_bits::code_32);
   const bool based = memory.segment >= x86::Fs;
-  const auto spilled = [](uint8_t reg) { return reg >= 13 && reg < 16; };
   const auto home = [](uint8_t reg) {
-    return reg == Operand::no_register ? int{none} : reg == 4 ? int{r13} : int{reg};
+    return reg == Operand::no_register ? int{none} : home_of(reg);
   };
   if (memory.base == Operand::rip_register ||
       (memory.base == Operand::no_register && memory.index == Operand::no_register)) {
@@ -135,16 +134,16 @@ Address BlockBuilder::emit_check(Emitter& out, const Item& item, const Operand& 
                                : memory.displacement;
     if (memory.base == Operand::rip_register && user()) {
       free_flags(out, item);
-      code_address(out, r14, static_cast<uint64_t>(linear));
+      code_address(out, t0, static_cast<uint64_t>(linear));
       if (based)
-        out.add(r14, cpu_at(offsetof(Cpu, segments) + memory.segment * sizeof(Segment) + offsetof(Segment, base)));
+        out.add(t0, cpu_at(offsetof(Cpu, segments) + memory.segment * sizeof(Segment) + offsetof(Segment, base)));
       return check_computed(out, item, size, write);
     }
     if (!based && linear == static_cast<int32_t>(linear) && static_cast<int32_t>(linear) < INT32_MAX - 64 && wide) {
       return check_simple(out, item, {.disp = static_cast<int32_t>(linear)}, size, write, collapse);
     }
     free_flags(out, item);
-    out.move_immediate(r14, wide ? static_cast<uint64_t>(linear) : static_cast<uint32_t>(linear));
+    out.move_immediate(t0, wide ? static_cast<uint64_t>(linear) : static_cast<uint32_t>(linear));
   } else if (!based && !spilled(memory.base) && !spilled(memory.index) && memory.displacement < INT32_MAX - 64) {
     return check_simple(out, item,
                         {.base = home(memory.base),
@@ -158,8 +157,8 @@ Address BlockBuilder::emit_check(Emitter& out, const Item& item, const Operand& 
     return check_computed(out, item, size, write);
   }
   if (based) {
-    out.add(r14, cpu_at(offsetof(Cpu, segments) + memory.segment * sizeof(Segment) + offsetof(Segment, base)));
-    if (!wide) out.register_op(0x89, r14, r14, false);  // 32-bit linear addresses wrap
+    out.add(t0, cpu_at(offsetof(Cpu, segments) + memory.segment * sizeof(Segment) + offsetof(Segment, base)));
+    if (!wide) out.register_op(0x89, t0, t0, false);  // 32-bit linear addresses wrap
   }
   return check_computed(out, item, size, write);
 }

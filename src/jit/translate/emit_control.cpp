@@ -19,8 +19,8 @@ void BlockBuilder::exit_to(Emitter& out, uint64_t target) {
   const bool inside = same_page(target);
   if (!inside && user()) {
     // Another address space may map another page there: looked up each time.
-    code_address(out, r14, target);
-    if (block_.key.mode & mode_bits::code_32) out.register_op(0x89, r14, r14, false);
+    code_address(out, t0, target);
+    if (block_.key.mode & mode_bits::code_32) out.register_op(0x89, t0, t0, false);
     exit_lookup(out);
     return;
   }
@@ -42,21 +42,21 @@ void BlockBuilder::emit_next_page_guard(Emitter& out, const Item& item) {
   };
   const uint64_t next = (block_.key.rip + item.offset + page_size) & ~(page_size - 1);
   if (user()) {
-    code_address(out, r14, page_size);
-    if (block_.key.mode & mode_bits::code_32) out.register_op(0x89, r14, r14, false);
+    code_address(out, t0, page_size);
+    if (block_.key.mode & mode_bits::code_32) out.register_op(0x89, t0, t0, false);
   } else {
-    out.move_immediate(r14, block_.key.mode & mode_bits::code_32 ? next & 0xffff'ffff : next);
+    out.move_immediate(t0, block_.key.mode & mode_bits::code_32 ? next & 0xffff'ffff : next);
   }
-  out.register_op(0x89, r14, r15, false);
-  out.shift_right32(r15, 7);
-  out.and32(r15, (code_page_entries - 1) << 5);
-  out.compare(r14, field(offsetof(CodePage, linear), r15));
+  out.register_op(0x89, t0, t1, false);
+  out.shift_right32(t1, 7);
+  out.and32(t1, (code_page_entries - 1) << 5);
+  out.compare(t0, field(offsetof(CodePage, linear), t1));
   leave_if_not(out, item, 4);
-  out.move_immediate(r14, block_.next_page);
-  out.compare(r14, field(offsetof(CodePage, gpa), r15));
+  out.move_immediate(t0, block_.next_page);
+  out.compare(t0, field(offsetof(CodePage, gpa), t1));
   leave_if_not(out, item, 4);
-  out.u8(0x65), out.u8(0x41), out.u8(0x80);  // cmp byte gs:[r15 + user], 0 or 1
-  out.address(7, field(offsetof(CodePage, user), r15));
+  out.u8(0x65), out.u8(0x41), out.u8(0x80);  // cmp byte gs:[t1 + user], 0 or 1
+  out.address(7, field(offsetof(CodePage, user), t1));
   out.u8(user() ? 1 : 0);
   leave_if_not(out, item, 4);
 }
@@ -88,31 +88,31 @@ void BlockBuilder::emit_end(Emitter& out, const Item& item) {
   const int size = wide ? 8 : 4;
   const uint64_t next = wide || user() ? rip_after(item) : rip_after(item) & 0xffff'ffff;
   const auto push_return = [&] {
-    const Address to = emit_stack_check(out, item, r13, -size, static_cast<unsigned>(size), true);
+    const Address to = emit_stack_check(out, item, guest_rsp, -size, static_cast<unsigned>(size), true);
     if (!user() && (!wide || static_cast<int64_t>(next) == static_cast<int32_t>(next))) {
       out.memory_op(0xc7, 0, to, wide);
       out.u32(static_cast<uint32_t>(next));
     } else {
-      // The stack address may use R14 only in 32-bit code: then it is put together first.
-      if (to.base == r14) {
-        out.lea(r15, to);
-        code_address(out, r14, next);
-        out.memory_op(0x89, r14, {.base = r15}, wide);
+      // The stack address may use T0 only in 32-bit code: then it is put together first.
+      if (to.base == t0) {
+        out.lea(t1, to);
+        code_address(out, t0, next);
+        out.memory_op(0x89, t0, {.base = t1}, wide);
       } else {
-        code_address(out, r14, next);
-        out.memory_op(0x89, r14, to, wide);
+        code_address(out, t0, next);
+        out.memory_op(0x89, t0, to, wide);
       }
     }
-    out.lea(r13, {.base = r13, .disp = -size}, wide);
+    out.lea(guest_rsp, {.base = guest_rsp, .disp = -size}, wide);
   };
   const auto target_to_r14 = [&] {
     const Operand& operand = in.operands[0];
     if (operand.kind == Operand::Kind::Memory) {
       const Address from = emit_check(out, item, operand, static_cast<unsigned>(size), false, false);
-      out.memory_op(0x8b, r14, from, wide);
+      out.memory_op(0x8b, t0, from, wide);
     } else {
-      const int from = load_guest(out, operand.reg, r14);
-      if (from != r14) out.register_op(0x89, from, r14, wide);
+      const int from = load_guest(out, operand.reg, t0);
+      if (from != t0) out.register_op(0x89, from, t0, wide);
     }
   };
   // Whatever follows expects the status flags in EFLAGS, if it looks at them.
@@ -150,19 +150,19 @@ void BlockBuilder::emit_end(Emitter& out, const Item& item) {
       break;
     case Kind::CallIndirect:
       target_to_r14();
-      out.store(cpu_at(offsetof(Cpu, scratch) + 16), r14);
+      out.store(cpu_at(offsetof(Cpu, scratch) + 16), t0);
       push_return();
       settle();
-      out.load(r14, cpu_at(offsetof(Cpu, scratch) + 16));
+      out.load(t0, cpu_at(offsetof(Cpu, scratch) + 16));
       exit_lookup(out);
       break;
     case Kind::Return: {
-      const Address from = emit_stack_check(out, item, r13, 0, static_cast<unsigned>(size), false);
-      out.memory_op(0x8b, r14, from, wide);
+      const Address from = emit_stack_check(out, item, guest_rsp, 0, static_cast<unsigned>(size), false);
+      out.memory_op(0x8b, t0, from, wide);
       const int32_t extra = in.operand_count > 0 && in.operands[0].kind == Operand::Kind::Immediate
                                 ? static_cast<int32_t>(in.operands[0].immediate & 0xffff)
                                 : 0;
-      out.lea(r13, {.base = r13, .disp = size + extra}, wide);
+      out.lea(guest_rsp, {.base = guest_rsp, .disp = size + extra}, wide);
       settle();
       exit_lookup(out);
       break;
@@ -186,19 +186,19 @@ void BlockBuilder::emit_cold(Emitter& out) {
     switch (cold.what) {
       case Cold::What::Fill:
         if (cold.address_saved) {
-          out.load(r14, CPU_FIELD(scratch));
+          out.load(t0, CPU_FIELD(scratch));
         } else {
-          out.lea(r14, cold.address, !(block_.key.mode & mode_bits::code_32));
+          out.lea(t0, cold.address, !(block_.key.mode & mode_bits::code_32));
         }
-        out.move_immediate(r15, cold.word);
+        out.move_immediate(t1, cold.word);
         out.call(stubs_.fill);
         out.jump_to_offset(cold.back);
         break;
       case Cold::What::Window: {
-        out.lea(r14, window_address(out, cold.window, cold.window.from));
-        out.move_immediate(r15, cold.word);
+        out.lea(t0, window_address(out, cold.window, cold.window.from));
+        out.move_immediate(t1, cold.word);
         out.call(stubs_.fill_window);
-        out.register_op(0x85, r14, r14, false);  // test r14d, r14d
+        out.register_op(0x85, t0, t0, false);  // test t0d, t0d
         const size_t careful = out.jump_if_later(4);
         out.jump_to_offset(cold.back);
         out.land(careful);
@@ -208,7 +208,7 @@ void BlockBuilder::emit_cold(Emitter& out) {
         const size_t slot = out.jump_later();
         out.land(slot);
         set_rip(out, cold.target);
-        out.u8(0x4c), out.u8(0x8d), out.u8(0x35);  // lea r14, [rip + slot]
+        out.u8(0x4c), out.u8(0x8d), out.u8(5 | (t0 & 7) << 3);  // lea t0, [rip + slot]
         out.u32(static_cast<uint32_t>(slot - (out.size() + 4) + slot_careful));
         out.jump(stubs_.leave_dispatch);
         break;
@@ -219,8 +219,8 @@ void BlockBuilder::emit_cold(Emitter& out) {
         break;
       case Cold::What::Exit: {
         set_rip(out, cold.target);
-        // lea r14, [rip + slot]
-        out.u8(0x4c), out.u8(0x8d), out.u8(0x35);
+        // lea t0, [rip + slot]
+        out.u8(0x4c), out.u8(0x8d), out.u8(5 | (t0 & 7) << 3);
         const auto slot = static_cast<int64_t>(cold.from) - static_cast<int64_t>(out.size() + 4);
         out.u32(static_cast<uint32_t>(slot + (cold.cross_page ? static_cast<int64_t>(slot_cross_page) : 0)));
         out.jump(stubs_.leave_dispatch);
@@ -236,7 +236,7 @@ void BlockBuilder::emit_cold(Emitter& out) {
           flags_to_eflags(out);
         }
         set_rip(out, cold.target);
-        out.move_immediate(r14, 0);
+        out.move_immediate(t0, 0);
         out.jump(stubs_.leave_dispatch);
         break;
     }

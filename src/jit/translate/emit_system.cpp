@@ -41,23 +41,23 @@ void BlockBuilder::emit_interrupt_flag(Emitter& out, const Item& item) {
 void BlockBuilder::emit_push_flags(Emitter& out, const Item& item) {
   if (flags_ == Flags::InEflags) save_flags(out);
   // RFLAGS without RF and VM (vol. 2B, PUSHF), the status flags from where LAHF and SETO left them.
-  out.move(r15, rax);
+  out.move(t1, rax);
   out.load32(rax, CPU_FIELD(flags_ax));
-  out.u8(0x44), out.u8(0x0f), out.u8(0xb6), out.u8(0xf0);  // movzx r14d, al
-  out.register_op(0xc1, 4, r14, false), out.u8(11);        // shl r14d, 11
+  out.u8(0x44), out.u8(0x0f), out.u8(0xb6), out.u8(0xc0 | (t0 & 7) << 3);  // movzx t0d, al
+  out.register_op(0xc1, 4, t0, false), out.u8(11);        // shl t0d, 11
   out.u8(0x0f), out.u8(0xb6), out.u8(0xc4);                // movzx eax, ah
   out.u8(0x25), out.u32(0xd5);                             // and eax, D5h
-  out.register_op(0x09, rax, r14, false);                  // or r14d, eax
+  out.register_op(0x09, rax, t0, false);                  // or t0d, eax
   out.load32(rax, CPU_FIELD(rflags));
   out.u8(0x25), out.u32(static_cast<uint32_t>(~(x86::rflags::status | x86::rflags::rf | x86::rflags::vm)));
-  out.register_op(0x09, rax, r14, false);
-  out.move(rax, r15);
-  out.store(cpu_at(offsetof(Cpu, scratch) + 16), r14);
-  const Address to = emit_stack_check(out, item, r13, -8, 8, true);
-  out.lea(r15, to);
-  out.load(r14, cpu_at(offsetof(Cpu, scratch) + 16));
-  out.store({.base = r15}, r14);
-  out.lea(r13, {.base = r13, .disp = -8});
+  out.register_op(0x09, rax, t0, false);
+  out.move(rax, t1);
+  out.store(cpu_at(offsetof(Cpu, scratch) + 16), t0);
+  const Address to = emit_stack_check(out, item, guest_rsp, -8, 8, true);
+  out.lea(t1, to);
+  out.load(t0, cpu_at(offsetof(Cpu, scratch) + 16));
+  out.store({.base = t1}, t0);
+  out.lea(guest_rsp, {.base = guest_rsp, .disp = -8});
 }
 
 void BlockBuilder::emit_read_time(Emitter& out, const Item& item) {
@@ -83,14 +83,14 @@ void BlockBuilder::emit_bit_test(Emitter& out, const Item& item) {
   const unsigned reg_number = in.operands[1].reg;
   free_flags(out, item);
   linear_to_r14(out, item, *in.memory());
-  const int reg = load_guest(out, reg_number, r15);
+  const int reg = load_guest(out, reg_number, t1);
   if (!wide) {
-    out.register_op(0x63, r15, reg, true);  // movsxd
-  } else if (reg != r15) {
-    out.move(r15, reg);
+    out.register_op(0x63, t1, reg, true);  // movsxd
+  } else if (reg != t1) {
+    out.move(t1, reg);
   }
-  out.register_op(0xc1, 7, r15, true), out.u8(wide ? 6 : 5);  // sar
-  out.lea(r14, {.base = r14, .index = r15, .scale = static_cast<int>(size)});
+  out.register_op(0xc1, 7, t1, true), out.u8(wide ? 6 : 5);  // sar
+  out.lea(t0, {.base = t0, .index = t1, .scale = static_cast<int>(size)});
   const bool write = in.mnemonic != ZYDIS_MNEMONIC_BT;
   const Address word = check_computed(out, item, size, write);
   const unsigned opcode = in.mnemonic == ZYDIS_MNEMONIC_BT    ? 0xa3
@@ -98,29 +98,29 @@ void BlockBuilder::emit_bit_test(Emitter& out, const Item& item) {
                           : in.mnemonic == ZYDIS_MNEMONIC_BTR ? 0xb3
                                                               : 0xbb;
   // The register's value within the word, so that the processor looks no further.
-  load_guest(out, reg_number, r15);
-  if (reg != r15) out.register_op(0x89, reg, r15, wide);
-  out.and32(r15, size * 8 - 1);
+  load_guest(out, reg_number, t1);
+  if (reg != t1) out.register_op(0x89, reg, t1, wide);
+  out.and32(t1, size * 8 - 1);
   if (in.lock) out.u8(0xf0);
-  const unsigned rex = Emitter::rex_bits(wide, r15, word);
+  const unsigned rex = Emitter::rex_bits(wide, t1, word);
   out.u8(0x40 | rex);
   out.u8(0x0f);
   out.u8(opcode);
-  out.address(r15, word);
+  out.address(t1, word);
   if ((item.live_out & ~item.use.overwrites) == 0) {
     flags_after(item);
     return;
   }
   // ZF stays as it was: it is in memory, and CF joins it there.
-  out.u8(0x41), out.u8(0x0f), out.u8(0x92), out.u8(0xc7);  // setc r15b
-  out.u8(0x45), out.u8(0x0f), out.u8(0xb6), out.u8(0xff);  // movzx r15d, r15b
-  out.register_op(0xc1, 4, r15, false), out.u8(8);         // shl r15d, 8
-  out.move(r14, rax);
+  out.u8(0x41), out.u8(0x0f), out.u8(0x92), out.u8(0xc0 | (t1 & 7));  // setc t1b
+  out.u8(0x45), out.u8(0x0f), out.u8(0xb6), out.u8(0xc0 | (t1 & 7) * 9);  // movzx t1d, t1b
+  out.register_op(0xc1, 4, t1, false), out.u8(8);         // shl t1d, 8
+  out.move(t0, rax);
   out.load32(rax, CPU_FIELD(flags_ax));
   out.u8(0x25), out.u32(~uint32_t{0x100});  // and eax, ~100h
-  out.register_op(0x09, r15, rax, false);   // or eax, r15d
+  out.register_op(0x09, t1, rax, false);   // or eax, t1d
   out.store32(CPU_FIELD(flags_ax), rax);
-  out.move(rax, r14);
+  out.move(rax, t0);
 }
 
 void BlockBuilder::emit_string(Emitter& out, const Item& item) {
@@ -138,19 +138,19 @@ void BlockBuilder::emit_string(Emitter& out, const Item& item) {
     default: word = 8; break;
   }
   if (in.rep || in.repne) word |= string_word::repeat;  // REPNE counts as REP here
-  out.move_immediate(r15, word);
+  out.move_immediate(t1, word);
   out.call(stubs_.string);
-  out.register_op(0x85, r15, r15, false);  // test r15d, r15d
+  out.register_op(0x85, t1, t1, false);  // test t1d, t1d
   leave_if_not(out, item, 5);
 }
 
 void BlockBuilder::emit_swap_gs(Emitter& out) {
   constexpr Address base = cpu_at(offsetof(Cpu, segments) + x86::Gs * sizeof(Segment) + offsetof(Segment, base));
   constexpr Address other = cpu_at(offsetof(Cpu, msrs) + 8 * static_cast<size_t>(x86::MsrSlot::KernelGsBase));
-  out.load(r14, base);
-  out.load(r15, other);
-  out.store(base, r15);
-  out.store(other, r14);
+  out.load(t0, base);
+  out.load(t1, other);
+  out.store(base, t1);
+  out.store(other, t0);
 }
 
 void BlockBuilder::emit_clear_direction(Emitter& out, const Item& item) {
@@ -187,7 +187,7 @@ void BlockBuilder::emit_system(Emitter& out, const Item& item) {
   if (in.operand_count > 0) word |= uint32_t{in.operands[0].reg} << system_word::register_shift;
   if (in.operand_bits == 64) word |= system_word::wide;
   set_rip(out, block_.key.rip + item.offset);
-  out.move_immediate(r14, word);
+  out.move_immediate(t0, word);
   out.jump(stubs_.leave_system);
 }
 

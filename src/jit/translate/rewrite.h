@@ -14,9 +14,11 @@ namespace caisson::jit {
 // Guest register number → host register, for this instruction.
 using RegisterMap = std::array<int8_t, 16>;
 
-// The map without spilled registers: RSP in R13; R13-R15 must be set where they are used.
+// The map without spilled registers: these must be set where they are used.
 [[nodiscard]] constexpr RegisterMap home_registers() {
-  return {rax, rcx, rdx, rbx, r13, rbp, rsi, rdi, r8, r9, r10, r11, r12, none, none, none};
+  RegisterMap map{};
+  for (unsigned guest = 0; guest < 16; ++guest) map[guest] = static_cast<int8_t>(home_of(guest));
+  return map;
 }
 
 // `memory`: what stands in place of the memory operand, if there is one. Returns false (nothing written) where the form

@@ -35,7 +35,7 @@ inline constexpr uint64_t slot_careful = 2;
 // In place of a slot: the block entered was dead or suspended.
 inline constexpr uint64_t slot_stale = 2;
 
-// What the fill stub is told in R15D.
+// What the fill stub is told in T1D.
 namespace fill_word {
 inline constexpr uint32_t size_mask = 0xff;  // bytes of the access
 inline constexpr uint32_t write = 1u << 8;
@@ -45,28 +45,28 @@ inline constexpr unsigned guest_offset_shift = 16;  // of the instruction in its
 inline constexpr uint32_t window_write = 1u << 16, window_stack = 1u << 17;  // the latter: becomes the stack's page
 }  // namespace fill_word
 
-// A block of user code begins with this many bytes that note the page it runs in; R14 = linear address. Lookups enter
+// A block of user code begins with this many bytes that note the page it runs in; T0 = linear address. Lookups enter
 // there, jumps inside the page behind it.
 inline constexpr unsigned lookup_entry_size = 16;
 
-// What the string stub is told in R15D.
+// What the string stub is told in T1D.
 namespace string_word {
 inline constexpr uint32_t size_mask = 15, move = 16, repeat = 32;
 }
 
 struct Stubs {
   void (*enter)(const uint8_t* code) = nullptr;  // loads the guest's registers and jumps; returns when the guest leaves
-  const uint8_t* leave_dispatch = nullptr;       // R14 = slot
+  const uint8_t* leave_dispatch = nullptr;       // T0 = slot
   const uint8_t* leave_interpret = nullptr;
-  const uint8_t* leave_system = nullptr;  // R14D = system word
+  const uint8_t* leave_system = nullptr;  // T0D = system word
   const uint8_t* leave_signal = nullptr;  // leave_detail and leave_word are set
   const uint8_t* fill =
-      nullptr;  // R14 = linear address, R15D = fill word: returns with R15 = addend, or leaves as Slow
-  // The same for a window: returns with R14D = 1 and R15 = addend, or R14D = 0.
+      nullptr;  // T0 = linear address, T1D = fill word: returns with T1 = addend, or leaves as Slow
+  // The same for a window: returns with T0D = 1 and T1 = addend, or T0D = 0.
   const uint8_t* fill_window = nullptr;
-  const uint8_t* fpu = nullptr;     // brings the FPU state back; keeps everything but R14, R15 and the flags
-  const uint8_t* string = nullptr;  // R15D = StringWord: returns with R15 = 1, or 0 where the interpreter goes on
-  const uint8_t* lookup[3] = {};    // by TlbMode; R14 = linear target: goes there, or sets RIP and leaves to dispatch
+  const uint8_t* fpu = nullptr;     // brings the FPU state back; keeps everything but T0, T1 and the flags
+  const uint8_t* string = nullptr;  // T1D = StringWord: returns with T1 = 1, or 0 where the interpreter goes on
+  const uint8_t* lookup[3] = {};    // by TlbMode; T0 = linear target: goes there, or sets RIP and leaves to dispatch
 };
 
 [[nodiscard]] Result<Stubs> emit_stubs(CodeCache& cache);

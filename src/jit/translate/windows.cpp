@@ -155,12 +155,12 @@ void BlockBuilder::plan_windows() {
   }
 }
 
-// Spilled registers come into R14 (base) and R15 (index).
+// Spilled registers come into T0 (base) and T1 (index).
 Address BlockBuilder::window_address(Emitter& out, const Window& window, int32_t disp) {
   const auto reg = [&](uint8_t guest, int scratch) {
     return guest == Operand::no_register ? int{none} : load_guest(out, guest, scratch);
   };
-  const int base = reg(window.base, r14), index = reg(window.index, r15);
+  const int base = reg(window.base, t0), index = reg(window.index, t1);
   return {.base = base, .index = index, .scale = window.scale, .disp = disp};
 }
 
@@ -170,8 +170,8 @@ Address BlockBuilder::check_window(Emitter& out, const Item& item, Window& windo
   const Address addend = stack ? cpu_at(stack_page + offsetof(StackPage, addend))
                                : cpu_at(offsetof(Cpu, windows) + 8 * size_t{window.slot});
   const bool indexed = window.index != Operand::no_register;
-  const bool direct = !indexed && window.base < 13;  // [base + addend + disp] is an operand
-  bool addend_in_r15 = false;
+  const bool direct = !indexed && !spilled(window.base);  // [base + addend + disp] is an operand
+  bool addend_in_t1 = false;
   const auto size = static_cast<uint32_t>(window.to - window.from);
   const auto cold_window = [&](Cold& cold) {
     cold.what = Cold::What::Window;
@@ -183,9 +183,9 @@ Address BlockBuilder::check_window(Emitter& out, const Item& item, Window& windo
   if (!window.open && stack) {
     // Inside the page: first byte's address less the page's, unsigned, is at most 4096 - size.
     free_flags(out, item);
-    out.lea(r14, {.base = r13, .disp = window.from});
-    out.memory_op(0x2b, r14, cpu_at(stack_page + offsetof(StackPage, page)), true);         // sub r14, gs:[page]
-    out.register_op(0x81, 7, r14, true), out.u32(static_cast<uint32_t>(page_size) - size);  // cmp r14, 4096 - size
+    out.lea(t0, {.base = guest_rsp, .disp = window.from});
+    out.memory_op(0x2b, t0, cpu_at(stack_page + offsetof(StackPage, page)), true);         // sub t0, gs:[page]
+    out.register_op(0x81, 7, t0, true), out.u32(static_cast<uint32_t>(page_size) - size);  // cmp t0, 4096 - size
     Cold cold;
     cold_window(cold);
     cold.from = out.jump_if_later(7);  // ja
@@ -194,26 +194,26 @@ Address BlockBuilder::check_window(Emitter& out, const Item& item, Window& windo
     window.open = true;
   } else if (!window.open) {
     free_flags(out, item);
-    out.lea(r15, window_address(out, window, window.from));
-    out.lea(r14, {.base = r15, .disp = static_cast<int32_t>(size) - 1});
+    out.lea(t1, window_address(out, window, window.from));
+    out.lea(t0, {.base = t1, .disp = static_cast<int32_t>(size) - 1});
     Cold& cold = look_up(out, item, size, window.write);
     cold_window(cold);
-    out.store(addend, r15);
+    out.store(addend, t1);
     window.open = true;
-    addend_in_r15 = window.index < 13 || !indexed;
+    addend_in_t1 = !indexed || !spilled(window.index);
   }
   if (direct) {
-    if (!addend_in_r15) out.load(r15, addend);
-    const Address operand{.base = load_guest(out, window.base, r14), .index = r15, .disp = disp};
+    if (!addend_in_t1) out.load(t1, addend);
+    const Address operand{.base = load_guest(out, window.base, t0), .index = t1, .disp = disp};
     if (!collapse && !restores_flags(item)) return operand;
-    out.lea(r14, operand);
-    return {.base = r14};
+    out.lea(t0, operand);
+    return {.base = t0};
   }
-  out.lea(r14, window_address(out, window, disp));
-  if (!addend_in_r15) out.load(r15, addend);
-  if (!collapse && !restores_flags(item)) return {.base = r14, .index = r15};
-  out.lea(r14, {.base = r14, .index = r15});
-  return {.base = r14};
+  out.lea(t0, window_address(out, window, disp));
+  if (!addend_in_t1) out.load(t1, addend);
+  if (!collapse && !restores_flags(item)) return {.base = t0, .index = t1};
+  out.lea(t0, {.base = t0, .index = t1});
+  return {.base = t0};
 }
 
 }  // namespace caisson::jit
