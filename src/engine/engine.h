@@ -30,7 +30,8 @@ class Vcpu : public CpuSink {
   virtual void stop() = 0;
   [[nodiscard]] virtual std::string error() const = 0;
 
-  // Only while run() is not running.
+  // Only while run() is not running. An engine that keeps local APICs itself (Engine::apics) moves the state of this
+  // CPU's to and from its LocalApicModel with it.
   [[nodiscard]] virtual CpuState store() const = 0;
   [[nodiscard]] virtual Result<> load(const CpuState& state) = 0;
 };
@@ -48,6 +49,8 @@ class Engine {
   virtual ~Engine() = default;
   // CPUs are created in order of `index` (the APIC id) before any runs.
   [[nodiscard]] virtual Result<std::unique_ptr<Vcpu>> create_vcpu(unsigned index, CpuInterrupts& interrupts) = 0;
+  // The local APICs that this engine keeps itself; null: it uses our models. The same all its life.
+  [[nodiscard]] virtual ApicKeeper* apics() { return nullptr; }
   // Memory was replaced behind the engine's back (machine reset): forget everything derived from it. No CPU runs.
   virtual void memory_replaced() = 0;
 };

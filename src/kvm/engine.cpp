@@ -22,7 +22,8 @@ uint64_t host_arch_capabilities(const KvmDevice& device) {
 
 }  // namespace
 
-Result<std::unique_ptr<KvmEngine>> KvmEngine::create(const EngineServices& services, Fd fd) {
+Result<std::unique_ptr<KvmEngine>> KvmEngine::create(const EngineServices& services, Fd fd,
+                                                      const KvmOptions& options) {
   auto device = KvmDevice::create(std::move(fd));
   if (!device) return std::unexpected(device.error());
   std::unique_ptr<KvmEngine> engine{new KvmEngine{services, std::move(*device)}};
@@ -37,7 +38,12 @@ Result<std::unique_ptr<KvmEngine>> KvmEngine::create(const EngineServices& servi
   auto supported = supported_cpuid(engine->device_);
   if (!supported) return std::unexpected(supported.error());
   engine->supported_ = std::move(*supported);
-  if (auto done = set_msr_filter(engine->vm_fd()); !done) return std::unexpected(done.error());
+  if (options.kernel_apics) {
+    engine->apics_ = KvmApics::create(engine->device_, engine->vm_fd(), engine->apics_missing_);
+  } else {
+    engine->apics_missing_ = "not asked for";
+  }
+  if (auto done = set_msr_filter(engine->vm_fd(), engine->apics_ != nullptr); !done) return std::unexpected(done.error());
   if (auto done = engine->add_memory(); !done) return std::unexpected(done.error());
   StateAbilities& abilities = engine->abilities_;
   abilities.sregs2 = engine->device_.has(KVM_CAP_SREGS2);
@@ -45,6 +51,10 @@ Result<std::unique_ptr<KvmEngine>> KvmEngine::create(const EngineServices& servi
   if (xsave_size > 4096) abilities.xsave_size = static_cast<size_t>(xsave_size);
   const uint64_t before = __builtin_ia32_rdtsc();
   engine->tsc_bias_ = before - services.clock.tsc();
+  // The guest's kvmclock is the machine's, whichever engine runs it.
+  kvm_clock_data time{};
+  time.clock = services.clock.now_ns();
+  if (control(engine->vm_fd(), KVM_SET_CLOCK, &time) != 0) return fail_errno(errno, "/dev/kvm: set the clock");
   engine->arch_capabilities_ = services.model.arch_capabilities() & host_arch_capabilities(engine->device_);
   return engine;
 }

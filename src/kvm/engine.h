@@ -1,7 +1,8 @@
 // The kvm engine: vCPUs that the host's kernel runs on the processor's own virtualization, by /dev/kvm.
 //   Source   Linux Documentation/virt/kvm/api.rst
-//   Models   the same machine as the jit engine: local APICs, IOAPIC, PIC and PIT are our own (no KVM_CREATE_IRQCHIP),
-//            CPUID comes from the CPU model, MSRs that the kernel does not answer as the model says are answered here
+//   Models   the same machine as the jit engine: IOAPIC, PIC and PIT are our own; local APICs are the kernel's where it
+//   can
+//            keep them without the others (KVM_CAP_SPLIT_IRQCHIP), else ours; CPUID comes from the CPU model, MSRs that the kernel does not answer as the model says are answered here
 //   Threads  create() and create_vcpu() before any CPU runs
 #pragma once
 
@@ -11,16 +12,25 @@
 #include <linux/kvm.h>
 
 #include "engine/engine.h"
+#include "kvm/apics.h"
 #include "kvm/device.h"
 #include "kvm/state.h"
 
 namespace caisson::kvm {
 
+struct KvmOptions {
+  bool kernel_apics = true;  // false: our own local APICs, whatever the host can do
+};
+
 class KvmEngine final : public Engine {
  public:
-  [[nodiscard]] static Result<std::unique_ptr<KvmEngine>> create(const EngineServices& services, Fd device);
+  [[nodiscard]] static Result<std::unique_ptr<KvmEngine>> create(const EngineServices& services, Fd device,
+                                                                 const KvmOptions& options = {});
 
   [[nodiscard]] Result<std::unique_ptr<Vcpu>> create_vcpu(unsigned index, CpuInterrupts& interrupts) override;
+  [[nodiscard]] KvmApics* apics() override { return apics_.get(); }
+  // Why local APICs are not the kernel's; empty where they are.
+  [[nodiscard]] const std::string& apics_missing() const { return apics_missing_; }
   // The kernel follows the mappings of guest memory by itself.
   void memory_replaced() override {}
 
@@ -40,6 +50,8 @@ class KvmEngine final : public Engine {
   EngineServices services_;
   KvmDevice device_;
   Fd vm_;
+  std::unique_ptr<KvmApics> apics_;
+  std::string apics_missing_;
   std::vector<kvm_cpuid_entry2> supported_;
   StateAbilities abilities_;
   uint64_t tsc_bias_ = 0;

@@ -100,6 +100,7 @@ Machine::~Machine() {
   stop_cpus();
   // Backends ask for the device lock to be held when they go.
   const std::lock_guard hold(bus_.lock());
+  if (chipset_) chipset_->apic_bus().set_keeper(nullptr);
   cpus_.clear();
   engine_.engine.reset();
   bridge_.reset();
@@ -182,6 +183,10 @@ Result<> Machine::create_engine() {
 
 Result<> Machine::create_cpus() {
   reset_states_.clear();
+  {
+    const std::lock_guard hold(bus_.lock());
+    chipset_->apic_bus().set_keeper(engine_.engine->apics());
+  }
   for (unsigned i = 0; i < config_.cpus; ++i) {
     auto cpu = engine_.engine->create_vcpu(i, chipset_->local_apic(i));
     if (!cpu) return std::unexpected(cpu.error());
