@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "base/event_loop.h"
 #include "base/result.h"
 #include "bus/bus.h"
 #include "bus/clock.h"
@@ -42,6 +43,7 @@ struct EngineServices {
   Bus& bus;
   Clock& clock;
   const x86::CpuModel& model;
+  EventLoop* loop = nullptr;  // the devices'; null: doorbells are plain writes
 };
 
 class Engine {
@@ -51,6 +53,8 @@ class Engine {
   [[nodiscard]] virtual Result<std::unique_ptr<Vcpu>> create_vcpu(unsigned index, CpuInterrupts& interrupts) = 0;
   // The local APICs that this engine keeps itself; null: it uses our models. The same all its life.
   [[nodiscard]] virtual ApicKeeper* apics() { return nullptr; }
+  // Who passes doorbells on while the guest goes on; null: nobody. The same all its life.
+  [[nodiscard]] virtual DoorbellBinder* doorbells() { return nullptr; }
   // Memory was replaced behind the engine's back (machine reset): forget everything derived from it. No CPU runs.
   virtual void memory_replaced() = 0;
 };

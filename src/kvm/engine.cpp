@@ -43,6 +43,9 @@ Result<std::unique_ptr<KvmEngine>> KvmEngine::create(const EngineServices& servi
   } else {
     engine->apics_missing_ = "not asked for";
   }
+  if (services.loop != nullptr) {
+    engine->doorbells_ = KvmDoorbells::create(engine->device_, engine->vm_fd(), *services.loop);
+  }
   if (auto done = set_msr_filter(engine->vm_fd(), engine->apics_ != nullptr); !done) return std::unexpected(done.error());
   if (auto done = engine->add_memory(); !done) return std::unexpected(done.error());
   StateAbilities& abilities = engine->abilities_;

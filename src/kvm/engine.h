@@ -14,6 +14,7 @@
 #include "engine/engine.h"
 #include "kvm/apics.h"
 #include "kvm/device.h"
+#include "kvm/doorbells.h"
 #include "kvm/state.h"
 
 namespace caisson::kvm {
@@ -29,6 +30,7 @@ class KvmEngine final : public Engine {
 
   [[nodiscard]] Result<std::unique_ptr<Vcpu>> create_vcpu(unsigned index, CpuInterrupts& interrupts) override;
   [[nodiscard]] KvmApics* apics() override { return apics_.get(); }
+  [[nodiscard]] DoorbellBinder* doorbells() override { return doorbells_.get(); }
   // Why local APICs are not the kernel's; empty where they are.
   [[nodiscard]] const std::string& apics_missing() const { return apics_missing_; }
   // The kernel follows the mappings of guest memory by itself.
@@ -52,6 +54,7 @@ class KvmEngine final : public Engine {
   Fd vm_;
   std::unique_ptr<KvmApics> apics_;
   std::string apics_missing_;
+  std::unique_ptr<KvmDoorbells> doorbells_;
   std::vector<kvm_cpuid_entry2> supported_;
   StateAbilities abilities_;
   uint64_t tsc_bias_ = 0;

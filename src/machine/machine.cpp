@@ -100,6 +100,7 @@ Machine::~Machine() {
   stop_cpus();
   // Backends ask for the device lock to be held when they go.
   const std::lock_guard hold(bus_.lock());
+  bus_.set_binder(nullptr);
   if (chipset_) chipset_->apic_bus().set_keeper(nullptr);
   cpus_.clear();
   engine_.engine.reset();
@@ -172,7 +173,7 @@ Result<> Machine::create() {
 }
 
 Result<> Machine::create_engine() {
-  const EngineServices services{*memory_, bus_, *clock_, *model_};
+  const EngineServices services{*memory_, bus_, *clock_, *model_, loop_.get()};
   auto engine = choose_engine(config_, services, config_.kvm_fd ? take(*config_.kvm_fd) : Fd{});
   if (!engine) return std::unexpected(engine.error());
   engine_ = std::move(*engine);
@@ -186,6 +187,7 @@ Result<> Machine::create_cpus() {
   {
     const std::lock_guard hold(bus_.lock());
     chipset_->apic_bus().set_keeper(engine_.engine->apics());
+    bus_.set_binder(engine_.engine->doorbells());
   }
   for (unsigned i = 0; i < config_.cpus; ++i) {
     auto cpu = engine_.engine->create_vcpu(i, chipset_->local_apic(i));
@@ -288,7 +290,7 @@ Result<> Machine::hand_over(std::string why) {
 }
 
 Result<> Machine::use_jit(std::string why) {
-  auto engine = jit_instead(config_, {*memory_, bus_, *clock_, *model_}, std::move(why));
+  auto engine = jit_instead(config_, {*memory_, bus_, *clock_, *model_, loop_.get()}, std::move(why));
   if (!engine) return std::unexpected(engine.error());
   // The old CPUs stay until the local APICs know the new ones.
   const ChosenEngine old_engine = std::exchange(engine_, std::move(*engine));
