@@ -48,7 +48,6 @@ asm(R"(
         .endm
         .balign 4096
 moves_first:
-        movl    $0x1ff, 0xf0(%rdi)
         outb    0x20, 0x11
         outb    0x21, 0x30
         outb    0x21, 0x04
@@ -91,7 +90,6 @@ moves_first:
 
         .balign 1024
 moves_second:
-        movl    $0x1ff, 0xf0(%rdi)
         movl    $0xb, 0x3e0(%rdi)
         xor     %ebx, %ebx
         sti
@@ -324,6 +322,8 @@ class Moves : public testing::TestWithParam<bool> {
     const std::lock_guard hold(bus_.lock());
     source_.reset();
     chipset_->reset();
+    // The first CPU sends before the second one has come to its first instruction.
+    for (unsigned i = 0; i < cpu_count; ++i) chipset_->local_apic(i).write_register(0xf0, 0x1ff);
     std::vector<CpuState> states;
     for (unsigned i = 0; i < cpu_count; ++i) states.push_back(start_state(i));
     load(on_kvm, states);
