@@ -130,9 +130,10 @@ moves_level:
         push    %rdx
         mov     $0x100, %edx
         in      %dx, %al
+        movzx   %al, %eax
+        add     %eax, 0x08(%r8)
         pop     %rdx
         pop     %rax
-        incl    0x08(%r8)
         movl    $0, 0xb0(%rdi)
         iretq
         .balign 64
@@ -182,9 +183,10 @@ class NoPower final : public PowerSink {
 class Source final : public Device {
  public:
   std::string_view name() const override { return "source"; }
+  // Whether the line was up: a level interrupt that is told to have ended too early comes again.
   uint64_t read(unsigned, uint64_t offset, unsigned) override {
     line(offset).set(false);
-    return 0;
+    return std::exchange(up_[offset == 0], false);
   }
   void write(unsigned, uint64_t offset, unsigned, uint64_t) override {
     if (offset == 0xf) {
@@ -193,10 +195,14 @@ class Source final : public Device {
     } else if (offset == 1) {
       chipset->msi().send_msi(0xfee0'0000, 0x51);
     } else {
+      up_[offset == 0] = true;
       line(offset).set(true);
     }
   }
-  void reset() override { ended = false; }
+  void reset() override {
+    ended = false;
+    up_ = {};
+  }
   void save(fields::Buffer&) const override {}
   Result<> restore(std::span<const uint8_t>) override { return {}; }
 
@@ -205,6 +211,7 @@ class Source final : public Device {
   std::atomic<bool> ended{false};
 
  private:
+  std::array<bool, 2> up_{};
   InterruptLine& line(uint64_t offset) { return chipset->router().line(offset == 0 ? 16 : 5); }
 };
 
