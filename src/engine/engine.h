@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "base/event_loop.h"
 #include "base/result.h"
@@ -20,6 +21,13 @@ enum class ExitReason : uint8_t {
   Stopped,        // Vcpu::stop() was called; run() may be called again
   TripleFault,    // shutdown cycle: hardware would reset
   InternalError,  // the engine cannot go on; Vcpu::error() says why
+  Debug,          // one of the DebugStops; RIP stands at the instruction that comes next
+};
+
+// Where run() shall end for a debugger, without the guest's debug registers.
+struct DebugStops {
+  bool single_step = false;             // after every instruction
+  std::vector<uint64_t> breakpoints{};  // before the instructions at these linear addresses
 };
 
 class Vcpu : public CpuSink {
@@ -30,6 +38,12 @@ class Vcpu : public CpuSink {
   // Makes run() return Stopped soon. Any thread.
   virtual void stop() = 0;
   [[nodiscard]] virtual std::string error() const = 0;
+
+  // Only while run() is not running; replaces what was set before. An error where the engine cannot stop there.
+  [[nodiscard]] virtual Result<> set_debug_stops(const DebugStops& stops) {
+    if (!stops.single_step && stops.breakpoints.empty()) return {};
+    return fail("this engine does not stop for a debugger; use --engine kvm");
+  }
 
   // Only while run() is not running. An engine that keeps local APICs itself (Engine::apics) moves the state of this
   // CPU's to and from its LocalApicModel with it.

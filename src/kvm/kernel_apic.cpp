@@ -82,20 +82,17 @@ KvmVcpu::Outcome KvmVcpu::touch() {
     int error;
     {
       const PendingKick pending{fd_.get()};
-      result = ::ioctl(fd_.get(), KVM_RUN, 0);
+      result = call(fd_.get(), KVM_RUN, 0);
       error = errno;
     }
     if (result == 0) {
       // It had something to tell first.
       Outcome outcome = handle_exit();
       if (outcome == Outcome::Again) outcome = complete_access();
-      if (outcome == Outcome::TripleFault || outcome == Outcome::Failed) return outcome;
+      if (outcome >= Outcome::TripleFault) return outcome;
       continue;
     }
-    if (error != EINTR && error != EAGAIN) {
-      error_ = fail_errno(error, "/dev/kvm: run the guest; " + describe() + "; use --engine jit").error().message;
-      return Outcome::Failed;
-    }
+    if (error != EINTR && error != EAGAIN) return run_failed(error);
     // A stop that came meanwhile had it leave early.
     if (error == EINTR && std::atomic_ref<uint8_t>(run_->immediate_exit).load() == 0) return Outcome::Again;
   }

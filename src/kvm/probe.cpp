@@ -117,7 +117,7 @@ Result<uint64_t> ring0_speed(const Fd& fd) {
     // Time in which the host ran something else does not count.
     const uint64_t start = read_clock(CLOCK_THREAD_CPUTIME_ID);
     // Any exit but that of the timer's signal means that it cannot run two plain instructions.
-    if (::ioctl(vcpu.get(), KVM_RUN, 0) == 0) {
+    if (call(vcpu.get(), KVM_RUN, 0) == 0) {
       return fail("/dev/kvm: a plain loop in ring 0 ends with exit {}; use --engine jit",
                   uint32_t{(*run)->exit_reason});
     }

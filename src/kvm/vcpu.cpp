@@ -100,6 +100,7 @@ ExitReason KvmVcpu::run() {
       outcome = enter();
     }
     if (outcome == Outcome::TripleFault) return ExitReason::TripleFault;
+    if (outcome == Outcome::Debug) return ExitReason::Debug;
     if (outcome == Outcome::Failed) {
       if (model_ != nullptr) keep_timer_after_failure();
       return ExitReason::InternalError;
@@ -173,7 +174,7 @@ KvmVcpu::Outcome KvmVcpu::enter() {
     in_guest_.store(false, std::memory_order_seq_cst);
     return Outcome::Interrupted;
   }
-  const int result = ::ioctl(fd_.get(), KVM_RUN, 0);
+  const int result = call(fd_.get(), KVM_RUN, 0);
   const int error = errno;
   in_guest_.store(false, std::memory_order_seq_cst);
   if (const auto cr8 = static_cast<uint8_t>(run_->cr8); model_ == nullptr && cr8 != interrupts_.cr8()) {
@@ -184,10 +185,15 @@ KvmVcpu::Outcome KvmVcpu::enter() {
       access_open_ = false;
       return Outcome::Interrupted;
     }
-    error_ = fail_errno(error, "/dev/kvm: run the guest; " + describe() + "; use --engine jit").error().message;
-    return Outcome::Failed;
+    return run_failed(error);
   }
   return handle_exit();
+}
+
+KvmVcpu::Outcome KvmVcpu::run_failed(int error) {
+  error_ = fmt::format("{}; {}; use --engine jit", fail_errno(error, "/dev/kvm: run the guest").error().message,
+                       describe());
+  return Outcome::Failed;
 }
 
 KvmVcpu::Outcome KvmVcpu::complete_access() {
@@ -196,7 +202,7 @@ KvmVcpu::Outcome KvmVcpu::complete_access() {
     set_immediate_exit(*run_, 1);
     const Outcome outcome = enter();
     set_immediate_exit(*run_, 0);
-    if (outcome == Outcome::TripleFault || outcome == Outcome::Failed) return outcome;
+    if (outcome >= Outcome::TripleFault) return outcome;
   }
   return Outcome::Again;
 }
@@ -231,7 +237,7 @@ KvmVcpu::Outcome KvmVcpu::settle() {
     if (outcome == Outcome::Again) outcome = complete_access();
     // run() shall look for a stop that came meanwhile.
     exit_request_.store(1, std::memory_order_seq_cst);
-    if (outcome == Outcome::TripleFault || outcome == Outcome::Failed) return outcome;
+    if (outcome >= Outcome::TripleFault) return outcome;
   }
   error_ = "/dev/kvm: an event cannot be delivered; " + describe() + "; use --engine jit";
   return Outcome::Failed;
@@ -259,6 +265,7 @@ KvmVcpu::Outcome KvmVcpu::handle_exit() {
     case KVM_EXIT_SET_TPR:
     case KVM_EXIT_INTR: return Outcome::Again;
     case KVM_EXIT_SHUTDOWN: return Outcome::TripleFault;
+    case KVM_EXIT_DEBUG: return Outcome::Debug;
     case KVM_EXIT_FAIL_ENTRY:
       error_ = fmt::format("/dev/kvm: the processor refuses the guest's state ({:#x}); {}; use --engine jit",
                            uint64_t{run_->fail_entry.hardware_entry_failure_reason}, describe());
@@ -274,6 +281,25 @@ KvmVcpu::Outcome KvmVcpu::handle_exit() {
           fmt::format("/dev/kvm: unexpected exit {}; {}; use --engine jit", uint32_t{run_->exit_reason}, describe());
       return Outcome::Failed;
   }
+}
+
+Result<> KvmVcpu::set_debug_stops(const DebugStops& stops) {
+  constexpr size_t most = 4;
+  if (stops.breakpoints.size() > most) {
+    return fail("{} breakpoints: this engine has {}, the processor's", stops.breakpoints.size(), most);
+  }
+  kvm_guest_debug debug{};
+  if (stops.single_step) debug.control |= KVM_GUESTDBG_SINGLESTEP;
+  if (!stops.breakpoints.empty()) debug.control |= KVM_GUESTDBG_USE_HW_BP;
+  if (debug.control != 0) debug.control |= KVM_GUESTDBG_ENABLE;
+  // DR7 (SDM vol. 3, 17.2.4): an instruction breakpoint has R/W and LEN 0.
+  debug.arch.debugreg[7] = 0x400;
+  for (size_t i = 0; i < stops.breakpoints.size(); ++i) {
+    debug.arch.debugreg[i] = stops.breakpoints[i];
+    debug.arch.debugreg[7] |= uint64_t{2} << (2 * i);
+  }
+  if (control(fd_.get(), KVM_SET_GUEST_DEBUG, &debug) == 0) return {};
+  return fail_errno(errno, "/dev/kvm: stop for a debugger; use --engine jit");
 }
 
 CpuState KvmVcpu::store() const {

@@ -34,11 +34,13 @@ class KvmVcpu final : public Vcpu {
   [[nodiscard]] std::string error() const override { return error_; }
   [[nodiscard]] CpuState store() const override;
   [[nodiscard]] Result<> load(const CpuState& state) override;
+  // At most four breakpoints: the processor's.
+  [[nodiscard]] Result<> set_debug_stops(const DebugStops& stops) override;
   void interrupts_changed() noexcept override { kick(); }
 
  private:
-  // What entering the guest led to.
-  enum class Outcome : uint8_t { Again, Interrupted, TripleFault, Failed };
+  // What entering the guest led to; from TripleFault on run() ends.
+  enum class Outcome : uint8_t { Again, Interrupted, TripleFault, Debug, Failed };
 
   KvmVcpu(KvmEngine& engine, unsigned index, CpuInterrupts& interrupts)
       : engine_(engine),
@@ -49,6 +51,7 @@ class KvmVcpu final : public Vcpu {
   void sleep();
   [[nodiscard]] Outcome enter();
   [[nodiscard]] Outcome handle_exit();
+  [[nodiscard]] Outcome run_failed(int error);
   // Ends what the last exit left half done (the register of a read, the rest of a string instruction).
   [[nodiscard]] Outcome complete_access();
   // Has events that the kernel has accepted but not delivered delivered, so that store() sees a state without them.

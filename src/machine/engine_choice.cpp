@@ -34,6 +34,13 @@ Result<ChosenEngine> make_jit(const jit::JitOptions& options, const EngineServic
   return ChosenEngine{std::move(*engine), "jit", std::move(reason)};
 }
 
+ChosenEngine as_chosen(std::unique_ptr<kvm::KvmEngine> engine, std::string reason) {
+  if (!engine->apics_missing().empty()) {
+    reason += "; local APICs are our own, some slower: " + engine->apics_missing();
+  }
+  return {std::move(engine), "kvm", std::move(reason)};
+}
+
 }  // namespace
 
 Result<ChosenEngine> jit_instead(const control::VmConfig& config, const EngineServices& services, std::string reason) {
@@ -49,7 +56,7 @@ Result<ChosenEngine> choose_engine(const control::VmConfig& config, const Engine
   if (config.engine == control::EngineChoice::Kvm) {
     auto engine = kvm::KvmEngine::create(services, std::move(kvm));
     if (!engine) return with_context("--engine kvm", engine.error());
-    return ChosenEngine{std::move(*engine), "kvm", "asked for"};
+    return as_chosen(std::move(*engine), "asked for");
   }
   if (!config.jit_off.empty() || !config.trace.empty()) {
     return make_jit(*options, services, "--jit-off and --trace are the jit engine's");
@@ -59,7 +66,7 @@ Result<ChosenEngine> choose_engine(const control::VmConfig& config, const Engine
   if (!verdict.use) return make_jit(*options, services, std::move(verdict.why));
   auto engine = kvm::KvmEngine::create(services, std::move(kvm));
   if (!engine) return make_jit(*options, services, engine.error().message);
-  return ChosenEngine{std::move(*engine), "kvm", std::move(verdict.why)};
+  return as_chosen(std::move(*engine), std::move(verdict.why));
 }
 
 }  // namespace caisson::machine

@@ -257,6 +257,7 @@ Result<> Machine::reset() {
 
 void Machine::cpu_thread(unsigned index) {
   switch (cpus_[index]->run()) {
+    case caisson::ExitReason::Debug:
     case caisson::ExitReason::Stopped: break;
     case caisson::ExitReason::TripleFault: request(PowerEvent::TripleFault, 0); break;
     case caisson::ExitReason::InternalError:
