@@ -12,6 +12,7 @@
 #include "bus/clock.h"
 #include "bus/interrupt.h"
 #include "engine/cpu_state.h"
+#include "memory/dirty_log.h"
 #include "memory/guest_memory.h"
 #include "x86/cpu_model.h"
 
@@ -69,6 +70,8 @@ class Engine {
   [[nodiscard]] virtual ApicKeeper* apics() { return nullptr; }
   // Who passes doorbells on while the guest goes on; null: nobody. The same all its life.
   [[nodiscard]] virtual DoorbellBinder* doorbells() { return nullptr; }
+  // The guest's writes, for the dirty log; lives as long as the engine.
+  [[nodiscard]] virtual WriteLog& write_log() = 0;
   // Memory was replaced behind the engine's back (machine reset): forget everything derived from it. No CPU runs.
   virtual void memory_replaced() = 0;
 };

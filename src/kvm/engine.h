@@ -16,11 +16,13 @@
 #include "kvm/device.h"
 #include "kvm/doorbells.h"
 #include "kvm/state.h"
+#include "kvm/write_log.h"
 
 namespace caisson::kvm {
 
 struct KvmOptions {
   bool kernel_apics = true;  // false: our own local APICs, whatever the host can do
+  uint32_t dirty_ring = 0;   // entries of a vCPU's ring for the dirty log, a power of two from 1024 on; 0: a bitmap
 };
 
 class KvmEngine final : public Engine {
@@ -31,6 +33,7 @@ class KvmEngine final : public Engine {
   [[nodiscard]] Result<std::unique_ptr<Vcpu>> create_vcpu(unsigned index, CpuInterrupts& interrupts) override;
   [[nodiscard]] KvmApics* apics() override { return apics_.get(); }
   [[nodiscard]] DoorbellBinder* doorbells() override { return doorbells_.get(); }
+  [[nodiscard]] KvmWriteLog& write_log() override { return *write_log_; }
   // Why local APICs are not the kernel's; empty where they are.
   [[nodiscard]] const std::string& apics_missing() const { return apics_missing_; }
   // The kernel follows the mappings of guest memory by itself.
@@ -47,7 +50,7 @@ class KvmEngine final : public Engine {
 
  private:
   KvmEngine(const EngineServices& services, KvmDevice device) : services_(services), device_(std::move(device)) {}
-  [[nodiscard]] Result<> add_memory();
+  [[nodiscard]] Result<> add_memory(uint32_t dirty_ring);
 
   EngineServices services_;
   KvmDevice device_;
@@ -55,6 +58,7 @@ class KvmEngine final : public Engine {
   std::unique_ptr<KvmApics> apics_;
   std::string apics_missing_;
   std::unique_ptr<KvmDoorbells> doorbells_;
+  std::unique_ptr<KvmWriteLog> write_log_;
   std::vector<kvm_cpuid_entry2> supported_;
   StateAbilities abilities_;
   uint64_t tsc_bias_ = 0;

@@ -42,6 +42,7 @@ Result<std::unique_ptr<Vcpu>> KvmVcpu::create(KvmEngine& engine, unsigned index,
   auto run = SharedRun::create(vcpu->fd_.get(), engine.device().run_size());
   if (!run) return std::unexpected(run.error());
   vcpu->run_ = std::move(*run);
+  if (auto done = engine.write_log().add_vcpu(vcpu->fd_.get()); !done) return std::unexpected(done.error());
   if (auto done = set_cpuid(vcpu->fd_.get(), cpuid); !done) return std::unexpected(done.error());
   for (const SlotMsr& row : slot_msrs()) {
     uint64_t value;
@@ -261,6 +262,10 @@ KvmVcpu::Outcome KvmVcpu::handle_exit() {
       return Outcome::Again;
     case KVM_EXIT_IOAPIC_EOI: model_->broadcast_eoi(run_->eoi.vector); return Outcome::Again;
     case KVM_EXIT_HLT: activity_ = Activity::Halted; return Outcome::Again;
+    case KVM_EXIT_DIRTY_RING_FULL:
+      if (engine_.write_log().ring_full()) return Outcome::Again;
+      error_ = "/dev/kvm: the dirty ring is full, but nothing can be taken out of it; use --engine jit";
+      return Outcome::Failed;
     case KVM_EXIT_IRQ_WINDOW_OPEN:
     case KVM_EXIT_SET_TPR:
     case KVM_EXIT_INTR: return Outcome::Again;
