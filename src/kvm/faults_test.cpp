@@ -84,7 +84,8 @@ TEST_F(KvmFaults, RunThatFailsInTheMiddleTellsRegistersAndCode) {
   ASSERT_TRUE(cpu->load(long_mode()));
   EXPECT_EQ(cpu->run(), ExitReason::InternalError);
   expect_message({cpu->error()}, "run the guest: Bad address; cs 0008");
-  EXPECT_NE(cpu->error().find("code eb fd"), std::string::npos) << cpu->error();
+  // Some kernels step over OUT at once, others when they are entered again.
+  EXPECT_NE(cpu->error().find("eb fd 00"), std::string::npos) << cpu->error();
   EXPECT_NE(cpu->error().find("use --engine jit"), std::string::npos) << cpu->error();
   // Its state can still be taken.
   EXPECT_EQ(cpu->store().gpr[x86::Rax] & 0xff, 0x41u);

@@ -22,7 +22,8 @@ class EngineChoice : public testing::Test {
     control::VmConfig config;
     config.engine = what;
     config.kvm_missing = "/dev/kvm is not there";
-    return choose_engine(config, {*memory_, bus_, clock_, *model_}, std::move(device));
+    EngineProbe probe{config, device};
+    return choose_engine(config, {*memory_, bus_, clock_, *model_}, std::move(device), probe);
   }
   void expect_fallback(std::string_view cause) {
     auto device = kvm::open_device();

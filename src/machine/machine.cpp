@@ -70,6 +70,8 @@ class Machine final : public PowerSink {
   control::Channel& channel_;
 
   // In the order they depend on each other; destroyed from the end.
+  Fd kvm_;  // until the engine has it
+  std::optional<EngineProbe> probe_;
   Bus bus_;
   std::unique_ptr<EventLoop> loop_;
   std::unique_ptr<MachineClock> clock_;
@@ -114,6 +116,8 @@ Machine::~Machine() {
 }
 
 Result<> Machine::create() {
+  kvm_ = config_.kvm_fd ? take(*config_.kvm_fd) : Fd{};
+  probe_.emplace(config_, kvm_);
   auto loop = EventLoop::create(&bus_.lock());
   if (!loop) return std::unexpected(loop.error());
   loop_ = std::move(*loop);
@@ -174,7 +178,7 @@ Result<> Machine::create() {
 
 Result<> Machine::create_engine() {
   const EngineServices services{*memory_, bus_, *clock_, *model_, loop_.get()};
-  auto engine = choose_engine(config_, services, config_.kvm_fd ? take(*config_.kvm_fd) : Fd{});
+  auto engine = choose_engine(config_, services, std::move(kvm_), *probe_);
   if (!engine) return std::unexpected(engine.error());
   engine_ = std::move(*engine);
   auto created = create_cpus();
