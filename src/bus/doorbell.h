@@ -1,5 +1,5 @@
-// Doorbells: addresses in device memory whose writes say only "look at me". An engine can pass such a write to the event
-// loop while the guest goes on, instead of leaving the guest for it.
+// Doorbells: addresses in device memory whose writes say only "look at me". An engine can pass such a write to the
+// event loop while the guest goes on, instead of leaving the guest for it.
 //   Threads  every call comes with the device lock held
 #pragma once
 

@@ -1,5 +1,5 @@
-// What a guest can observe of a CPU's local APIC: the form in which its model and an engine that keeps local APICs itself
-// give it to each other, and in which it is saved.
+// What a guest can observe of a CPU's local APIC: the form in which its model and an engine that keeps local APICs
+// itself give it to each other, and in which it is saved.
 //   Spec     Intel SDM vol. 3, chapter 11; registers hold what a guest reads, reserved bits 0
 //   Units    timer_deadline_ns is Clock::now_ns() time; tsc_deadline is Clock::tsc() time, without the CPU's TSC offset
 #pragma once

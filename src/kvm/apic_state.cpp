@@ -111,7 +111,8 @@ Result<> set_apic(int vcpu_fd, unsigned index, const Clock& clock, uint64_t tsc_
     const uint64_t left = state.timer_deadline_ns > now ? state.timer_deadline_ns - now : 0;
     put(page, InitialCount, state.initial_count);
     put(page, CurrentCount,
-        static_cast<uint32_t>(std::clamp<uint64_t>(left / state.timer_divisor(), 1, std::max(state.initial_count, 1u))));
+        static_cast<uint32_t>(
+            std::clamp<uint64_t>(left / state.timer_divisor(), 1, std::max(state.initial_count, 1u))));
   }
   if (control(vcpu_fd, KVM_SET_LAPIC, &page) != 0) return fail_errno(errno, "/dev/kvm: set a local APIC");
   if (state.timer_mode() == TimerMode::TscDeadline && state.tsc_deadline != 0) {

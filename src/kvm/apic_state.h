@@ -12,8 +12,8 @@
 
 namespace caisson::kvm {
 
-// All but `lint0` and `events`, into `state`. A timer that has run down in the kernel but has not made its interrupt yet
-// is not seen here (KvmVcpu::settle_apic). `tsc_offset`: the CPU's.
+// All but `lint0` and `events`, into `state`. A timer that has run down in the kernel but has not made its interrupt
+// yet is not seen here (KvmVcpu::settle_apic). `tsc_offset`: the CPU's.
 [[nodiscard]] Result<> get_apic(int vcpu_fd, const Clock& clock, uint64_t tsc_offset, LocalApicState& state);
 // After the CPU's IA32_APIC_BASE and time stamp counter were set.
 [[nodiscard]] Result<> set_apic(int vcpu_fd, unsigned index, const Clock& clock, uint64_t tsc_offset,

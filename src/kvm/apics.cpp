@@ -70,7 +70,8 @@ bool KvmApics::bind(Slot& slot, bool assign) const {
 }
 
 bool KvmApics::set_routes() {
-  const auto pins = static_cast<unsigned>(std::ranges::count_if(pins_, [](const auto& pin) { return pin.has_value(); }));
+  const auto pins =
+      static_cast<unsigned>(std::ranges::count_if(pins_, [](const auto& pin) { return pin.has_value(); }));
   const List<kvm_irq_routing_entry> list{pins + slots_used_};
   auto next = list.entries().begin();
   for (unsigned pin = 0; pin < pin_count; ++pin) {

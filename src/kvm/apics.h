@@ -1,6 +1,7 @@
 // The kernel's local APICs (KVM_CAP_SPLIT_IRQCHIP): how interrupt messages of our devices reach them.
-//   Source   Linux Documentation/virt/kvm/api.rst: KVM_CAP_SPLIT_IRQCHIP, KVM_SET_GSI_ROUTING, KVM_IRQFD, KVM_SIGNAL_MSI
-//   Models   a route and an eventfd for each message that devices send often; the IOAPIC's level-triggered inputs as the
+//   Source   Linux Documentation/virt/kvm/api.rst: KVM_CAP_SPLIT_IRQCHIP, KVM_SET_GSI_ROUTING, KVM_IRQFD,
+//   KVM_SIGNAL_MSI Models   a route and an eventfd for each message that devices send often; the IOAPIC's
+//   level-triggered inputs as the
 //            routes whose EOI the kernel tells
 //   Threads  any; a lock of its own, inside the device lock
 #pragma once

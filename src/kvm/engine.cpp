@@ -22,8 +22,7 @@ uint64_t host_arch_capabilities(const KvmDevice& device) {
 
 }  // namespace
 
-Result<std::unique_ptr<KvmEngine>> KvmEngine::create(const EngineServices& services, Fd fd,
-                                                      const KvmOptions& options) {
+Result<std::unique_ptr<KvmEngine>> KvmEngine::create(const EngineServices& services, Fd fd, const KvmOptions& options) {
   auto device = KvmDevice::create(std::move(fd));
   if (!device) return std::unexpected(device.error());
   std::unique_ptr<KvmEngine> engine{new KvmEngine{services, std::move(*device)}};
@@ -46,7 +45,8 @@ Result<std::unique_ptr<KvmEngine>> KvmEngine::create(const EngineServices& servi
   if (services.loop != nullptr) {
     engine->doorbells_ = KvmDoorbells::create(engine->device_, engine->vm_fd(), *services.loop);
   }
-  if (auto done = set_msr_filter(engine->vm_fd(), engine->apics_ != nullptr); !done) return std::unexpected(done.error());
+  if (auto done = set_msr_filter(engine->vm_fd(), engine->apics_ != nullptr); !done)
+    return std::unexpected(done.error());
   if (auto done = engine->add_memory(options.dirty_ring); !done) return std::unexpected(done.error());
   StateAbilities& abilities = engine->abilities_;
   abilities.sregs2 = engine->device_.has(KVM_CAP_SREGS2);

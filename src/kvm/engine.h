@@ -1,8 +1,8 @@
 // The kvm engine: vCPUs that the host's kernel runs on the processor's own virtualization, by /dev/kvm.
 //   Source   Linux Documentation/virt/kvm/api.rst
-//   Models   the same machine as the jit engine: IOAPIC, PIC and PIT are our own; local APICs are the kernel's where it
-//   can
-//            keep them without the others (KVM_CAP_SPLIT_IRQCHIP), else ours; CPUID comes from the CPU model, MSRs that the kernel does not answer as the model says are answered here
+//   Models   the same machine as the jit engine: IOAPIC, PIC and PIT are our own; local APICs are the kernel's where
+//            it can keep them without the others (KVM_CAP_SPLIT_IRQCHIP), else ours; CPUID comes from the CPU model,
+//            MSRs that the kernel does not answer as the model says are answered here
 //   Threads  create() and create_vcpu() before any CPU runs
 #pragma once
 

@@ -131,10 +131,12 @@ bool KvmVcpu::write_msr(uint32_t number, uint64_t value) {
       return shift_tsc(value - before);
     }
     case msr::apic_base: return model_ == nullptr && write_apic_base(value);
-    case msr::tsc_deadline: return model_ == nullptr && interrupts_.write_msr(number, value == 0 ? 0 : value - tsc_offset_);
+    case msr::tsc_deadline:
+      return model_ == nullptr && interrupts_.write_msr(number, value == 0 ? 0 : value - tsc_offset_);
     default: break;
   }
-  if (number >= msr::x2apic_first && number <= msr::x2apic_last) return model_ == nullptr && interrupts_.write_msr(number, value);
+  if (number >= msr::x2apic_first && number <= msr::x2apic_last)
+    return model_ == nullptr && interrupts_.write_msr(number, value);
   if (unknown_writes.allow()) log::info("the guest writes {:#x} to unknown MSR {:#x}: #GP", value, number);
   return false;
 }

@@ -76,7 +76,8 @@ TEST_F(KvmFaults, WithoutLocalApicsInTheKernelOursAreUsed) {
 }
 
 TEST_F(KvmFaults, RunThatFailsInTheMiddleTellsRegistersAndCode) {
-  put_code(code, {0xb0, 0x41, 0x66, 0xba, 0x00, 0x01, 0xee, 0xeb, 0xfd});  // mov al,41h; mov dx,100h; 1: out dx,al; jmp 1b
+  put_code(code,
+           {0xb0, 0x41, 0x66, 0xba, 0x00, 0x01, 0xee, 0xeb, 0xfd});  // mov al,41h; mov dx,100h; 1: out dx,al; jmp 1b
   auto made = make();
   ASSERT_TRUE(made) << made.error().message;
   cpu = std::move(*made);

@@ -192,8 +192,8 @@ KvmVcpu::Outcome KvmVcpu::enter() {
 }
 
 KvmVcpu::Outcome KvmVcpu::run_failed(int error) {
-  error_ = fmt::format("{}; {}; use --engine jit", fail_errno(error, "/dev/kvm: run the guest").error().message,
-                       describe());
+  error_ =
+      fmt::format("{}; {}; use --engine jit", fail_errno(error, "/dev/kvm: run the guest").error().message, describe());
   return Outcome::Failed;
 }
 

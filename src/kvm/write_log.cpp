@@ -154,8 +154,7 @@ Result<std::unique_ptr<KvmWriteLog>> create_write_log(const KvmDevice& device, i
   }
   enable.cap = KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2;
   enable.args[0] = KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE;
-  const bool manual =
-      device.has(KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2) && control(vm_fd, KVM_ENABLE_CAP, &enable) == 0;
+  const bool manual = device.has(KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2) && control(vm_fd, KVM_ENABLE_CAP, &enable) == 0;
   return std::make_unique<BitmapLog>(vm_fd, memory, std::move(slots), std::move(set_slot), !manual);
 }
 

@@ -1,6 +1,7 @@
 // The guest's writes as the kernel logs them: by a bitmap for each memory slot, or by a ring for each vCPU.
 //   Source   Linux Documentation/virt/kvm/api.rst: KVM_GET_DIRTY_LOG, KVM_CLEAR_DIRTY_LOG, KVM_CAP_DIRTY_LOG_RING
-//   Choice   a bitmap costs by the size of memory, a ring by the number of pages written; a machine has one or the other
+//   Choice   a bitmap costs by the size of memory, a ring by the number of pages written; a machine has one or the
+//   other
 //            all its life
 //   Threads  as in memory/dirty_log.h; ring_full() by vCPU threads
 #pragma once

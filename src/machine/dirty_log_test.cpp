@@ -60,8 +60,8 @@ class DirtyLogOf : public testing::TestWithParam<Kind> {
       if (!device) GTEST_SKIP() << device.error().message;
       // Where ring 0 is emulated the kernel runs on and on with a full ring.
       if (GetParam() == Kind::Ring && !kvm::examine(*device).use) many_ = 500;
-      auto engine = kvm::KvmEngine::create(
-          services, std::move(*device), {.kernel_apics = false, .dirty_ring = GetParam() == Kind::Ring ? 1024u : 0});
+      auto engine = kvm::KvmEngine::create(services, std::move(*device),
+                                           {.kernel_apics = false, .dirty_ring = GetParam() == Kind::Ring ? 1024u : 0});
       if (!engine) GTEST_SKIP() << engine.error().message;
       engine_ = std::move(*engine);
     }
@@ -159,9 +159,12 @@ TEST_P(DirtyLogOf, CanBeStartedAgain) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Engines, DirtyLogOf, testing::Values(Kind::Jit, Kind::Bitmap, Kind::Ring), [](const auto& kind) {
-  return kind.param == Kind::Jit ? "Jit" : kind.param == Kind::Bitmap ? "KvmBitmap" : "KvmRing";
-});
+INSTANTIATE_TEST_SUITE_P(Engines, DirtyLogOf, testing::Values(Kind::Jit, Kind::Bitmap, Kind::Ring),
+                         [](const auto& kind) {
+                           return kind.param == Kind::Jit      ? "Jit"
+                                  : kind.param == Kind::Bitmap ? "KvmBitmap"
+                                                               : "KvmRing";
+                         });
 
 }  // namespace
 }  // namespace caisson::machine

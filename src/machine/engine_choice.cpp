@@ -53,7 +53,8 @@ Result<ChosenEngine> jit_instead(const control::VmConfig& config, const EngineSe
 
 EngineProbe::EngineProbe(const control::VmConfig& config, const Fd& kvm) {
   // With these the choice is made.
-  if (config.engine != control::EngineChoice::Auto || !kvm.valid() || !config.jit_off.empty() || !config.trace.empty()) {
+  if (config.engine != control::EngineChoice::Auto || !kvm.valid() || !config.jit_off.empty() ||
+      !config.trace.empty()) {
     return;
   }
   kvm_ = Fd{::fcntl(kvm.get(), F_DUPFD_CLOEXEC, 0)};

@@ -20,7 +20,8 @@ struct ChosenEngine {
   std::string reason;     // one line
 };
 
-// The measurement, in a thread of its own from construction on: it takes milliseconds in which other things can be done.
+// The measurement, in a thread of its own from construction on: it takes milliseconds in which other things can be
+// done.
 class EngineProbe {
  public:
   // Measures where `config` leaves the choice to us and `kvm` is /dev/kvm.

@@ -14,10 +14,10 @@
 #include "machine/machine_clock.h"
 #include "x86/registers.h"
 
-// Each CPU waits in turn for an interrupt that it has caused and counts in memory: one too few or too many, and it waits
-// for ever. RDI: local APIC; RSI: IOAPIC; R8: the counts; R9: a sum of the work done; R10: a tenth of a millisecond in
-// TSC ticks, or 0: no deadlines; R12: rounds. First CPU: an IPI to the second, a level interrupt by the IOAPIC, an MSI,
-// one by the PIC. Second CPU: one-shot timers and deadlines.
+// Each CPU waits in turn for an interrupt that it has caused and counts in memory: one too few or too many, and it
+// waits for ever. RDI: local APIC; RSI: IOAPIC; R8: the counts; R9: a sum of the work done; R10: a tenth of a
+// millisecond in TSC ticks, or 0: no deadlines; R12: rounds. First CPU: an IPI to the second, a level interrupt by the
+// IOAPIC, an MSI, one by the PIC. Second CPU: one-shot timers and deadlines.
 asm(R"(
         .pushsection .rodata
         .globl  moves_first, moves_second, moves_ipi, moves_level, moves_msi, moves_pic, moves_timer, moves_end
@@ -322,8 +322,7 @@ class Moves : public testing::TestWithParam<bool> {
         {0x41, moves_ipi}, {0x50, moves_level}, {0x51, moves_msi}, {0x35, moves_pic}, {0x60, moves_timer}};
     for (const auto& [vector, handler] : handlers) {
       const uint64_t at = code + static_cast<uint64_t>(handler - moves_first);
-      put<uint64_t>(idt + 16 * vector,
-                    (at & 0xffff) | uint64_t{8} << 16 | uint64_t{0x8e00} << 32 | (at >> 16) << 48);
+      put<uint64_t>(idt + 16 * vector, (at & 0xffff) | uint64_t{8} << 16 | uint64_t{0x8e00} << 32 | (at >> 16) << 48);
     }
     ASSERT_TRUE(memory_->write(code, {moves_first, moves_end}));
     const std::lock_guard hold(bus_.lock());

@@ -17,7 +17,8 @@ namespace caisson {
 // A set of pages, by GuestMemory::page_index().
 class DirtyPages {
  public:
-  explicit DirtyPages(size_t pages) : words_(std::make_unique<std::atomic<uint64_t>[]>((pages + 63) / 64)), size_(pages) {}
+  explicit DirtyPages(size_t pages)
+      : words_(std::make_unique<std::atomic<uint64_t>[]>((pages + 63) / 64)), size_(pages) {}
 
   [[nodiscard]] size_t size() const { return size_; }  // pages that there are, in the set or not
   void add(size_t page) { add_word(page / 64, uint64_t{1} << page % 64); }

@@ -10,8 +10,7 @@
 //            set_lint0() come from any thread, with or without that lock: what they touch (IRR, TMR, events, pending
 //            errors, LVTs, LDR, DFR, PPR) is only touched through atomic_ref. ISR, TPR and the rest belong to the
 //            vCPU's thread. The timer has a lock of its own, inside the device lock. reset, save, restore: no CPU runs.
-//   Kept     where an engine keeps the CPU's local APIC itself (bus/interrupt.h), this is only the place of its saved
-//   state:
+//   Kept     where an engine keeps the CPU's local APIC itself (bus/interrupt.h), this only holds its saved state:
 //            nothing is delivered here and the timer stands still, until release()
 //   TSC      IA32_TSC_DEADLINE is compared with Clock::tsc(); an engine that gives the guest an offset adds and
 //   subtracts it.
