@@ -135,7 +135,7 @@ class BlockBuilder {
   void set_rip(Emitter& out, uint64_t rip);
   // A linear address of code into a register: relative to the running page in user code.
   void code_address(Emitter& out, int reg, uint64_t address);
-  void linear_to_r14(Emitter& out, const Item& item, const Operand& memory);
+  void linear_to_t0(Emitter& out, const Item& item, const Operand& memory);
   void leave_if_not(Emitter& out, const Item& item, unsigned condition);  // to the interpreter, in the cold part
   void exit_to(Emitter& out, uint64_t target);                            // direct jump, chained if possible
   void exit_lookup(Emitter& out);                                         // T0 = target

@@ -86,10 +86,11 @@ const uint8_t* Translator::find_code(Outcome& otherwise) {
     otherwise = Outcome::NeedsTranslation;
     return nullptr;
   }
-  // An interrupt may have come between the jump and here: then this is not where it leads.
+  // An interrupt may have come between the jump and here: then this is not where it leads. What is flushed in the lower
+  // half of the address space is not looked for among the targets of chained jumps.
   const bool cross_page = slot_ & slot_cross_page;
   const bool chain = slot_ != 0 && slot_generation_ == cache.generation() && slot_rip_ == cpu.rip &&
-                     slot_mode_ == mode && (!cross_page || (page.global && !page.user));
+                     slot_mode_ == mode && (!cross_page || (page.global && !page.user && cpu.rip >> 63 != 0));
   if (chain || CodeCache::is_suspended(*block)) {
     const std::lock_guard hold(cache.lock());
     if (!block->alive) {
