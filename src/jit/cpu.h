@@ -13,6 +13,7 @@
 #include "bus/clock.h"
 #include "bus/interrupt.h"
 #include "engine/cpu_state.h"
+#include "jit/mmu/walk_memory.h"
 #include "jit/translate/jump_memory.h"
 #include "memory/guest_memory.h"
 #include "memory/page_pair.h"
@@ -147,8 +148,11 @@ struct alignas(64) Cpu {
   std::array<bool, 3> jumps_local{}, tlb_local{};
   std::array<CodePage, code_page_entries> code_pages{};
   JumpMemory jump_memory;
-  // Filter for INVLPG: bit set for each GiB (modulo 256) from which a piece of a large page is cached.
-  std::array<uint64_t, 4> large_regions{};
+  WalkMemory walk_memory;
+  // Filters for INVLPG: bit set for each GiB (modulo 256) from which a piece of a page above 2 MiB is cached, and for each
+  // 2 MiB (modulo 4096) from which a piece of a page of that size is.
+  std::array<uint64_t, 4> huge_regions{};
+  std::array<uint64_t, 64> large_regions{};
   std::array<uint64_t, 4> large_code_regions{};  // the same for code
 
   // --- the rest of the guest's state ---------------------------------------------------------------------------------
