@@ -102,10 +102,16 @@ inline constexpr unsigned code_page_entries = 256;
 // address.
 inline constexpr unsigned jump_bits = 12;
 inline constexpr unsigned jump_entries = 1u << jump_bits;
-inline constexpr uint64_t jump_empty = 0x8000'0000'0000'0000;  // matches no canonical address
 struct JumpCache {
-  std::array<uint64_t, jump_entries> negative_rip;  // 0 - linear RIP, or jump_empty
+  std::array<uint64_t, jump_entries> negative_rip;  // 0 - linear RIP
   std::array<const uint8_t*, jump_entries> code;
+
+  // An empty entry has an address that belongs into another: no branch, to whatever address, finds it.
+  void drop(size_t index) { negative_rip[index] = index == 0 ? 1 : 0; }
+  void clear() {
+    negative_rip.fill(0);
+    drop(0);
+  }
 };
 
 inline constexpr size_t xsave_area_size = 16384 / 4;  // legacy, header, AVX, AVX-512: 2696 bytes; rounded up

@@ -91,7 +91,7 @@ void JitEngine::code_mapping_flushed(Cpu& cpu, bool global_too) {
     if (!global_too && !cpu.jumps_local[mode]) continue;
     if (!user) cpu.jump_memory.flush_supervisor();
     cpu.jumps_local[mode] = false;
-    cpu.jumps[mode].negative_rip.fill(jump_empty);
+    cpu.jumps[mode].clear();
   }
   if (!global_too) return;
   cpu.jump_memory.flush_all();
@@ -106,8 +106,8 @@ void JitEngine::code_page_flushed(Cpu& cpu, uint64_t linear_page) {
   if (!options_.translate) return;
   if (cpu.jump_memory.may_have_page(linear_page)) {
     for (JumpCache& cache : cpu.jumps) {
-      for (uint64_t& negative : cache.negative_rip) {
-        if (((0 - negative) ^ linear_page) >> 12 == 0) negative = jump_empty;
+      for (size_t i = 0; i < jump_entries; ++i) {
+        if (((0 - cache.negative_rip[i]) ^ linear_page) >> 12 == 0) cache.drop(i);
       }
     }
     cpu.jump_memory.flush_user();
