@@ -22,7 +22,7 @@ struct JitOptions {
   std::vector<std::string> jit_off;           // instruction classes that always go to the interpreter
 };
 
-class JitEngine final : public Engine, public GuestMemory::CodeWriteObserver {
+class JitEngine final : public Engine, public GuestMemory::CodeWriteObserver, private WriteLog {
  public:
   [[nodiscard]] static Result<std::unique_ptr<JitEngine>> create(const EngineServices& services,
                                                                  const JitOptions& options);
@@ -30,6 +30,7 @@ class JitEngine final : public Engine, public GuestMemory::CodeWriteObserver {
 
   [[nodiscard]] Result<std::unique_ptr<Vcpu>> create_vcpu(unsigned index, CpuInterrupts& interrupts) override;
   void memory_replaced() override;
+  [[nodiscard]] WriteLog& write_log() override { return *this; }
 
   // Any thread: bytes of a page that holds translated code have changed.
   void code_written(Gpa gpa, uint64_t length) override;
@@ -51,7 +52,7 @@ class JitEngine final : public Engine, public GuestMemory::CodeWriteObserver {
   template <class Work>
   void exclusive(const Cpu& caller, Work work) {
     const std::lock_guard one(exclusive_);
-    close_gate(caller);
+    close_gate(&caller);
     work();
     gate_closed_.store(false, std::memory_order_seq_cst);
   }
@@ -60,7 +61,17 @@ class JitEngine final : public Engine, public GuestMemory::CodeWriteObserver {
   void vcpu_gone(JitVcpu& vcpu);
 
  private:
-  void close_gate(const Cpu& caller);
+  // Until no vCPU but the caller's, if there is one, runs guest code. All of them answer `requests` before they go on.
+  void close_gate(const Cpu* caller, uint32_t requests = 0);
+
+  // WriteLog: whoever may store to a page directly has said so in its flags (mmu/code_pages.h); all other writes tell
+  // GuestMemory. So it costs nothing while nobody asks.
+  [[nodiscard]] Result<> start() override;
+  void stop() override {}
+  [[nodiscard]] Result<> gather(DirtyPages& into) override;
+  template <class Work>
+  void take_writers(Work work);
+
   JitEngine(const EngineServices& services, const JitOptions& options) : services_(services), options_(options) {}
 
   EngineServices services_;

@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 
 #include "base/address_space.h"
+#include "memory/dirty_log.h"
 
 namespace caisson {
 
@@ -67,7 +68,9 @@ void GuestMemory::written(Gpa gpa, uint64_t length) {
   // The bytes before the flag: whoever sets the flag later than this looks at the new bytes.
   std::atomic_thread_fence(std::memory_order_seq_cst);
   const Gpa last = (gpa + length - 1) / page_size * page_size;
+  DirtyPages* dirty = dirty_.load(std::memory_order_acquire);
   for (Gpa page = gpa / page_size * page_size; page <= last; page += page_size) {
+    if (dirty != nullptr) dirty->add(page_index(page));
     if ((page_flags(page).load(std::memory_order_acquire) & code_flag) == 0 || observer_ == nullptr) continue;
     const Gpa from = std::max(gpa, page);
     observer_->code_written(from, std::min(gpa + length, page + page_size) - from);
@@ -78,6 +81,7 @@ Result<> GuestMemory::clear() {
   if (fallocate(memfd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, static_cast<off_t>(size_)) != 0) {
     return fail_errno(errno, "clear guest memory");
   }
+  if (DirtyPages* dirty = dirty_.load()) dirty->add_all();
   return {};
 }
 
