@@ -4,7 +4,7 @@ import subprocess
 import sys
 import time
 
-from measure import Guest, ROOT, progress, resident_mib, run, time_of
+from measure import Guest, ROOT, progress, resident_mib, run, thread_seconds
 from rows import INITRD
 
 
@@ -18,35 +18,35 @@ def image(options):
     return folder
 
 
-def to_init(options):
-    """{who: [seconds…]}. The programs' initramfs: the same bytes, not compressed."""
-    guest = Guest(options, options.kernel, INITRD, "quiet bench=--true")
-    seconds = {}
-    for _ in range(options.runs):
-        for who in ("caisson", "tcg"):
-            lines, _ = run(guest.command(who), options.timeout)
-            seconds.setdefault(who, []).append(time_of(lines, "bench: init"))
-            progress(f"boot to init: {who} {seconds[who][-1]:.2f} s")
-    return seconds
+def boot(guest, who, until, settle=0):
+    """Seconds, seconds of host CPU time, and resident MiB above guest memory `settle` seconds later."""
+    seen = {}
+
+    def look(pid, line):
+        if until in line and not seen:
+            seen["cpu"] = thread_seconds(pid)
+            time.sleep(settle)
+            seen["resident"] = resident_mib(pid, "caisson-guest-ram")
+
+    _, seconds = run(guest.command(who), guest.options.timeout, until=until, watch=look)
+    progress(f"boot to {until}: {who} {seconds:.2f} s, {seen['cpu']:.2f} s of CPU time")
+    return seconds, seen["cpu"], seen["resident"]
 
 
-def to_login(options):
-    """{who: [seconds…]}, and Caisson's resident MiB above guest memory at that point."""
+def measure(options):
+    """{"init": {who: [(seconds, CPU seconds, MiB)…]}, "login": …}"""
     folder = image(options)
     disk = os.path.join(ROOT, "build/bench/login.raw")
-    guest = Guest(options, os.path.join(folder, "vmlinuz"), os.path.join(folder, "initrd.img"), "quiet root=/dev/vda rw", disk=disk)
-    seconds, resident = {}, []
-
-    def look(pid):
-        time.sleep(2)  # what systemd still starts behind the login
-        resident.append(resident_mib(pid, "caisson-guest-ram"))
-
+    # The programs' initramfs: the same bytes for both, and not compressed.
+    init = Guest(options, options.kernel, INITRD, "quiet bench=--serve")
+    login = Guest(options, os.path.join(folder, "vmlinuz"), os.path.join(folder, "initrd.img"), "quiet root=/dev/vda rw", disk=disk)
+    samples = {"init": {}, "login": {}}
     for _ in range(options.runs):
         for who in ("caisson", "tcg"):
+            samples["init"].setdefault(who, []).append(boot(init, who, "bench: init"))
             # Each boot is the first of its disk; the copy's pages are in the host's cache for both.
             subprocess.run(["cp", "--sparse=always", "--reflink=auto", os.path.join(folder, "disk.raw"), disk], check=True)
-            _, login = run(guest.command(who), options.timeout, until="login:", watch=look if who == "caisson" else None)
-            seconds.setdefault(who, []).append(login)
-            progress(f"boot to login: {who} {login:.2f} s")
+            # What systemd still starts behind the login counts as memory.
+            samples["login"].setdefault(who, []).append(boot(login, who, "login:", settle=2 if who == "caisson" else 0))
     os.unlink(disk)
-    return seconds, resident
+    return samples

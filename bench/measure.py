@@ -37,8 +37,8 @@ class Guest:
 def run(command, timeout, until=None, watch=None):
     """Lines with the seconds after the start at which they came, and the seconds until the end.
 
-    At the text `until` (which may be in a line not yet ended) watch(pid) is called and the program is ended. Otherwise
-    watch(pid, line) is called for each line, and the program has to end by itself.
+    With `until` the program is ended when that text appears, be it in a line not yet ended; else it has to end by itself.
+    watch(pid, line) is called for each line, and for what has that text.
     """
     start = time.monotonic()
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -53,14 +53,14 @@ def run(command, timeout, until=None, watch=None):
         if chunk == b"":
             break
         *whole, rest = (rest + chunk).split(b"\n")
-        for line in whole:
-            lines.append((now, line.decode(errors="replace").strip()))
-            if watch and not until:
-                watch(process.pid, lines[-1][1])
+        new = [(now, line.decode(errors="replace").strip()) for line in whole]
         if until and until.encode() in rest:
-            lines.append((now, rest.decode(errors="replace").strip()))
-            if watch:
-                watch(process.pid)
+            new.append((now, rest.decode(errors="replace").strip()))
+        lines += new
+        if watch:
+            for _, line in new:
+                watch(process.pid, line)
+        if until and any(until in line for _, line in new):
             # The first presses the power button, the second ends at once.
             process.terminate()
             time.sleep(0.2)
@@ -87,16 +87,6 @@ def family(pid):
         return [pid]
 
 
-def cpu_seconds(pid):
-    """CPU time of the process, all its threads and all below it so far."""
-    total = 0
-    for each in family(pid):
-        with open(f"/proc/{each}/stat", encoding="utf-8", errors="replace") as stat:
-            fields = stat.read().rsplit(")", 1)[1].split()
-        total += int(fields[11]) + int(fields[12])
-    return total / os.sysconf("SC_CLK_TCK")
-
-
 def thread_seconds(pid):
     """CPU time of all threads that live now, of the process and all below it; in nanoseconds' resolution."""
     total = 0
@@ -111,7 +101,10 @@ def thread_seconds(pid):
 
 
 def resident_mib(pid, guest_memory):
-    """Resident MiB of the process and all below it without mappings whose name has `guest_memory` in it."""
+    """Resident MiB of the process and all below it without mappings whose name has `guest_memory` in it.
+
+    A page that is mapped twice, or shared with other processes, counts once, in parts.
+    """
     total, counts = 0, True
     for each in family(pid):
         with open(f"/proc/{each}/smaps", encoding="utf-8", errors="replace") as maps:
@@ -119,20 +112,13 @@ def resident_mib(pid, guest_memory):
                 words = line.split()
                 if "-" in words[0] and not words[0].endswith(":"):
                     counts = guest_memory not in line
-                elif words[0] == "Rss:" and counts:
+                elif words[0] == "Pss:" and counts:
                     total += int(words[1])
     return total / 1024
 
 
 def geometric_mean(values):
     return math.exp(statistics.fmean(math.log(value) for value in values))
-
-
-def time_of(lines, text):
-    for when, line in lines:
-        if text in line:
-            return when
-    sys.exit(f"bench: error: the guest never said \"{text}\"")
 
 
 def machine():
