@@ -14,12 +14,14 @@
 namespace caisson::jit {
 
 class JitVcpu;
+class Turns;
 
 struct JitOptions {
   bool translate = true;                      // false: interpreter only
   bool profile = false;                       // count events and report them at the end
   size_t code_cache_size = size_t{64} << 20;  // bytes; when it is full all translations are dropped
-  std::vector<std::string> jit_off;           // instruction classes that always go to the interpreter
+  uint32_t off = 0;                           // what the translator does not do, see off in translate/classify.h
+  bool lockstep = false;                      // every block is compared with the interpreter, see lockstep.h
 };
 
 class JitEngine final : public Engine, public GuestMemory::CodeWriteObserver {
@@ -59,9 +61,11 @@ class JitEngine final : public Engine, public GuestMemory::CodeWriteObserver {
 
   void vcpu_gone(JitVcpu& vcpu);
 
+  [[nodiscard]] Turns& turns() { return *turns_; }  // of the vCPUs in lock-step
+
  private:
   void close_gate(const Cpu& caller);
-  JitEngine(const EngineServices& services, const JitOptions& options) : services_(services), options_(options) {}
+  JitEngine(const EngineServices& services, const JitOptions& options);
 
   EngineServices services_;
   JitOptions options_;
@@ -70,6 +74,7 @@ class JitEngine final : public Engine, public GuestMemory::CodeWriteObserver {
   std::atomic<bool> gate_closed_{false};
   std::mutex exclusive_;
   std::vector<JitVcpu*> vcpus_;
+  const std::unique_ptr<Turns> turns_;
 };
 
 }  // namespace caisson::jit
