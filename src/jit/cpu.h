@@ -25,6 +25,7 @@ namespace caisson::jit {
 class JitEngine;
 class Profile;
 class DecodeCache;
+class WriteLog;
 
 // The address-translation caches of one access mode; translated code looks entries up by bits 12.. of the linear
 // address.
@@ -184,6 +185,8 @@ struct alignas(64) Cpu {
   const x86::CpuModel* model = nullptr;
   JitEngine* engine = nullptr;
   Profile* profile = nullptr;                                                          // null: off
+  WriteLog* write_log = nullptr;  // set: a trial run whose writes are taken back, see lockstep.h
+  uint64_t flushes = 0;           // of translation caches, of any kind
   unsigned index = 0;                                                                  // APIC id
   uint64_t instructions = 0;                                                           // interpreted so far
   std::unique_ptr<DecodeCache, void (*)(DecodeCache*)> interpreter{nullptr, nullptr};  // made at the first step

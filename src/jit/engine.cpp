@@ -3,11 +3,19 @@
 #include <algorithm>
 
 #include "jit/mmu/code_pages.h"
+#include "jit/lockstep.h"
 #include "jit/mmu/mmu.h"
+#include "jit/translate/classify.h"
 #include "jit/translate/stubs.h"
 #include "jit/vcpu.h"
 
 namespace caisson::jit {
+
+JitEngine::JitEngine(const EngineServices& services, const JitOptions& options)
+    : services_(services), options_(options), turns_(std::make_unique<Turns>()) {
+  if (options_.lockstep) options_.off |= off::chain | off::unrepeatable;
+}
+
 Result<std::unique_ptr<JitEngine>> JitEngine::create(const EngineServices& services, const JitOptions& options) {
   std::unique_ptr<JitEngine> engine{new JitEngine(services, options)};
   auto cache = CodeCache::create(services.memory, options.code_cache_size);

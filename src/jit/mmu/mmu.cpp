@@ -5,6 +5,7 @@
 #include "jit/engine.h"
 #include "jit/mmu/page_walk.h"
 #include "jit/profile.h"
+#include "jit/write_log.h"
 
 namespace caisson::jit::mmu {
 namespace {
@@ -77,7 +78,17 @@ Filled resolve(Cpu& cpu, uint64_t linear, Access access, As as) {
     return {.ok = true, .ram = true, .direct = true, .gpa = static_cast<Gpa>(host - cpu.memory->base()), .host = host};
   }
   if (!cpu.long_mode) linear &= 0xffff'ffff;
-  return fill(cpu, linear, access, mode);
+  const Filled filled = fill(cpu, linear, access, mode);
+  if (cpu.write_log != nullptr && filled.ok && (!filled.ram || (access == Access::Write && !filled.direct))) {
+    raise(cpu, Mc);  // whatever it is: a trial run ends here
+    return {};
+  }
+  return filled;
+}
+
+// A trial run is about to write there.
+void note(Cpu& cpu, uint8_t* host, unsigned size) {
+  if (cpu.write_log != nullptr) cpu.write_log->note(host, size);
 }
 
 void store(Cpu& cpu, const Filled& to, const uint8_t* in, unsigned size) {
@@ -85,6 +96,7 @@ void store(Cpu& cpu, const Filled& to, const uint8_t* in, unsigned size) {
     device_write(cpu, to.gpa, in, size);
     return;
   }
+  note(cpu, to.host, size);
   copy(to.host, in, size);
   if (!to.direct) cpu.memory->written(to.gpa, size);
 }
@@ -149,6 +161,7 @@ Host host_for_write(Cpu& cpu, uint64_t linear, unsigned size) {
   }
   const Filled to = resolve(cpu, linear, Access::Write, As::Current);
   if (!to.ok || !to.ram) return {};
+  note(cpu, to.host, size);
   return {.pointer = to.host, .gpa = to.gpa};
 }
 
@@ -170,6 +183,8 @@ HostPair host_pair_for_write(Cpu& cpu, uint64_t linear, unsigned size) {
   if (!second.ok || !first.ram || !second.ram) return {};
   uint8_t* both = cpu.page_pair.map(*cpu.memory, first.gpa & ~(page_size - 1), second.gpa);
   if (both == nullptr) return {};
+  note(cpu, first.host, before);
+  note(cpu, second.host, size - before);
   return {.pointer = both + (page_size - before), .first = first.gpa, .second = second.gpa};
 }
 
@@ -190,7 +205,9 @@ unsigned run_for_write(Cpu& cpu, uint64_t linear, unsigned size, Host& host) {
   const Filled to = resolve(cpu, linear, Access::Write, As::Current);
   if (!to.ok || !to.ram) return 0;
   host = {.pointer = to.host, .gpa = to.gpa};
-  return std::min(size, left_in_page(linear));
+  const unsigned run = std::min(size, left_in_page(linear));
+  note(cpu, to.host, run);
+  return run;
 }
 
 unsigned fetch(Cpu& cpu, uint64_t linear, uint8_t* out) {
@@ -281,6 +298,7 @@ void drop_stack_pages(Cpu& cpu) {
 
 void flush_all(Cpu& cpu) {
   drop_stack_pages(cpu);
+  ++cpu.flushes;
   if (cpu.profile != nullptr) cpu.profile->count(Profile::full_flushes);
   for (Tlb& cache : cpu.tlb) {
     cache.read_tag.fill(invalid_tag);
@@ -295,6 +313,7 @@ void flush_all(Cpu& cpu) {
 }
 
 void flush_non_global(Cpu& cpu) {
+  ++cpu.flushes;
   if (cpu.profile != nullptr) cpu.profile->count(Profile::partial_flushes);
   for (unsigned mode = 0; mode < cpu.tlb.size(); ++mode) {
     if (!cpu.stack_pages[mode].global) drop_stack_page(cpu, static_cast<TlbMode>(mode));
@@ -320,6 +339,7 @@ void flush_non_global(Cpu& cpu) {
 }
 
 void flush_page(Cpu& cpu, uint64_t linear) {
+  ++cpu.flushes;
   if (cpu.profile != nullptr) cpu.profile->count(Profile::page_flushes);
   const uint64_t page = linear & ~uint64_t{0xfff};
   const unsigned slot = linear >> 12 & (tlb_entries - 1);

@@ -211,9 +211,10 @@ Filled fill(Cpu& cpu, uint64_t linear, Access access, TlbMode mode) {
   const uint64_t page = linear & ~uint64_t{0xfff};
   // A page with translated code must not be stored to behind the translator's back; see code_pages.h for the order.
   const bool direct = result.writable && claim_for_writing(cpu, result.gpa);
+  const bool keep = direct && cpu.write_log == nullptr;  // every write of a trial run is noted
   const uint64_t addend = reinterpret_cast<uint64_t>(host_page) - page;
   cache.read_tag[slot] = page;
-  cache.write_tag[slot] = direct ? page : invalid_tag;
+  cache.write_tag[slot] = keep ? page : invalid_tag;
   cache.addend[slot] = addend;
   cache.global[slot] = result.global ? 1 : 0;
   if (!result.global) cpu.tlb_local[static_cast<unsigned>(mode)] = true;
