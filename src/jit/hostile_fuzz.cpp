@@ -14,7 +14,7 @@ using namespace caisson::jit;
 using test::HostileGuest;
 using test::HostileRecipe;
 
-constexpr size_t small_cache = 64 << 10;
+constexpr size_t small_cache = 128 << 10;
 
 // What random bytes seldom hit: bigger steps for the mutator.
 constexpr std::array<std::string_view, 40> pieces{{{"\xf3\xaa", 2},                      // rep stosb
@@ -94,7 +94,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   for (const bool translate : {true, false}) {
     HostileGuest guest(translate, small_cache);
     guest.load(recipe, code);
-    const ExitReason reason = guest.run(4000, std::chrono::milliseconds(10));
+    const ExitReason reason = guest.run(translate ? 1000 : 2000, std::chrono::milliseconds(10));
     require(reason != ExitReason::InternalError, "the engine gave up");
     require(!guest.cpu().fpu_live, "vector registers left live");
     require(guest.engine().cache().bytes_used() <= small_cache, "the code cache has outgrown its bound");

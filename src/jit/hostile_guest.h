@@ -66,13 +66,12 @@ class HostileGuest {
 
   HostileGuest(bool translate, size_t code_cache_size) {
     memory_ = std::move(*GuestMemory::create(memory_size));
-    model_ = std::make_unique<x86::CpuModel>(std::move(*x86::CpuModel::create("host", 1, clock_.tsc_hz())));
     bus_.map(Space::Memory, device_page, page_size, device_, 0);
     bus_.map(Space::Port, 0x40, 0x40, device_, 1);
     JitOptions options;
     options.translate = translate;
     options.code_cache_size = code_cache_size;
-    engine_ = std::move(*JitEngine::create({*memory_, bus_, clock_, *model_}, options));
+    engine_ = std::move(*JitEngine::create({*memory_, bus_, clock_, model_}, options));
     vcpu_ = std::move(*engine_->create_vcpu(0, interrupts_));
     reset_ = vcpu_->store();
   }
@@ -87,7 +86,8 @@ class HostileGuest {
     std::mt19937_64 random(recipe.seed);
     interrupts_.active = recipe.interrupts;
     interrupts_.random.seed(static_cast<uint32_t>(recipe.seed));
-    std::memset(memory_->base(), 0, memory_size);
+    if (loaded_) std::memset(memory_->base(), 0, memory_size);
+    loaded_ = true;
     CpuState state = reset_;
     const uint64_t length = std::min<uint64_t>(code.size(), 0x4000);
     uint64_t at = payload;
@@ -142,6 +142,12 @@ class HostileGuest {
   }
 
  private:
+  // CPUID may be slow under a hypervisor: asked once.
+  static const x86::CpuModel& host_model() {
+    static const x86::CpuModel model = std::move(*x86::CpuModel::create("host", 1, 1'000'000'000));
+    return model;
+  }
+
   // Counts how often the run loop asks; a CPU that sleeps gets a vector or is stopped.
   class Interrupts final : public CpuInterrupts {
    public:
@@ -203,7 +209,7 @@ class HostileGuest {
     const uint32_t dpl = recipe.user ? 3u << 5 : 0;
     state.rip = at;
     state.rflags = rflags::fixed | (recipe.interrupts ? rflags::interrupt : 0);
-    state.xcr0 = model_->xcr0_allowed();
+    state.xcr0 = model_.xcr0_allowed();
     state.gdtr = {.base = gdt, .limit = 0xff};
     state.idtr = {.base = idt, .limit = static_cast<uint16_t>(recipe.idt ? 0xfff : 0)};
     if (recipe.mode == HostileRecipe::Real) {
@@ -234,7 +240,7 @@ class HostileGuest {
     if (!wide) state.segments[Gs].base &= 0xffff'ffff;
     if (!wide && random() % 4 == 0) state.segments[Ds].limit = static_cast<uint32_t>(random() % memory_size);
     state.cr0 = cr0::pe | cr0::et | cr0::ne;
-    state.cr4 = cr4::osfxsr | cr4::osxmmexcpt | (model_->has(Feature::Xsave) ? cr4::osxsave : 0);
+    state.cr4 = cr4::osfxsr | cr4::osxmmexcpt | (model_.has(Feature::Xsave) ? cr4::osxsave : 0);
     if (recipe.protect) {
       if (random() % 2) state.cr0 |= cr0::wp;
       if (random() % 2) state.cr4 |= cr4::smep;
@@ -330,35 +336,27 @@ class HostileGuest {
   FakeClock clock_;
   Interrupts interrupts_;
   Bytes device_;
-  std::unique_ptr<x86::CpuModel> model_;
+  const x86::CpuModel& model_ = host_model();
   std::unique_ptr<GuestMemory> memory_;
   std::unique_ptr<JitEngine> engine_;
   std::unique_ptr<Vcpu> vcpu_;
   CpuState reset_;
+  bool loaded_ = false;
 };
 
 // Memory of a guest that does not run: nothing that happens elsewhere in the process may change a byte of it.
 class Neighbour {
  public:
-  Neighbour() : memory_(std::move(*GuestMemory::create(1 << 20))) {
-    fill([](uint64_t& word, uint64_t value) {
-      word = value;
-      return true;
-    });
+  Neighbour() : memory_(std::move(*GuestMemory::create(1 << 20))), copy_(1 << 20) {
+    std::minstd_rand random;
+    for (uint8_t& byte : copy_) byte = static_cast<uint8_t>(random());
+    CAISSON_CHECK(memory_->write(0, copy_));
   }
-  [[nodiscard]] bool untouched() {
-    return fill([](const uint64_t& word, uint64_t value) { return word == value; });
-  }
+  [[nodiscard]] bool untouched() const { return std::memcmp(memory_->base(), copy_.data(), copy_.size()) == 0; }
 
  private:
-  template <class Each>
-  bool fill(Each each) {
-    auto* words = reinterpret_cast<uint64_t*>(memory_->base());
-    bool good = true;
-    for (uint64_t i = 0; i < (1 << 20) / 8; ++i) good &= each(words[i], i * 0x9e37'79b9'7f4a'7c15);
-    return good;
-  }
   std::unique_ptr<GuestMemory> memory_;
+  std::vector<uint8_t> copy_;
 };
 
 }  // namespace caisson::jit::test
