@@ -3,11 +3,13 @@
 #include <cstdio>
 #include <cstdlib>
 #include <map>
+#include <optional>
 #include <string_view>
 
 #include <fmt/format.h>
 
 #include "cpufuzz/compare.h"
+#include "cpufuzz/coverage.h"
 
 namespace {
 
@@ -15,16 +17,20 @@ using namespace caisson;
 using namespace caisson::cpufuzz;
 
 constexpr const char* usage =
-    "usage: caisson-cpu-fuzz [--flow] [--seed N] [--rounds N | --minutes N] [--all]\n"
-    "  --flow       programs with jumps, loops, calls\n"
-    "  --seed N     first case (default 1); each case has a seed of its own, one more than the last\n"
-    "  --rounds N   how many (default 1000)\n"
+    "usage: caisson-cpu-fuzz [--flow | --form N] [--seed N] [--rounds N | --minutes N] [--all] [--report]\n"
+    "  without --flow: single instructions, every form of every one; a round takes each form once\n"
+    "  --flow       programs with jumps, loops, calls; a round is one of them, its seed one more than the last\n"
+    "  --form N     this form only\n"
+    "  --seed N     of the first round (default 1)\n"
+    "  --rounds N   how many (default 1)\n"
     "  --minutes N  until then\n"
-    "  --all        go on after a difference\n";
+    "  --all        go on after a difference\n"
+    "  --report     what was covered, of what the host's CPU model offers, and what not, and why\n";
 
 struct Options {
-  uint64_t seed = 1, rounds = 1000, minutes = 0;
-  bool all = false;
+  uint64_t seed = 1, rounds = 1, minutes = 0;
+  bool all = false, report = false;
+  std::optional<size_t> form;
 };
 
 int run_flow(Comparison& comparison, const Options& options) {
@@ -55,15 +61,49 @@ int run_flow(Comparison& comparison, const Options& options) {
   return different == 0 ? 0 : 1;
 }
 
+int run_singles(Comparison& comparison, const Options& options) {
+  const auto end = std::chrono::steady_clock::now() + std::chrono::minutes(options.minutes);
+  const std::vector<Form> forms = all_forms();
+  Coverage coverage(forms);
+  uint64_t cases = 0, different = 0;
+  for (uint64_t seed = options.seed;; ++seed) {
+    if (options.minutes != 0 ? std::chrono::steady_clock::now() >= end : seed == options.seed + options.rounds) break;
+    for (size_t i = 0; i < forms.size(); ++i) {
+      if (forms[i].reason != nullptr || (options.form && *options.form != i)) continue;
+      const auto single = single_of(forms, i, seed);
+      if (!single) continue;
+      ++cases;
+      Outcome expected;
+      const std::string text = difference(comparison, *single, &expected);
+      coverage.ran(i, *single, expected);
+      if (text.empty()) continue;
+      ++different;
+      fmt::print("{}: {}{}  repeat: caisson-cpu-fuzz --form {} --seed {}\n", forms[i].name, text,
+                 listing({.code = single->code, .state = single->state}), i, seed);
+      std::fflush(stdout);
+      if (!options.all) return 1;
+    }
+  }
+  fmt::print("{} cases, {} different\n", cases, different);
+  if (options.report) fmt::print("{}", coverage.report());
+  return different == 0 ? 0 : 1;
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
   Options options;
+  bool flow = false;
   for (int i = 1; i < count; ++i) {
     const std::string_view word = arguments[i];
     const auto number = [&] { return i + 1 < count ? std::strtoull(arguments[++i], nullptr, 0) : 0; };
-    if (word == "--flow") continue;
-    if (word == "--all") {
+    if (word == "--flow") {
+      flow = true;
+    } else if (word == "--form") {
+      options.form = number();
+    } else if (word == "--report") {
+      options.report = true;
+    } else if (word == "--all") {
       options.all = true;
     } else if (word == "--seed") {
       options.seed = number();
@@ -81,5 +121,5 @@ int main(int count, char** arguments) {
     fmt::print(stderr, "caisson-cpu-fuzz: {}\n", comparison.error().message);
     return 2;
   }
-  return run_flow(*comparison, options);
+  return flow ? run_flow(*comparison, options) : run_singles(*comparison, options);
 }
