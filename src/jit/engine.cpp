@@ -3,11 +3,19 @@
 #include <algorithm>
 
 #include "jit/mmu/code_pages.h"
+#include "jit/lockstep.h"
 #include "jit/mmu/mmu.h"
+#include "jit/translate/classify.h"
 #include "jit/translate/stubs.h"
 #include "jit/vcpu.h"
 
 namespace caisson::jit {
+
+JitEngine::JitEngine(const EngineServices& services, const JitOptions& options)
+    : services_(services), options_(options), turns_(std::make_unique<Turns>()) {
+  if (options_.lockstep) options_.off |= off::chain | off::unrepeatable;
+}
+
 Result<std::unique_ptr<JitEngine>> JitEngine::create(const EngineServices& services, const JitOptions& options) {
   std::unique_ptr<JitEngine> engine{new JitEngine(services, options)};
   auto cache = CodeCache::create(services.memory, options.code_cache_size);
@@ -120,7 +128,7 @@ void JitEngine::code_mapping_flushed(Cpu& cpu, bool global_too) {
     if (!global_too && !cpu.jumps_local[mode]) continue;
     if (!user) cpu.jump_memory.flush_supervisor();
     cpu.jumps_local[mode] = false;
-    cpu.jumps[mode].negative_rip.fill(jump_empty);
+    cpu.jumps[mode].clear();
   }
   if (!global_too) return;
   cpu.jump_memory.flush_all();
@@ -135,8 +143,8 @@ void JitEngine::code_page_flushed(Cpu& cpu, uint64_t linear_page) {
   if (!options_.translate) return;
   if (cpu.jump_memory.may_have_page(linear_page)) {
     for (JumpCache& cache : cpu.jumps) {
-      for (uint64_t& negative : cache.negative_rip) {
-        if (((0 - negative) ^ linear_page) >> 12 == 0) negative = jump_empty;
+      for (size_t i = 0; i < jump_entries; ++i) {
+        if (((0 - cache.negative_rip[i]) ^ linear_page) >> 12 == 0) cache.drop(i);
       }
     }
     cpu.jump_memory.flush_user();

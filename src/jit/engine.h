@@ -14,12 +14,14 @@
 namespace caisson::jit {
 
 class JitVcpu;
+class Turns;
 
 struct JitOptions {
   bool translate = true;                      // false: interpreter only
   bool profile = false;                       // count events and report them at the end
   size_t code_cache_size = size_t{64} << 20;  // bytes; when it is full all translations are dropped
-  std::vector<std::string> jit_off;           // instruction classes that always go to the interpreter
+  uint32_t off = 0;                           // what the translator does not do, see off in translate/classify.h
+  bool lockstep = false;                      // every block is compared with the interpreter, see lockstep.h
 };
 
 class JitEngine final : public Engine, public GuestMemory::CodeWriteObserver, private WriteLog {
@@ -60,6 +62,8 @@ class JitEngine final : public Engine, public GuestMemory::CodeWriteObserver, pr
 
   void vcpu_gone(JitVcpu& vcpu);
 
+  [[nodiscard]] Turns& turns() { return *turns_; }  // of the vCPUs in lock-step
+
  private:
   // Until no vCPU but the caller's, if there is one, runs guest code. All of them answer `requests` before they go on.
   void close_gate(const Cpu* caller, uint32_t requests = 0);
@@ -72,7 +76,7 @@ class JitEngine final : public Engine, public GuestMemory::CodeWriteObserver, pr
   template <class Work>
   void take_writers(Work work);
 
-  JitEngine(const EngineServices& services, const JitOptions& options) : services_(services), options_(options) {}
+  JitEngine(const EngineServices& services, const JitOptions& options);
 
   EngineServices services_;
   JitOptions options_;
@@ -81,6 +85,7 @@ class JitEngine final : public Engine, public GuestMemory::CodeWriteObserver, pr
   std::atomic<bool> gate_closed_{false};
   std::mutex exclusive_;
   std::vector<JitVcpu*> vcpus_;
+  const std::unique_ptr<Turns> turns_;
 };
 
 }  // namespace caisson::jit

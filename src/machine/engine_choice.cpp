@@ -2,22 +2,47 @@
 
 #include <fcntl.h>
 
+#include <algorithm>
+#include <array>
+
 #include "base/log.h"
 #include "jit/engine.h"
+#include "jit/translate/classify.h"
 #include "kvm/engine.h"
 #include "kvm/probe.h"
 
 namespace caisson::machine {
 namespace {
 
+// In the order of control::jit_classes.
+constexpr std::array<uint32_t, control::jit_classes.size()> jit_off_bits{
+    0,
+    jit::off::instructions,
+    jit::off::integer,
+    jit::off::x87,
+    jit::off::sse,
+    jit::off::avx,
+    jit::off::simd,
+    jit::off::string,
+    jit::off::atomic,
+    jit::off::branch,
+    jit::off::system,
+    jit::off::windows,
+    jit::off::flags,
+    jit::off::chain,
+};
+
 Result<jit::JitOptions> jit_options(const control::VmConfig& config) {
-  jit::JitOptions options{.jit_off = config.jit_off};
-  for (const std::string& off : config.jit_off) {
-    if (off == "translate") {
-      options.translate = false;
-    } else if (off != "integer" && off != "simd" && off != "all") {
-      return fail("--jit-off {}: there is no such class; choose from translate, integer, simd and all", off);
-    }
+  jit::JitOptions options;
+  for (const std::string& name : config.jit_off) {
+    const auto found = std::ranges::find(control::jit_classes, name, &control::JitClass::name);
+    if (found == control::jit_classes.end()) return fail("--jit-off {}: there is no such class", name);
+    if (name == "translate") options.translate = false;
+    options.off |= jit_off_bits[static_cast<size_t>(found - control::jit_classes.begin())];
+  }
+  options.lockstep = config.lockstep;
+  if (options.lockstep && !options.translate) {
+    return fail("--lockstep compares with the translator; leave out --jit-off translate");
   }
   for (const std::string& trace : config.trace) {
     if (trace == "profile") {
@@ -80,8 +105,8 @@ Result<ChosenEngine> choose_engine(const control::VmConfig& config, const Engine
     if (!engine) return with_context("--engine kvm", engine.error());
     return as_chosen(std::move(*engine), "asked for");
   }
-  if (!config.jit_off.empty() || !config.trace.empty()) {
-    return make_jit(*options, services, "--jit-off and --trace are the jit engine's");
+  if (!config.jit_off.empty() || !config.trace.empty() || config.lockstep) {
+    return make_jit(*options, services, "--jit-off, --lockstep and --trace are the jit engine's");
   }
   if (!kvm.valid()) return make_jit(*options, services, config.kvm_missing);
   kvm::Verdict verdict = probe.wait();

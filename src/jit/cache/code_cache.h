@@ -123,6 +123,9 @@ class CodeCache {
     uint64_t blocks = 0, host_bytes = 0, guest_bytes = 0, killed = 0, drops = 0, suspended = 0;
   };
   [[nodiscard]] const Statistics& statistics() const { return statistics_; }
+  // What it holds now: bytes of host code (of at most `size` as created), blocks, dead ones too.
+  [[nodiscard]] size_t bytes_used() const { return used_; }
+  [[nodiscard]] size_t blocks_held() const { return blocks_.size(); }
   [[nodiscard]] uint64_t generation() const { return generation_; }
 
  private:

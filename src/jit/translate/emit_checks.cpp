@@ -95,7 +95,7 @@ Address BlockBuilder::check_computed(Emitter& out, const Item& item, unsigned si
   return {.base = t0};
 }
 
-void BlockBuilder::linear_to_r14(Emitter& out, const Item& item, const Operand& memory) {
+void BlockBuilder::linear_to_t0(Emitter& out, const Item& item, const Operand& memory) {
   const bool wide = !(block_.key.mode & mode_bits::code_32);
   if (memory.base == Operand::rip_register) {
     code_address(out, t0, rip_after(item) + static_cast<uint64_t>(memory.displacement));
@@ -153,7 +153,7 @@ Address BlockBuilder::emit_check(Emitter& out, const Item& item, const Operand& 
                         size, write, collapse);
   } else {
     free_flags(out, item);
-    linear_to_r14(out, item, memory);
+    linear_to_t0(out, item, memory);
     return check_computed(out, item, size, write);
   }
   if (based) {

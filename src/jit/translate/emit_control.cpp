@@ -105,7 +105,7 @@ void BlockBuilder::emit_end(Emitter& out, const Item& item) {
     }
     out.lea(guest_rsp, {.base = guest_rsp, .disp = -size}, wide);
   };
-  const auto target_to_r14 = [&] {
+  const auto target_to_t0 = [&] {
     const Operand& operand = in.operands[0];
     if (operand.kind == Operand::Kind::Memory) {
       const Address from = emit_check(out, item, operand, static_cast<unsigned>(size), false, false);
@@ -144,12 +144,12 @@ void BlockBuilder::emit_end(Emitter& out, const Item& item) {
       exit_to(out, relative_target(in, next));
       break;
     case Kind::JumpIndirect:
-      target_to_r14();
+      target_to_t0();
       settle();
       exit_lookup(out);
       break;
     case Kind::CallIndirect:
-      target_to_r14();
+      target_to_t0();
       out.store(cpu_at(offsetof(Cpu, scratch) + 16), t0);
       push_return();
       settle();

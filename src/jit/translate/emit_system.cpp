@@ -82,7 +82,7 @@ void BlockBuilder::emit_bit_test(Emitter& out, const Item& item) {
   const unsigned size = wide ? 8 : 4;
   const unsigned reg_number = in.operands[1].reg;
   free_flags(out, item);
-  linear_to_r14(out, item, *in.memory());
+  linear_to_t0(out, item, *in.memory());
   const int reg = load_guest(out, reg_number, t1);
   if (!wide) {
     out.register_op(0x63, t1, reg, true);  // movsxd

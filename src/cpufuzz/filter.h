@@ -1,0 +1,21 @@
+// What cannot be compared with the host's CPU, and why.
+#pragma once
+
+#include <cstdint>
+
+#include "jit/decode/instruction.h"
+#include "x86/cpu_model.h"
+
+namespace caisson::cpufuzz {
+
+// Null: comparable. Else the reason.
+[[nodiscard]] const char* not_comparable(const jit::Instruction& in);
+
+// The host may have it, no CPU model offers it.
+[[nodiscard]] bool never_offered(const jit::Instruction& in);
+
+// Status flags that the manual leaves undefined after it (SDM vol. 2, the instruction's page) and that differ between
+// the engine and the host, or between two hosts.
+[[nodiscard]] uint64_t undefined_flags(const jit::Instruction& in);
+
+}  // namespace caisson::cpufuzz
