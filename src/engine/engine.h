@@ -71,7 +71,7 @@ class Engine {
   // Who passes doorbells on while the guest goes on; null: nobody. The same all its life.
   [[nodiscard]] virtual DoorbellBinder* doorbells() { return nullptr; }
   // The guest's writes, for the dirty log; lives as long as the engine.
-  [[nodiscard]] virtual WriteLog& write_log() = 0;
+  [[nodiscard]] virtual GuestWriteLog& write_log() = 0;
   // Memory was replaced behind the engine's back (machine reset): forget everything derived from it. No CPU runs.
   virtual void memory_replaced() = 0;
 };

@@ -24,7 +24,7 @@ struct JitOptions {
   bool lockstep = false;                      // every block is compared with the interpreter, see lockstep.h
 };
 
-class JitEngine final : public Engine, public GuestMemory::CodeWriteObserver, private WriteLog {
+class JitEngine final : public Engine, public GuestMemory::CodeWriteObserver, private GuestWriteLog {
  public:
   [[nodiscard]] static Result<std::unique_ptr<JitEngine>> create(const EngineServices& services,
                                                                  const JitOptions& options);
@@ -32,7 +32,7 @@ class JitEngine final : public Engine, public GuestMemory::CodeWriteObserver, pr
 
   [[nodiscard]] Result<std::unique_ptr<Vcpu>> create_vcpu(unsigned index, CpuInterrupts& interrupts) override;
   void memory_replaced() override;
-  [[nodiscard]] WriteLog& write_log() override { return *this; }
+  [[nodiscard]] GuestWriteLog& write_log() override { return *this; }
 
   // Any thread: bytes of a page that holds translated code have changed.
   void code_written(Gpa gpa, uint64_t length) override;
@@ -68,8 +68,8 @@ class JitEngine final : public Engine, public GuestMemory::CodeWriteObserver, pr
   // Until no vCPU but the caller's, if there is one, runs guest code. All of them answer `requests` before they go on.
   void close_gate(const Cpu* caller, uint32_t requests = 0);
 
-  // WriteLog: whoever may store to a page directly has said so in its flags (mmu/code_pages.h); all other writes tell
-  // GuestMemory. So it costs nothing while nobody asks.
+  // GuestWriteLog: whoever may store to a page directly has said so in its flags (mmu/code_pages.h); all other writes
+  // tell GuestMemory. So it costs nothing while nobody asks.
   [[nodiscard]] Result<> start() override;
   void stop() override {}
   [[nodiscard]] Result<> gather(DirtyPages& into) override;

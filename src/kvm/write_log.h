@@ -23,7 +23,7 @@ struct MemorySlot {
   uint64_t size;
 };
 
-class KvmWriteLog : public WriteLog {
+class KvmWriteLog : public GuestWriteLog {
  public:
   // Tells the kernel a slot, with these flags.
   using SetSlot = std::function<Result<>(const MemorySlot& slot, uint32_t flags)>;

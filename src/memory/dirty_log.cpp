@@ -29,7 +29,7 @@ void DirtyPages::move_to(DirtyPages& to) {
   }
 }
 
-Result<std::unique_ptr<DirtyLog>> DirtyLog::start(GuestMemory& memory, WriteLog& guest) {
+Result<std::unique_ptr<DirtyLog>> DirtyLog::start(GuestMemory& memory, GuestWriteLog& guest) {
   std::unique_ptr<DirtyLog> log{new DirtyLog{memory, guest}};
   memory.set_dirty_pages(&log->host_);
   if (auto done = guest.start(); !done) return std::unexpected(done.error());

@@ -1,5 +1,5 @@
 // The dirty log: which pages of guest memory were written since it was last asked, by whomever: the guest (an engine's
-// WriteLog), devices and loaders (GuestMemory::written()).
+// GuestWriteLog), devices and loaders (GuestMemory::written()).
 //   Use      take() the pages, then copy their content: what is written while they are copied is in the next take()
 //   Threads  DirtyPages::add() any; the rest by one thread, without the device lock; CPUs may run
 #pragma once
@@ -38,9 +38,9 @@ class DirtyPages {
 };
 
 // What an engine knows of the guest's own writes.
-class WriteLog {
+class GuestWriteLog {
  public:
-  virtual ~WriteLog() = default;
+  virtual ~GuestWriteLog() = default;
   // Log from here on; an error names cause and remedy.
   [[nodiscard]] virtual Result<> start() = 0;
   virtual void stop() = 0;
@@ -52,7 +52,7 @@ class WriteLog {
 class DirtyLog {
  public:
   // `memory` and `guest` outlive it. One at a time.
-  [[nodiscard]] static Result<std::unique_ptr<DirtyLog>> start(GuestMemory& memory, WriteLog& guest);
+  [[nodiscard]] static Result<std::unique_ptr<DirtyLog>> start(GuestMemory& memory, GuestWriteLog& guest);
   ~DirtyLog();
   DirtyLog(const DirtyLog&) = delete;
   DirtyLog& operator=(const DirtyLog&) = delete;
@@ -61,10 +61,11 @@ class DirtyLog {
   [[nodiscard]] Result<> take(DirtyPages& into);
 
  private:
-  DirtyLog(GuestMemory& memory, WriteLog& guest) : memory_(memory), guest_(guest), host_(memory.size() / page_size) {}
+  DirtyLog(GuestMemory& memory, GuestWriteLog& guest)
+      : memory_(memory), guest_(guest), host_(memory.size() / page_size) {}
 
   GuestMemory& memory_;
-  WriteLog& guest_;
+  GuestWriteLog& guest_;
   DirtyPages host_;  // by devices and loaders
 };
 

@@ -5,7 +5,7 @@
 namespace caisson {
 namespace {
 
-class Guest final : public WriteLog {
+class Guest final : public GuestWriteLog {
  public:
   Result<> start() override {
     if (!willing) return fail("no log here");
