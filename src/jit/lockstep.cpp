@@ -152,6 +152,7 @@ const Lockstep::Items& Lockstep::items_of(const Block& block) {
       item.length = in.length;
       item.kind = classify(in, block.key.mode);
       if (left_to_interpreter(in, item.kind, engine_.options().off)) item.kind = Kind::Interpret;
+      item.element = static_cast<uint8_t>(in.operand_bits / 8);
       item.fpu = in.simd || in.mnemonic == ZYDIS_MNEMONIC_LDMXCSR || in.mnemonic == ZYDIS_MNEMONIC_STMXCSR;
       const FlagUse use = flag_use(in);
       item.reads = use.reads;
@@ -271,19 +272,8 @@ Translator::Outcome Lockstep::run_block() {
 // --- comparison ------------------------------------------------------------------------------------------------------
 
 bool Lockstep::same_memory(size_t writes) const {
-  const auto& all = log_.writes();
   for (size_t i = 0; i < writes; ++i) {
-    const WriteLog::Write& write = all[i];
-    if (std::memcmp(write.host, log_.after(write), write.size) == 0) continue;
-    for (uint32_t at = 0; at < write.size; ++at) {
-      if (write.host[at] == log_.after(write)[at]) continue;
-      const uint8_t* byte = write.host + at;
-      const bool again = std::any_of(all.begin() + static_cast<ptrdiff_t>(i) + 1,
-                                     all.begin() + static_cast<ptrdiff_t>(writes), [&](const WriteLog::Write& later) {
-                                       return byte >= later.host && byte < later.host + later.size;
-                                     });
-      if (!again) return false;
-    }
+    if (log_.difference(i, log_.writes().size()) != log_.writes()[i].size) return false;
   }
   return true;
 }
@@ -300,33 +290,40 @@ bool Lockstep::same(const Point& point, bool code_32) const {
   }
   const Cpu& cpu = cpu_;
   if (cpu.msrs[static_cast<size_t>(MsrSlot::KernelGsBase)] != point.kernel_gs_base) return false;
-  return same_fpu_state(cpu.xsave, images_[point.fpu]) && same_memory(point.writes);
+  if (!same_memory(point.writes)) return false;
+  if (same_fpu_state(cpu.xsave, images_[point.fpu])) return true;
+  if (cpu.leave != static_cast<uint32_t>(Leave::Signal)) return false;
+  // The instruction that faults has set exception flags already (MXCSR, FSW); the interpreter does that again.
+  Image faulted = images_[point.fpu];
+  for (const size_t flags : {2, 3, 24}) faulted[flags] = cpu.xsave[flags];
+  return same_fpu_state(cpu.xsave, faulted);
 }
 
 // A string instruction that was left in the middle: the registers agree with each other; what it wrote is not compared.
-bool Lockstep::same_string_part(size_t index) const {
-  if (index + 1 >= points_.size()) return cut_;
+bool Lockstep::same_string_part(const Item& item, size_t index) const {
   const Point& before = points_[index];
   for (unsigned i = 0; i < 16; ++i) {
     if (i != Rcx && i != Rsi && i != Rdi && cpu_.gpr[i] != before.gpr[i]) return false;
   }
   const uint64_t written = cpu_.gpr[Rdi] - before.gpr[Rdi], read = cpu_.gpr[Rsi] - before.gpr[Rsi];
-  const uint64_t total = points_[index + 1].gpr[Rdi] - before.gpr[Rdi];
-  const uint64_t elements = before.gpr[Rcx] - cpu_.gpr[Rcx], all = before.gpr[Rcx] - points_[index + 1].gpr[Rcx];
-  if (written > total || (read != 0 && read != written) || all == 0 || elements * (total / all) != written) return false;
-  return same_memory(before.writes);
+  const uint64_t elements = before.gpr[Rcx] - cpu_.gpr[Rcx];
+  return elements <= before.gpr[Rcx] && written == elements * item.element && (read == 0 || read == written) &&
+         same_memory(before.writes);
 }
 
 bool Lockstep::agrees(const Items& items, bool code_32) {
   for (size_t i = points_.size(); i-- > 0;) {
     if (points_[i].rip != cpu_.rip) continue;
     if (same(points_[i], code_32)) {
+      // Where the trial went further its translation caches may know what is not so yet.
+      if (i + 1 < points_.size()) drop_caches(*shadow_);
       carry_flags(items, i);
       statistics_.instructions += i;
       return true;
     }
-    if (i < items.size() && items[i].kind == Kind::String && same_string_part(i)) {
+    if (i < items.size() && items[i].kind == Kind::String && same_string_part(items[i], i)) {
       ++statistics_.unchecked;
+      drop_caches(*shadow_);
       return true;
     }
   }

@@ -63,6 +63,7 @@ class Lockstep {
   struct Item {
     uint16_t offset = 0;
     uint8_t length = 0;
+    uint8_t element = 0;  // operand size, bytes
     Kind kind = Kind::Interpret;
     bool fpu = false;
     uint32_t reads = 0, overwrites = 0, undefined = 0;  // status flags
@@ -70,9 +71,9 @@ class Lockstep {
   using Items = std::vector<Item>;
   // The interpreter's state after as many instructions as its place in points_.
   struct Point {
-    std::array<uint64_t, 16> gpr;
-    uint64_t rip, rflags, kernel_gs_base;
-    std::array<Segment, 6> segments;
+    std::array<uint64_t, 16> gpr{};
+    uint64_t rip = 0, rflags = 0, kernel_gs_base = 0;
+    std::array<Segment, 6> segments{};
     size_t writes = 0;           // of the log
     size_t fpu = 0;              // in images_
     uint32_t undefined = 0;      // status flags that have no defined value
@@ -89,7 +90,7 @@ class Lockstep {
   [[nodiscard]] bool agrees(const Items& items, bool code_32);
   [[nodiscard]] bool same(const Point& point, bool code_32) const;
   [[nodiscard]] bool same_memory(size_t writes) const;
-  [[nodiscard]] bool same_string_part(size_t index) const;
+  [[nodiscard]] bool same_string_part(const Item& item, size_t index) const;
   void carry_flags(const Items& items, size_t index);
 
   // lockstep_report.cpp

@@ -14,6 +14,7 @@ class WriteLog {
   struct Write {
     uint8_t* host;  // with some bytes before and behind what is written
     uint32_t size;
+    bool by_walk;    // accessed and dirty bits: translation caches decide when, so they are not compared
     uint32_t bytes;  // where in bytes_: what was there before, then (after settle()) what came
   };
 
@@ -23,15 +24,16 @@ class WriteLog {
     settled_ = 0;
   }
   // Before the interpreter writes there; it need not write all of it.
-  void note(uint8_t* host, uint32_t size) {
+  void note(uint8_t* host, uint32_t size, bool by_walk = false) {
     // A translation that writes more than it should must show as well.
-    constexpr uintptr_t margin = 16, page = 4096;
+    const uintptr_t margin = by_walk ? 0 : 16;
+    constexpr uintptr_t page = 4096;
     const auto from = reinterpret_cast<uintptr_t>(host), to = from + size;
     const uintptr_t before = from % page < margin ? from % page : margin;
     const uintptr_t behind = page - (to - 1) % page - 1 < margin ? page - (to - 1) % page - 1 : margin;
     host -= before;
     size += static_cast<uint32_t>(before + behind);
-    writes_.push_back({host, size, static_cast<uint32_t>(bytes_.size())});
+    writes_.push_back({host, size, by_walk, static_cast<uint32_t>(bytes_.size())});
     bytes_.insert(bytes_.end(), host, host + size);
     bytes_.resize(bytes_.size() + size);
   }
@@ -58,6 +60,24 @@ class WriteLog {
     bytes_.resize(writes_[first].bytes);
     writes_.resize(first);
     settled_ = writes_.size();
+  }
+
+  // The first byte of write number `index` that memory does not hold, or its size: nothing differs. What other ones of
+  // the first `count` say later, or what a walk changed, does not.
+  [[nodiscard]] uint32_t difference(size_t index, size_t count) const {
+    const Write& write = writes_[index];
+    if (write.by_walk || std::memcmp(write.host, after(write), write.size) == 0) return write.size;
+    for (uint32_t at = 0; at < write.size; ++at) {
+      if (write.host[at] == after(write)[at]) continue;
+      const uint8_t* byte = write.host + at;
+      bool excused = false;
+      for (size_t i = 0; i < count && !excused; ++i) {
+        const Write& other = writes_[i];
+        excused = (other.by_walk || i > index) && byte >= other.host && byte < other.host + other.size;
+      }
+      if (!excused) return at;
+    }
+    return write.size;
   }
 
   [[nodiscard]] size_t size_in_bytes() const { return bytes_.size(); }

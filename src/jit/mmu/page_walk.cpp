@@ -1,6 +1,7 @@
 #include "jit/mmu/page_walk.h"
 
 #include "jit/mmu/code_pages.h"
+#include "jit/write_log.h"
 
 namespace caisson::jit::mmu {
 namespace {
@@ -41,6 +42,7 @@ bool set_bits(Cpu& cpu, Entry* entry, Gpa gpa, Entry& value, uint64_t bits) {
   if ((value & bits) == bits) return true;
   Entry expected = value;
   const Entry desired = static_cast<Entry>(value | bits);
+  if (cpu.write_log != nullptr) cpu.write_log->note(reinterpret_cast<uint8_t*>(entry), sizeof(Entry), true);
   if (!__atomic_compare_exchange_n(entry, &expected, desired, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) return false;
   value = desired;
   cpu.memory->written(gpa, sizeof(Entry));
