@@ -4,6 +4,7 @@
 #include <cstdlib>
 
 #include "cpufuzz/compare.h"
+#include "cpufuzz/coverage.h"
 
 namespace caisson::cpufuzz {
 namespace {
@@ -29,6 +30,27 @@ TEST(CpuFuzz, ProgramsWithJumpsLoopsAndCalls) {
            << comparison->difference(small) << listing({.code = small.assemble().code, .state = small.state});
   }
   EXPECT_GT(whole, count / 2);  // most run to their end, or they would test little
+}
+
+TEST(CpuFuzz, EveryFormOfEveryInstruction) {
+  auto comparison = Comparison::create();
+  if (!comparison) GTEST_SKIP() << comparison.error().message;
+  const std::vector<Form> forms = all_forms();
+  Coverage coverage(forms);
+  for (uint64_t seed = 1; seed <= rounds(1); ++seed) {
+    for (size_t i = 0; i < forms.size(); ++i) {
+      if (forms[i].reason != nullptr) continue;
+      const auto single = single_of(forms, i, seed);
+      if (!single) continue;
+      Outcome expected;
+      const std::string text = difference(*comparison, *single, &expected);
+      coverage.ran(i, *single, expected);
+      ASSERT_EQ(text, "") << "caisson-cpu-fuzz --form " << i << " --seed " << seed << "\n"
+                          << forms[i].name << "\n"
+                          << listing({.code = single->code, .state = single->state});
+    }
+  }
+  EXPECT_GT(coverage.share(), 0.9);
 }
 
 }  // namespace

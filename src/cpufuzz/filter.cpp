@@ -160,4 +160,28 @@ uint64_t undefined_flags(const Instruction& in) {
   return in.mnemonic == ZYDIS_MNEMONIC_DIV || in.mnemonic == ZYDIS_MNEMONIC_IDIV ? uint64_t{rflags::status} : 0;
 }
 
+bool vague_after_fault(const Instruction& in) {
+  if (in.memory() != nullptr && in.memory()->vsib) return true;
+  for (unsigned i = 0; i < in.operand_count; ++i) {
+    if (in.operands[i].reg_class == jit::RegisterClass::Mmx) return true;  // x87 mode may have been left already
+  }
+  switch (in.mnemonic) {
+    case ZYDIS_MNEMONIC_FLDENV:
+    case ZYDIS_MNEMONIC_FRSTOR:
+    case ZYDIS_MNEMONIC_FXRSTOR:
+    case ZYDIS_MNEMONIC_FXRSTOR64:
+    case ZYDIS_MNEMONIC_MASKMOVQ:
+    case ZYDIS_MNEMONIC_MASKMOVDQU:
+    case ZYDIS_MNEMONIC_VMASKMOVDQU:
+    case ZYDIS_MNEMONIC_VCVTPS2PH:
+    case ZYDIS_MNEMONIC_VPCOMPRESSB:
+    case ZYDIS_MNEMONIC_VPCOMPRESSW:
+    case ZYDIS_MNEMONIC_VPCOMPRESSD:
+    case ZYDIS_MNEMONIC_VPCOMPRESSQ:
+    case ZYDIS_MNEMONIC_VCOMPRESSPS:
+    case ZYDIS_MNEMONIC_VCOMPRESSPD: return true;
+    default: return in.category == ZYDIS_CATEGORY_STRINGOP;
+  }
+}
+
 }  // namespace caisson::cpufuzz

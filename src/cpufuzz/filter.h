@@ -18,4 +18,8 @@ namespace caisson::cpufuzz {
 // the engine and the host, or between two hosts.
 [[nodiscard]] uint64_t undefined_flags(const jit::Instruction& in);
 
+// Where a fault leaves vector state, MXCSR or CR2 to the CPU: it accesses memory piece by piece, or computes before it
+// stores.
+[[nodiscard]] bool vague_after_fault(const jit::Instruction& in);
+
 }  // namespace caisson::cpufuzz

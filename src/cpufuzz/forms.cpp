@@ -82,7 +82,8 @@ class Walk {
     Instruction in;
     if (decode(bytes, 64, in) != DecodeStatus::Ok) return;
     if (!seen_.insert(key_of(in)).second) return;
-    Form form{.bytes = {bytes.begin(), bytes.begin() + in.length}};
+    Form form;
+    form.bytes.assign(bytes.begin(), bytes.begin() + in.length);
     if (in.has_modrm && in.modrm_offset == modrm_at) form.modrm_at = static_cast<unsigned>(modrm_at);
     unsigned width = 0;
     for (unsigned i = 0; i < in.operand_count; ++i) width = std::max<unsigned>(width, in.operands[i].bits);
@@ -282,13 +283,13 @@ std::optional<Single> random_single(const Form& form, Random& random) {
     Instruction now;
     if (decode(bytes, 64, now) != DecodeStatus::Ok || key_of(now) != key) continue;
     if (never_offered(now) || not_comparable(now) != nullptr) continue;
-    Single single{.state = random_state(random), .undefined = undefined_flags(now)};
+    Single single;
+    single.state = random_state(random);
+    single.undefined = undefined_flags(now);
     if (now.memory() != nullptr && !aim(now, single.state, random)) continue;
     if (now.memory() != nullptr && now.memory()->base == x86::Rsp) continue;
     prepare(now, single.state, random);
-    bool mmx = false;
-    for (unsigned i = 0; i < now.operand_count; ++i) mmx |= now.operands[i].reg_class == RegisterClass::Mmx;
-    single.half_done = mmx || (now.memory() != nullptr && now.memory()->vsib);
+    single.half_done = vague_after_fault(now);
     bytes.resize(now.length);
     bytes.push_back(0x0f);
     bytes.push_back(0x0b);

@@ -30,7 +30,7 @@ struct Single {
   std::vector<uint8_t> code;
   State state;
   uint64_t undefined = 0;  // status flags that do not count afterwards
-  bool half_done = false;  // vector state after a fault does not count
+  bool half_done = false;  // see vague_after_fault()
 };
 [[nodiscard]] std::optional<Single> random_single(const Form& form, Random& random);
 
