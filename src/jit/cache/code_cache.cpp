@@ -14,6 +14,10 @@ namespace {
 
 constexpr unsigned granule_shift = 7;
 
+// Bytes that the cache uses at first, and how soon it must be full again to get twice as many.
+constexpr size_t first_limit = size_t{20} << 20;
+constexpr std::chrono::seconds soon{2};
+
 // Calls visit(offset, size) for the pieces of the guest page that the block was made from.
 template <class Visit>
 void pieces_on(const Block& block, bool second_page, Visit visit) {
@@ -41,6 +45,7 @@ Result<std::unique_ptr<CodeCache>> CodeCache::create(GuestMemory& memory, size_t
     return fail_errno(errno, "create the code cache");
   }
   cache->size_ = size;
+  cache->limit_ = std::min(size, first_limit);
   const auto map = [&](uint8_t*& at, int protection) {
     at = reserve_address_space(size);
     return at != nullptr && mmap(at, size, protection, MAP_SHARED | MAP_FIXED, cache->memfd_.get(), 0) != MAP_FAILED;
@@ -108,6 +113,9 @@ void CodeCache::drop_all() {
   blocks_.clear();
   points_.clear();
   used_ = base_used_;
+  const auto now = std::chrono::steady_clock::now();
+  if (now - last_drop_ < soon) limit_ = std::min(2 * limit_, size_);
+  last_drop_ = now;
   ++generation_;
   ++statistics_.drops;
 }
