@@ -60,10 +60,16 @@ void add_run(CLI::App& app, RunOptions& options) {
   run->add_flag("--debug-exit", options.debug_exit, "end when the guest writes to port 0xf4");
   run->add_flag("--json", options.json, "events as JSON lines on standard error");
   const auto engine = "Debugging the engine";
-  run->add_option("--jit-off", options.jit_off, "interpret this class of instructions; again for more")
-      ->type_name("CLASS")
+  std::string classes = "interpret these instructions, or leave out these optimisations:";
+  for (const control::JitClass& one : control::jit_classes) classes += fmt::format("\n{} ({})", one.name, one.what);
+  run->add_option("--jit-off", options.jit_off, classes)
+      ->type_name("CLASS[,CLASS…]")
       ->take_all()
       ->allow_extra_args(false)
+      ->group(engine);
+  run->add_flag("--lockstep", options.lockstep,
+                "compare each translated block with the interpreter, and end at the first difference (some 20 times "
+                "slower; one CPU at a time)")
       ->group(engine);
   run->add_option("--trace", options.trace, "trace this to standard error; again for more")
       ->type_name("NAME")

@@ -153,6 +153,23 @@ Result<control::PortForward> parse_forward(std::string_view text) {
   return forward;
 }
 
+Result<std::vector<std::string>> parse_jit_off(const std::vector<std::string>& given) {
+  std::vector<std::string> names;
+  for (std::string_view rest : given) {
+    for (;;) {
+      const size_t comma = rest.find(',');
+      const std::string_view name = rest.substr(0, comma);
+      if (std::ranges::find(control::jit_classes, name, &control::JitClass::name) == control::jit_classes.end()) {
+        return fail("--jit-off {}: there is no such class; see caisson run --help", name);
+      }
+      if (std::ranges::find(names, name) == names.end()) names.emplace_back(name);
+      if (comma == std::string_view::npos) break;
+      rest.remove_prefix(comma + 1);
+    }
+  }
+  return names;
+}
+
 Result<> check_name(std::string_view name) {
   const auto fits = [](char c) {
     return std::isalnum(static_cast<unsigned char>(c)) || c == '-' || c == '_' || c == '.';
@@ -239,23 +256,25 @@ Result<VmConfig> to_config(const RunOptions& options, std::string_view default_a
   if (options.disks.size() > VmConfig::max_disks) {
     return fail("--disk: {} disks, at most {} are possible", options.disks.size(), VmConfig::max_disks);
   }
-  for (const auto* list : {&options.jit_off, &options.trace}) {
-    for (const auto& word : *list) {
-      if (word.empty() || word.size() > 32) return fail("--jit-off and --trace take names of up to 32 letters");
-    }
-    if (list->size() > 64) return fail("--jit-off and --trace take at most 64 names");
+  auto off = parse_jit_off(options.jit_off);
+  if (!off) return std::unexpected(off.error());
+  config.jit_off = std::move(*off);
+  for (const auto& word : options.trace) {
+    if (word.empty() || word.size() > 32) return fail("--trace takes names of up to 32 letters");
   }
+  if (options.trace.size() > 64) return fail("--trace takes at most 64 names");
 
   auto append = command_line(default_append, options.append);
   if (!append) return std::unexpected(append.error());
   config.append = *append;
   config.no_reboot = options.no_reboot;
   config.debug_exit = options.debug_exit;
-  if (config.engine == control::EngineChoice::Kvm && !(options.jit_off.empty() && options.trace.empty())) {
-    return fail("--jit-off and --trace are for the jit engine; leave out --engine kvm");
-  }
-  config.jit_off = options.jit_off;
+  config.lockstep = options.lockstep;
   config.trace = options.trace;
+  const bool for_jit = !config.jit_off.empty() || !config.trace.empty() || config.lockstep;
+  if (config.engine == control::EngineChoice::Kvm && for_jit) {
+    return fail("--jit-off, --lockstep and --trace are for the jit engine; leave out --engine kvm");
+  }
   return config;
 }
 

@@ -34,7 +34,8 @@ struct RunOptions {
   std::string engine = "auto";
   std::string cpu_model = "auto";
   std::string name;
-  std::vector<std::string> jit_off;
+  std::vector<std::string> jit_off;  // names from control::jit_classes, several by commas
+  bool lockstep = false;
   std::vector<std::string> trace;
   unsigned stop_timeout = 30;
   bool no_reboot = false;
@@ -51,6 +52,8 @@ struct RunOptions {
 [[nodiscard]] Result<DiskOption> parse_disk(std::string_view text);
 // "[tcp:|udp:][ADDRESS:]HOST:GUEST"
 [[nodiscard]] Result<control::PortForward> parse_forward(std::string_view text);
+// "CLASS,CLASS…", each a name in control::jit_classes; every name once.
+[[nodiscard]] Result<std::vector<std::string>> parse_jit_off(const std::vector<std::string>& given);
 [[nodiscard]] Result<> check_name(std::string_view name);
 
 // The kernel command line: `defaults`, then `extra`, then what the console and the report of panics need, unless the

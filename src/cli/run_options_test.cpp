@@ -88,7 +88,19 @@ TEST(RunOptions, ToConfig) {
   EXPECT_EQ(kvm->engine, control::EngineChoice::Kvm);
   options.jit_off = {"simd"};
   EXPECT_FALSE(to_config(options, ""));
+  options.engine = "jit";
+  options.jit_off = {"simd,flags", "flags"};
+  EXPECT_EQ(to_config(options, "")->jit_off, (std::vector<std::string>{"simd", "flags"}));
+  for (const char* wrong : {"", "simd,", ",", "mmx", "flags simd"}) {
+    options.jit_off = {wrong};
+    EXPECT_FALSE(to_config(options, "")) << wrong;
+  }
   options.jit_off.clear();
+  options.lockstep = true;
+  EXPECT_TRUE(to_config(options, "")->lockstep);
+  options.engine = "kvm";
+  EXPECT_FALSE(to_config(options, ""));
+  options.lockstep = false;
   options.engine = "magic";
   EXPECT_FALSE(to_config(options, ""));
   options = {};

@@ -7,6 +7,7 @@
 //   Threads  plain data
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -36,6 +37,27 @@ struct PortForward {
   uint32_t guest_port = 0;                 // 1 to 65535
   bool operator==(const PortForward&) const = default;
 };
+
+// What --jit-off takes: classes of instructions that the translator leaves to the interpreter, and its optimisations.
+struct JitClass {
+  std::string_view name, what;
+};
+inline constexpr std::array<JitClass, 14> jit_classes{{
+    {"translate", "everything: no translator"},
+    {"all", "all instructions, one block each"},
+    {"integer", "what is in no other class"},
+    {"x87", "x87 and MMX"},
+    {"sse", "SSE"},
+    {"avx", "AVX and AVX-512"},
+    {"simd", "x87, sse and avx"},
+    {"string", "MOVS and STOS"},
+    {"atomic", "LOCK, XCHG with memory"},
+    {"branch", "jumps, calls and returns"},
+    {"system", "SYSCALL, STI, STAC, RDTSC…"},
+    {"windows", "accesses checked together"},
+    {"flags", "dead flags not kept"},
+    {"chain", "blocks linked to each other"},
+}};
 
 struct VmConfig {
   static constexpr uint32_t max_cpus = 64;
@@ -68,7 +90,8 @@ struct VmConfig {
 
   bool no_reboot = false;            // a reset ends the VM with ExitReason::Reset
   bool debug_exit = false;           // a write to port 0xf4 ends the VM with ExitReason::DebugExit
-  std::vector<std::string> jit_off;  // instruction classes that the translator leaves to the interpreter
+  std::vector<std::string> jit_off;  // names from jit_classes
+  bool lockstep = false;             // each block is compared with the interpreter
   std::vector<std::string> trace;    // names of trace points
 
   bool operator==(const VmConfig&) const = default;

@@ -69,6 +69,7 @@ struct JsonTable<VmConfig> {
         key("no_reboot", &VmConfig::no_reboot),
         key("debug_exit", &VmConfig::debug_exit),
         key("jit_off", &VmConfig::jit_off, {0, 64, 32}),
+        key("lockstep", &VmConfig::lockstep),
         key("trace", &VmConfig::trace, {0, 64, 32}),
     };
   }

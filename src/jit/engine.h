@@ -14,15 +14,17 @@
 namespace caisson::jit {
 
 class JitVcpu;
+class Turns;
 
 struct JitOptions {
   bool translate = true;                      // false: interpreter only
   bool profile = false;                       // count events and report them at the end
   size_t code_cache_size = size_t{64} << 20;  // bytes; when it is full all translations are dropped
-  std::vector<std::string> jit_off;           // instruction classes that always go to the interpreter
+  uint32_t off = 0;                           // what the translator does not do, see off in translate/classify.h
+  bool lockstep = false;                      // every block is compared with the interpreter, see lockstep.h
 };
 
-class JitEngine final : public Engine, public GuestMemory::CodeWriteObserver {
+class JitEngine final : public Engine, public GuestMemory::CodeWriteObserver, private GuestWriteLog {
  public:
   [[nodiscard]] static Result<std::unique_ptr<JitEngine>> create(const EngineServices& services,
                                                                  const JitOptions& options);
@@ -30,6 +32,7 @@ class JitEngine final : public Engine, public GuestMemory::CodeWriteObserver {
 
   [[nodiscard]] Result<std::unique_ptr<Vcpu>> create_vcpu(unsigned index, CpuInterrupts& interrupts) override;
   void memory_replaced() override;
+  [[nodiscard]] GuestWriteLog& write_log() override { return *this; }
 
   // Any thread: bytes of a page that holds translated code have changed.
   void code_written(Gpa gpa, uint64_t length) override;
@@ -51,7 +54,7 @@ class JitEngine final : public Engine, public GuestMemory::CodeWriteObserver {
   template <class Work>
   void exclusive(const Cpu& caller, Work work) {
     const std::lock_guard one(exclusive_);
-    close_gate(caller);
+    close_gate(&caller);
     work();
     gate_closed_.store(false, std::memory_order_seq_cst);
   }
@@ -59,9 +62,21 @@ class JitEngine final : public Engine, public GuestMemory::CodeWriteObserver {
 
   void vcpu_gone(JitVcpu& vcpu);
 
+  [[nodiscard]] Turns& turns() { return *turns_; }  // of the vCPUs in lock-step
+
  private:
-  void close_gate(const Cpu& caller);
-  JitEngine(const EngineServices& services, const JitOptions& options) : services_(services), options_(options) {}
+  // Until no vCPU but the caller's, if there is one, runs guest code. All of them answer `requests` before they go on.
+  void close_gate(const Cpu* caller, uint32_t requests = 0);
+
+  // GuestWriteLog: whoever may store to a page directly has said so in its flags (mmu/code_pages.h); all other writes
+  // tell GuestMemory. So it costs nothing while nobody asks.
+  [[nodiscard]] Result<> start() override;
+  void stop() override {}
+  [[nodiscard]] Result<> gather(DirtyPages& into) override;
+  template <class Work>
+  void take_writers(Work work);
+
+  JitEngine(const EngineServices& services, const JitOptions& options);
 
   EngineServices services_;
   JitOptions options_;
@@ -70,6 +85,7 @@ class JitEngine final : public Engine, public GuestMemory::CodeWriteObserver {
   std::atomic<bool> gate_closed_{false};
   std::mutex exclusive_;
   std::vector<JitVcpu*> vcpus_;
+  const std::unique_ptr<Turns> turns_;
 };
 
 }  // namespace caisson::jit

@@ -9,6 +9,7 @@
 
 #include "base/log.h"
 #include "jit/fpu.h"
+#include "jit/lockstep.h"
 #include "jit/mmu/mmu.h"
 #include "jit/translate/translator.h"
 
@@ -79,10 +80,16 @@ JitVcpu::JitVcpu(JitEngine& engine, unsigned index, CpuInterrupts& interrupts)
   reset_cpu(cpu, false);
   if (index != 0) cpu.activity = Activity::WaitForSipi;
   if (engine.options().translate) translator_ = std::make_unique<Translator>(engine, cpu);
+  if (translator_ && engine.options().lockstep) lockstep_ = std::make_unique<Lockstep>(engine, cpu, *translator_);
 }
 
 JitVcpu::~JitVcpu() {
   if (cpu_->profile != nullptr) log::line(log::Level::Info, profile_.report(cpu_->index));
+  if (lockstep_) {
+    const Lockstep::Statistics& done = lockstep_->statistics();
+    log::info("lock-step: CPU {}: {} blocks with {} instructions compared, {} not to their end, {} twice", cpu_->index,
+              done.blocks, done.instructions, done.unchecked, done.again);
+  }
   engine_.vcpu_gone(*this);
 }
 
@@ -114,7 +121,7 @@ void JitVcpu::await_out_of_guest() {
 }
 
 void JitVcpu::drop_jump_caches() {
-  for (JumpCache& cache : cpu_->jumps) cache.negative_rip.fill(jump_empty);
+  for (JumpCache& cache : cpu_->jumps) cache.clear();
   cpu_->jump_memory.flush_all();
 }
 
@@ -131,6 +138,31 @@ void JitVcpu::sleep() {
   sleeping_.store(true, std::memory_order_seq_cst);
   while (cpu_->exit_request.load(std::memory_order_seq_cst) == 0) futex(cpu_->exit_request, FUTEX_WAIT, 0);
   sleeping_.store(false, std::memory_order_seq_cst);
+}
+
+void JitVcpu::take_turn() {
+  constexpr unsigned rounds = 1000;  // of the run loop, before others have their turn
+  if (!my_turn_) {
+    engine_.turns().take();
+    my_turn_ = true;
+  } else if (++turns_ % rounds == 0) {
+    engine_.turns().pass();
+  }
+}
+
+void JitVcpu::give_turn() {
+  if (my_turn_) engine_.turns().give();
+  my_turn_ = false;
+}
+
+ExitReason JitVcpu::differs() {
+  give_turn();
+  std::string text = lockstep_->difference();
+  if (text.ends_with('\n')) text.pop_back();
+  log::error("{}", text);
+  error_ = fmt::format("lock-step: interpreter and translator differ in the block at {:x}; the report is above",
+                       lockstep_->rip());
+  return ExitReason::InternalError;
 }
 
 // Events and interrupts that can be taken now, most important first (SDM vol. 3, 6.9).
@@ -170,6 +202,7 @@ ExitReason JitVcpu::run() {
       cpu.exit_request.store(0, std::memory_order_seq_cst);
       if (stop_.exchange(false, std::memory_order_seq_cst)) {
         fpu_put_away(cpu);
+        if (lockstep_) give_turn();
         return ExitReason::Stopped;
       }
       answer_requests();
@@ -186,9 +219,11 @@ ExitReason JitVcpu::run() {
     if (result == StepResult::Done) {
       if (cpu.activity != Activity::Running) {
         fpu_put_away(cpu);
+        if (lockstep_) give_turn();
         sleep();
         continue;
       }
+      if (lockstep_) take_turn();
       in_guest_.store(true, std::memory_order_seq_cst);
       if (engine_.gate_closed()) {
         in_guest_.store(false, std::memory_order_seq_cst);
@@ -197,9 +232,11 @@ ExitReason JitVcpu::run() {
       }
       if (cpu.exit_request.load(std::memory_order_seq_cst) == 0) result = run_guest();
       in_guest_.store(false, std::memory_order_seq_cst);
+      if (lockstep_ && !lockstep_->difference().empty()) return differs();
     }
     if (result == StepResult::Shutdown) {
       fpu_put_away(cpu);
+      if (lockstep_) give_turn();
       return ExitReason::TripleFault;
     }
   }
@@ -227,9 +264,11 @@ StepResult JitVcpu::run_guest() {
 }
 
 StepResult JitVcpu::run_translated() {
-  switch (translator_->run()) {
+  switch (lockstep_ ? lockstep_->run_block() : translator_->run()) {
     case Translator::Outcome::Dispatch: return StepResult::Done;
-    case Translator::Outcome::Interpret: return interpret_one();
+    case Translator::Outcome::Interpret:
+      if (lockstep_ && !lockstep_->difference().empty()) return StepResult::Done;
+      return interpret_one();
     case Translator::Outcome::NeedsTranslation: break;
   }
   // Out of the guest while translating: other vCPUs need not wait for this one meanwhile.

@@ -14,6 +14,7 @@
 
 namespace caisson::jit {
 
+class Lockstep;
 class Translator;
 
 class JitVcpu final : public Vcpu {
@@ -46,6 +47,9 @@ class JitVcpu final : public Vcpu {
   [[nodiscard]] StepResult run_translated();
   [[nodiscard]] StepResult interpret_one();
   void drop_jump_caches();
+  void take_turn();
+  void give_turn();
+  [[nodiscard]] ExitReason differs();
 
   std::unique_ptr<Cpu> cpu_;
   JitEngine& engine_;
@@ -57,6 +61,9 @@ class JitVcpu final : public Vcpu {
   Profile profile_;
   bool look_at_interrupts_ = true;  // something may have changed what can be delivered
   std::unique_ptr<Translator> translator_;
+  std::unique_ptr<Lockstep> lockstep_;  // null: off
+  bool my_turn_ = false;                // lock-step: see Turns
+  unsigned turns_ = 0;
 };
 
 }  // namespace caisson::jit

@@ -1,21 +1,48 @@
 #include "machine/engine_choice.h"
 
+#include <fcntl.h>
+
+#include <algorithm>
+#include <array>
+
 #include "base/log.h"
 #include "jit/engine.h"
+#include "jit/translate/classify.h"
 #include "kvm/engine.h"
 #include "kvm/probe.h"
 
 namespace caisson::machine {
 namespace {
 
+// In the order of control::jit_classes.
+constexpr std::array<uint32_t, control::jit_classes.size()> jit_off_bits{
+    0,
+    jit::off::instructions,
+    jit::off::integer,
+    jit::off::x87,
+    jit::off::sse,
+    jit::off::avx,
+    jit::off::simd,
+    jit::off::string,
+    jit::off::atomic,
+    jit::off::branch,
+    jit::off::system,
+    jit::off::windows,
+    jit::off::flags,
+    jit::off::chain,
+};
+
 Result<jit::JitOptions> jit_options(const control::VmConfig& config) {
-  jit::JitOptions options{.jit_off = config.jit_off};
-  for (const std::string& off : config.jit_off) {
-    if (off == "translate") {
-      options.translate = false;
-    } else if (off != "integer" && off != "simd" && off != "all") {
-      return fail("--jit-off {}: there is no such class; choose from translate, integer, simd and all", off);
-    }
+  jit::JitOptions options;
+  for (const std::string& name : config.jit_off) {
+    const auto found = std::ranges::find(control::jit_classes, name, &control::JitClass::name);
+    if (found == control::jit_classes.end()) return fail("--jit-off {}: there is no such class", name);
+    if (name == "translate") options.translate = false;
+    options.off |= jit_off_bits[static_cast<size_t>(found - control::jit_classes.begin())];
+  }
+  options.lockstep = config.lockstep;
+  if (options.lockstep && !options.translate) {
+    return fail("--lockstep compares with the translator; leave out --jit-off translate");
   }
   for (const std::string& trace : config.trace) {
     if (trace == "profile") {
@@ -34,6 +61,13 @@ Result<ChosenEngine> make_jit(const jit::JitOptions& options, const EngineServic
   return ChosenEngine{std::move(*engine), "jit", std::move(reason)};
 }
 
+ChosenEngine as_chosen(std::unique_ptr<kvm::KvmEngine> engine, std::string reason) {
+  if (!engine->apics_missing().empty()) {
+    reason += "; local APICs are our own, some slower: " + engine->apics_missing();
+  }
+  return {std::move(engine), "kvm", std::move(reason)};
+}
+
 }  // namespace
 
 Result<ChosenEngine> jit_instead(const control::VmConfig& config, const EngineServices& services, std::string reason) {
@@ -42,24 +76,44 @@ Result<ChosenEngine> jit_instead(const control::VmConfig& config, const EngineSe
   return make_jit(*options, services, std::move(reason));
 }
 
-Result<ChosenEngine> choose_engine(const control::VmConfig& config, const EngineServices& services, Fd kvm) {
+EngineProbe::EngineProbe(const control::VmConfig& config, const Fd& kvm) {
+  // With these the choice is made.
+  if (config.engine != control::EngineChoice::Auto || !kvm.valid() || !config.jit_off.empty() ||
+      !config.trace.empty()) {
+    return;
+  }
+  kvm_ = Fd{::fcntl(kvm.get(), F_DUPFD_CLOEXEC, 0)};
+  thread_ = std::thread{[this] { verdict_ = kvm::examine(kvm_); }};
+}
+
+EngineProbe::~EngineProbe() {
+  if (thread_.joinable()) thread_.join();
+}
+
+kvm::Verdict EngineProbe::wait() {
+  if (thread_.joinable()) thread_.join();
+  return verdict_;
+}
+
+Result<ChosenEngine> choose_engine(const control::VmConfig& config, const EngineServices& services, Fd kvm,
+                                   EngineProbe& probe) {
   const auto options = jit_options(config);
   if (!options) return std::unexpected(options.error());
   if (config.engine == control::EngineChoice::Jit) return make_jit(*options, services, "asked for");
   if (config.engine == control::EngineChoice::Kvm) {
     auto engine = kvm::KvmEngine::create(services, std::move(kvm));
     if (!engine) return with_context("--engine kvm", engine.error());
-    return ChosenEngine{std::move(*engine), "kvm", "asked for"};
+    return as_chosen(std::move(*engine), "asked for");
   }
-  if (!config.jit_off.empty() || !config.trace.empty()) {
-    return make_jit(*options, services, "--jit-off and --trace are the jit engine's");
+  if (!config.jit_off.empty() || !config.trace.empty() || config.lockstep) {
+    return make_jit(*options, services, "--jit-off, --lockstep and --trace are the jit engine's");
   }
   if (!kvm.valid()) return make_jit(*options, services, config.kvm_missing);
-  kvm::Verdict verdict = kvm::examine(kvm);
+  kvm::Verdict verdict = probe.wait();
   if (!verdict.use) return make_jit(*options, services, std::move(verdict.why));
   auto engine = kvm::KvmEngine::create(services, std::move(kvm));
   if (!engine) return make_jit(*options, services, engine.error().message);
-  return ChosenEngine{std::move(*engine), "kvm", std::move(verdict.why)};
+  return as_chosen(std::move(*engine), std::move(verdict.why));
 }
 
 }  // namespace caisson::machine

@@ -77,7 +77,7 @@ class Machine {
     EXPECT_TRUE(model.has_value());
     model_ = std::make_unique<x86::CpuModel>(std::move(*model));
     auto engine = JitEngine::create({.memory = *memory_, .bus = bus, .clock = clock, .model = *model_},
-                                    JitOptions{.translate = false, .profile = false, .jit_off = {}});
+                                    JitOptions{.translate = false});
     EXPECT_TRUE(engine.has_value());
     engine_ = std::move(*engine);
     bus.map(Space::Port, 0x100, 0x100, port, 0);

@@ -5,6 +5,7 @@
 #include "jit/engine.h"
 #include "jit/mmu/page_walk.h"
 #include "jit/profile.h"
+#include "jit/write_log.h"
 
 namespace caisson::jit::mmu {
 namespace {
@@ -77,7 +78,17 @@ Filled resolve(Cpu& cpu, uint64_t linear, Access access, As as) {
     return {.ok = true, .ram = true, .direct = true, .gpa = static_cast<Gpa>(host - cpu.memory->base()), .host = host};
   }
   if (!cpu.long_mode) linear &= 0xffff'ffff;
-  return fill(cpu, linear, access, mode);
+  const Filled filled = fill(cpu, linear, access, mode);
+  if (cpu.write_log != nullptr && filled.ok && (!filled.ram || (access == Access::Write && !filled.direct))) {
+    raise(cpu, Mc);  // whatever it is: a trial run ends here
+    return {};
+  }
+  return filled;
+}
+
+// A trial run is about to write there.
+void note(Cpu& cpu, uint8_t* host, unsigned size) {
+  if (cpu.write_log != nullptr) cpu.write_log->note(host, size);
 }
 
 void store(Cpu& cpu, const Filled& to, const uint8_t* in, unsigned size) {
@@ -85,6 +96,7 @@ void store(Cpu& cpu, const Filled& to, const uint8_t* in, unsigned size) {
     device_write(cpu, to.gpa, in, size);
     return;
   }
+  note(cpu, to.host, size);
   copy(to.host, in, size);
   if (!to.direct) cpu.memory->written(to.gpa, size);
 }
@@ -149,6 +161,7 @@ Host host_for_write(Cpu& cpu, uint64_t linear, unsigned size) {
   }
   const Filled to = resolve(cpu, linear, Access::Write, As::Current);
   if (!to.ok || !to.ram) return {};
+  note(cpu, to.host, size);
   return {.pointer = to.host, .gpa = to.gpa};
 }
 
@@ -170,6 +183,8 @@ HostPair host_pair_for_write(Cpu& cpu, uint64_t linear, unsigned size) {
   if (!second.ok || !first.ram || !second.ram) return {};
   uint8_t* both = cpu.page_pair.map(*cpu.memory, first.gpa & ~(page_size - 1), second.gpa);
   if (both == nullptr) return {};
+  note(cpu, first.host, before);
+  note(cpu, second.host, size - before);
   return {.pointer = both + (page_size - before), .first = first.gpa, .second = second.gpa};
 }
 
@@ -190,7 +205,9 @@ unsigned run_for_write(Cpu& cpu, uint64_t linear, unsigned size, Host& host) {
   const Filled to = resolve(cpu, linear, Access::Write, As::Current);
   if (!to.ok || !to.ram) return 0;
   host = {.pointer = to.host, .gpa = to.gpa};
-  return std::min(size, left_in_page(linear));
+  const unsigned run = std::min(size, left_in_page(linear));
+  note(cpu, to.host, run);
+  return run;
 }
 
 unsigned fetch(Cpu& cpu, uint64_t linear, uint8_t* out) {
@@ -281,18 +298,22 @@ void drop_stack_pages(Cpu& cpu) {
 
 void flush_all(Cpu& cpu) {
   drop_stack_pages(cpu);
+  ++cpu.flushes;
   if (cpu.profile != nullptr) cpu.profile->count(Profile::full_flushes);
   for (Tlb& cache : cpu.tlb) {
     cache.read_tag.fill(invalid_tag);
     cache.write_tag.fill(invalid_tag);
   }
   for (CodePage& page : cpu.code_pages) page.linear = invalid_tag;
+  cpu.walk_memory.drop_all();
+  cpu.huge_regions = {};
   cpu.large_regions = {};
   cpu.large_code_regions = {};
   cpu.engine->code_mapping_flushed(cpu, true);
 }
 
 void flush_non_global(Cpu& cpu) {
+  ++cpu.flushes;
   if (cpu.profile != nullptr) cpu.profile->count(Profile::partial_flushes);
   for (unsigned mode = 0; mode < cpu.tlb.size(); ++mode) {
     if (!cpu.stack_pages[mode].global) drop_stack_page(cpu, static_cast<TlbMode>(mode));
@@ -318,6 +339,7 @@ void flush_non_global(Cpu& cpu) {
 }
 
 void flush_page(Cpu& cpu, uint64_t linear) {
+  ++cpu.flushes;
   if (cpu.profile != nullptr) cpu.profile->count(Profile::page_flushes);
   const uint64_t page = linear & ~uint64_t{0xfff};
   const unsigned slot = linear >> 12 & (tlb_entries - 1);
@@ -326,15 +348,24 @@ void flush_page(Cpu& cpu, uint64_t linear) {
   CodePage& code = cpu.code_pages[linear >> 12 & (code_page_entries - 1)];
   if (code.linear == page) code.linear = invalid_tag;
   // A page of a larger mapping goes with the whole mapping (vol. 3, 4.10.4.1), which is cached here in 4 KiB pieces.
-  if (cpu.large_regions[linear >> 36 & 3] & uint64_t{1} << (linear >> 30 & 63)) {
+  // Which is a walk away, so everything in its reach goes.
+  const bool huge = cpu.huge_regions[linear >> 36 & 3] & uint64_t{1} << (linear >> 30 & 63);
+  const bool large = cpu.large_regions[linear >> 27 & 63] & uint64_t{1} << (linear >> 21 & 63);
+  if (huge || large) {
+    const unsigned reach = huge ? 30 : 21;
     for (Tlb& cache : cpu.tlb) {
       for (unsigned i = 0; i < tlb_entries; ++i) {
-        if ((cache.global[i] & 2) && (cache.read_tag[i] ^ linear) >> 30 == 0) drop(cache, i);
+        if ((cache.global[i] & 2) && (cache.read_tag[i] ^ linear) >> reach == 0) drop(cache, i);
       }
     }
     for (CodePage& other : cpu.code_pages) {
-      if (other.large && (other.linear ^ linear) >> 30 == 0) other.linear = invalid_tag;
+      if (other.large && (other.linear ^ linear) >> reach == 0) other.linear = invalid_tag;
     }
+  }
+  if (huge) {
+    cpu.walk_memory.drop_all();
+  } else {
+    cpu.walk_memory.drop_page(linear);
   }
   if (cpu.large_code_regions[linear >> 36 & 3] & uint64_t{1} << (linear >> 30 & 63)) {
     cpu.engine->code_mapping_flushed(cpu, true);
@@ -344,18 +375,23 @@ void flush_page(Cpu& cpu, uint64_t linear) {
 }
 
 void cr3_changed(Cpu& cpu, bool keep) {
-  // Entries are not tagged by PCID, so even a switch that may keep them flushes; global pages stay. The jump memory is.
-  cpu.jump_memory.change_pcid(cpu.cr4 & cr4::pcide ? cpu.cr3 & 0xfff : 0, keep);
+  // Entries of the caches that translated code looks into are not tagged by PCID, so even a switch that may keep them
+  // flushes; global pages stay. The memories behind them are tagged.
+  const auto pcid = static_cast<unsigned>(cpu.cr4 & cr4::pcide ? cpu.cr3 & 0xfff : 0);
+  cpu.jump_memory.change_pcid(pcid, keep);
+  cpu.walk_memory.change_pcid(pcid, keep);
   flush_non_global(cpu);
 }
 
 void flush_pcid(Cpu& cpu, uint16_t pcid) {
   cpu.jump_memory.flush_pcid(pcid);
+  cpu.walk_memory.drop_pcid(pcid);
   if (pcid == (cpu.cr4 & cr4::pcide ? cpu.cr3 & 0xfff : 0)) flush_non_global(cpu);
 }
 
 void flush_pcids(Cpu& cpu) {
   cpu.jump_memory.flush_all_pcids();
+  cpu.walk_memory.drop_all_pcids();
   flush_non_global(cpu);
 }
 

@@ -11,12 +11,13 @@ constexpr unsigned longest_instruction = 15;
 
 }  // namespace
 
-void BlockBuilder::read_items(const BlockKey& key, const CodeBytes& code, uint32_t disabled_classes) {
+void BlockBuilder::read_items(const BlockKey& key, const CodeBytes& code) {
   items_.clear();
   const unsigned code_bits = key.mode & mode_bits::code_32 ? 32 : 64;
   unsigned at = static_cast<unsigned>(key.rip % page_size);
   const unsigned start = at;
   unsigned side_exits = 0;
+  const unsigned most_side_exits = off_ & off::conditional ? 0 : max_side_exits;
   while (items_.size() < max_instructions && at < page_size) {
     items_.emplace_back();
     Item& item = items_.back();
@@ -39,11 +40,11 @@ void BlockBuilder::read_items(const BlockKey& key, const CodeBytes& code, uint32
       break;
     }
     item.kind = classify(item.in, key.mode);
-    if (disabled_classes & (item.in.simd ? 2u : 1u)) item.kind = Kind::Interpret;
+    if (left_to_interpreter(item.in, item.kind, off_)) item.kind = Kind::Interpret;
     item.use = flag_use(item.in);
     at += item.in.length;
     // A jump forward that is not taken stays in the block.
-    if (item.kind == Kind::JumpIf && side_exits < max_side_exits && !leads_back(item)) {
+    if (item.kind == Kind::JumpIf && side_exits < most_side_exits && !leads_back(item)) {
       ++side_exits;
       continue;
     }
@@ -126,9 +127,11 @@ void BlockBuilder::find_live_flags(const BlockKey& key, std::span<const uint8_t,
   }
   for (size_t i = items_.size(); i-- > 0;) {
     Item& item = items_[i];
+    if (off_ & off::flags) live = all_status_flags;
     if (item.kind == Kind::JumpIf && i + 1 < items_.size()) live |= taken(i);
     item.live_out = live;
     live = (live & ~item.use.overwrites) | item.use.reads;
+    if (off_ & off::flags) live = all_status_flags;
     item.live_in = live;
   }
 }
@@ -418,7 +421,7 @@ void BlockBuilder::emit_item(Emitter& out, const Item& item) {
   }
 }
 
-void BlockBuilder::build(CodeCache& cache, const BlockKey& key, const CodeBytes& code, uint32_t disabled_classes) {
+void BlockBuilder::build(CodeCache& cache, const BlockKey& key, const CodeBytes& code) {
   block_ = {};
   block_.key = key;
   cold_.clear();
@@ -426,7 +429,7 @@ void BlockBuilder::build(CodeCache& cache, const BlockKey& key, const CodeBytes&
   flags_ = Flags::InEflags;
   fpu_checked_ = false;
   peeks_ = 0;
-  read_items(key, code, disabled_classes);
+  read_items(key, code);
   find_live_flags(key, code.page);
   plan_windows();
 

@@ -37,10 +37,11 @@ class BlockBuilder {
   static constexpr unsigned max_instructions = 64;
   static constexpr unsigned max_side_exits = 3;  // conditional jumps that are not the block's last instruction
 
-  explicit BlockBuilder(const Stubs& stubs) : stubs_(stubs) {}
+  // `off`: what not to do, see off in classify.h.
+  BlockBuilder(const Stubs& stubs, uint32_t off) : stubs_(stubs), off_(off) {}
 
   // The block starts at key.rip's offset in the page.
-  void build(CodeCache& cache, const BlockKey& key, const CodeBytes& code, uint32_t disabled_classes);
+  void build(CodeCache& cache, const BlockKey& key, const CodeBytes& code);
   // The block's last instruction goes on on the next page (as far as the bytes tell now).
   [[nodiscard]] bool reaches_next_page(const BlockKey& key, std::span<const uint8_t, page_size> page);
 
@@ -90,7 +91,7 @@ class BlockBuilder {
     bool flags_in_memory = false;
   };
 
-  void read_items(const BlockKey& key, const CodeBytes& code, uint32_t disabled_classes);
+  void read_items(const BlockKey& key, const CodeBytes& code);
   void plan_windows();
   void use_window(Item& item, uint8_t Item::*which, const Operand& address, unsigned size, bool write);
   void find_live_flags(const BlockKey& key, std::span<const uint8_t, page_size> page);
@@ -150,6 +151,7 @@ class BlockBuilder {
   [[nodiscard]] uint64_t rip_after(const Item& item) const { return block_.key.rip + item.offset + item.in.length; }
 
   const Stubs& stubs_;
+  const uint32_t off_;
   Block block_;
   std::vector<Item> items_;
   std::vector<Window> windows_;

@@ -240,6 +240,37 @@ Kind classify(const Instruction& in, ModeWord mode) {
   return classify_integer(in);
 }
 
+bool left_to_interpreter(const Instruction& in, Kind kind, uint32_t off) {
+  if (in.simd) {
+    const bool avx = in.encoding != Encoding::Legacy || has_register_operand_of(in, RegisterClass::Mask);
+    const bool x87 = in.isa_set == ZYDIS_ISA_SET_X87 || in.isa_set == ZYDIS_ISA_SET_FCMOV ||
+                     in.isa_set == ZYDIS_ISA_SET_PENTIUMMMX;
+    return off & (avx ? off::avx : x87 ? off::x87 : off::sse);
+  }
+  // XCHG with memory locks by itself.
+  const bool atomic = in.lock || (in.mnemonic == ZYDIS_MNEMONIC_XCHG && in.memory() != nullptr);
+  if (atomic && (off & off::atomic)) return true;
+  switch (kind) {
+    case Kind::String: return off & off::string;
+    case Kind::PushFlags:
+    case Kind::ReadTime: return off & (off::system | off::unrepeatable);
+    case Kind::ClearInterrupts:
+    case Kind::SetInterrupts:
+    case Kind::SwapGs:
+    case Kind::ClearDirection:
+    case Kind::AccessCheckFlag:
+    case Kind::System: return off & off::system;
+    case Kind::Jump:
+    case Kind::JumpIf:
+    case Kind::JumpRcx:
+    case Kind::Call:
+    case Kind::JumpIndirect:
+    case Kind::CallIndirect:
+    case Kind::Return: return off & off::branch;
+    default: return off & off::integer;
+  }
+}
+
 FlagUse flag_use(const Instruction& in) {
   FlagUse use;
   use.reads = in.flags_read & all_status_flags;

@@ -52,7 +52,7 @@ const uint8_t* Translator::find_code(Outcome& otherwise) {
   JumpCache& jumps = cpu.jumps[table];
   if (cpu.jumps_mode[table] != mode) {
     // One table serves one mode at a time.
-    jumps.negative_rip.fill(jump_empty);
+    jumps.clear();
     cpu.jumps_mode[table] = mode;
   }
   const unsigned index = jump_index(cpu, cpu.rip);
@@ -89,7 +89,7 @@ const uint8_t* Translator::find_code(Outcome& otherwise) {
   // An interrupt may have come between the jump and here: then this is not where it leads. What is flushed in the lower
   // half of the address space is not looked for among the targets of chained jumps.
   const bool cross_page = slot_ & slot_cross_page;
-  const bool chain = slot_ != 0 && slot_generation_ == cache.generation() && slot_rip_ == cpu.rip &&
+  const bool chain = chain_ && slot_ != 0 && slot_generation_ == cache.generation() && slot_rip_ == cpu.rip &&
                      slot_mode_ == mode && (!cross_page || (page.global && !page.user && cpu.rip >> 63 != 0));
   if (chain || CodeCache::is_suspended(*block)) {
     const std::lock_guard hold(cache.lock());
@@ -108,7 +108,8 @@ const uint8_t* Translator::find_code(Outcome& otherwise) {
   slot_ = 0;
   careful_ = false;
   cpu.code_base = cpu.rip & ~uint64_t{0xfff};
-  if (careful) return block->entry;
+  found_ = block;
+  if (careful || !chain_) return block->entry;
   if (!page.global || cpu.user()) cpu.jumps_local[table] = true;
   jumps.negative_rip[index] = 0 - cpu.rip;
   jumps.code[index] = block->start;
@@ -132,7 +133,7 @@ Translator::Outcome Translator::left() {
       if (cpu.profile != nullptr && slot_ == slot_stale) cpu.profile->count(Profile::stale);
       if (slot_ == slot_stale) {
         // A dead or suspended block: what pointed to it was this cache, or a chained jump that stays as it is.
-        cpu.jumps[static_cast<unsigned>(cpu.tlb_mode)].negative_rip[jump_index(cpu, cpu.rip)] = jump_empty;
+        cpu.jumps[static_cast<unsigned>(cpu.tlb_mode)].drop(jump_index(cpu, cpu.rip));
         cpu.jump_memory.drop(cpu.rip);
         slot_ = 0;
       }
@@ -158,6 +159,20 @@ Translator::Outcome Translator::left() {
     }
   }
   return Outcome::Interpret;
+}
+
+const Block* Translator::find_block(Outcome& otherwise) {
+  return find_code(otherwise) == nullptr ? nullptr : found_;
+}
+
+Translator::Outcome Translator::run_block(const Block& block) {
+  cpu_.code_base = cpu_.rip & ~uint64_t{0xfff};
+  cpu_.flags_ax = flags_to_ax(cpu_.rflags);
+  engine_.stubs().enter(block.entry);
+  const Outcome outcome = left();
+  cpu_.rflags = flags_from_ax(cpu_.flags_ax, cpu_.rflags);
+  fpu_put_away(cpu_);
+  return outcome;
 }
 
 Translator::Outcome Translator::run() {

@@ -29,12 +29,7 @@ ModeWord mode_word(const Cpu& cpu) {
   return mode;
 }
 
-Translator::Translator(JitEngine& engine, Cpu& cpu) : engine_(engine), cpu_(cpu), builder_(engine.stubs()) {
-  for (const std::string& name : engine.options().jit_off) {
-    if (name == "integer") disabled_classes_ |= 1;
-    if (name == "simd") disabled_classes_ |= 2;
-    if (name == "all") disabled_classes_ |= 3;
-  }
+Translator::Translator(JitEngine& engine, Cpu& cpu) : engine_(engine), cpu_(cpu), builder_(engine.stubs(), engine.options().off), chain_((engine.options().off & off::chain) == 0) {
   cpu.jump_mask = __builtin_cpu_supports("bmi2") ? uint64_t{jump_entries - 1} << 1 : 0;
 }
 
@@ -74,7 +69,7 @@ bool Translator::translate_current() {
     if (!cache.has_room(BlockBuilder::room_needed)) return false;
     // The page may have lost its last block, and with it the mark, since it was made.
     if (!marked(page.gpa) || (code.next != nullptr && !marked(next.gpa))) continue;
-    builder_.build(cache, key, code, disabled_classes_);
+    builder_.build(cache, key, code);
     Block block = builder_.block();
     block.global = page.global;
     cache.commit(block, builder_.points());

@@ -33,6 +33,9 @@ class Translator {
   };
   // Runs translated code from RIP. Compiled without vector registers (dispatch.cpp): the guest's FPU state may be live.
   [[nodiscard]] Outcome run();
+  // run() in two, one block at a time, for lock-step; with chain switched off. The FPU state is put away afterwards.
+  [[nodiscard]] const Block* find_block(Outcome& otherwise);
+  [[nodiscard]] Outcome run_block(const Block& block);
   // Makes the block at RIP. Out of guest mode. False: no room; the caller drops all code while no vCPU runs, and
   // retries.
   [[nodiscard]] bool translate_current();
@@ -48,8 +51,9 @@ class Translator {
   uint64_t slot_generation_ = 0;
   uint64_t slot_rip_ = 0;  // where it leads
   ModeWord slot_mode_ = 0;
+  const Block* found_ = nullptr;  // by the last find_code() that looked at the cache
   bool careful_ = false;  // and its target is to be translated with careful checks
-  uint32_t disabled_classes_ = 0;
+  const bool chain_;
 };
 
 }  // namespace caisson::jit

@@ -76,7 +76,7 @@ void BlockBuilder::use_window(Item& item, uint8_t Item::*which, const Operand& a
 void BlockBuilder::plan_windows() {
   windows_.clear();
   for (Item& item : items_) item.operand_window = item.stack_window = Item::no_window;
-  if (block_.key.mode & (mode_bits::careful | mode_bits::code_32)) return;
+  if ((block_.key.mode & (mode_bits::careful | mode_bits::code_32)) || (off_ & off::windows)) return;
   const auto changed = [&](unsigned reg) {
     for (Window& window : windows_) window.live &= window.base != reg && window.index != reg;
   };
