@@ -16,9 +16,12 @@ std::optional<Single> single_of(const std::vector<Form>& forms, size_t form, uin
 }
 
 std::string difference(Comparison& comparison, const Single& single, Outcome* expected) {
-  return comparison.difference(
-      {.code = single.code, .state = single.state},
-      {.end = single.code.size() - 2, .flags = single.undefined, .half_done = single.half_done}, expected);
+  return comparison.difference({.code = single.code, .state = single.state},
+                               {.end = single.code.size() - 2,
+                                .flags = single.undefined,
+                                .half_done = single.half_done,
+                                .may_fault = single.may_fault},
+                               expected);
 }
 
 void Coverage::ran(size_t form, const Single& single, const Outcome& expected) {

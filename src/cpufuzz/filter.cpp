@@ -160,8 +160,15 @@ uint64_t undefined_flags(const Instruction& in) {
   return in.mnemonic == ZYDIS_MNEMONIC_DIV || in.mnemonic == ZYDIS_MNEMONIC_IDIV ? uint64_t{rflags::status} : 0;
 }
 
+bool may_fault_under_zero_mask(const Instruction& in) {
+  return in.mnemonic == ZYDIS_MNEMONIC_MASKMOVQ || in.mnemonic == ZYDIS_MNEMONIC_MASKMOVDQU ||
+         in.mnemonic == ZYDIS_MNEMONIC_VMASKMOVDQU;
+}
+
 bool vague_after_fault(const Instruction& in) {
   if (in.memory() != nullptr && in.memory()->vsib) return true;
+  // Masked: which of the faulting bytes is told differs.
+  if (in.memory() != nullptr && in.memory()->writes && in.encoding == Encoding::Evex) return true;
   for (unsigned i = 0; i < in.operand_count; ++i) {
     if (in.operands[i].reg_class == jit::RegisterClass::Mmx) return true;  // x87 mode may have been left already
   }
@@ -173,6 +180,13 @@ bool vague_after_fault(const Instruction& in) {
     case ZYDIS_MNEMONIC_MASKMOVQ:
     case ZYDIS_MNEMONIC_MASKMOVDQU:
     case ZYDIS_MNEMONIC_VMASKMOVDQU:
+    case ZYDIS_MNEMONIC_SHA1MSG1:  // misaligned and not mapped: either fault, not the same on all processors
+    case ZYDIS_MNEMONIC_SHA1MSG2:
+    case ZYDIS_MNEMONIC_SHA1NEXTE:
+    case ZYDIS_MNEMONIC_SHA1RNDS4:
+    case ZYDIS_MNEMONIC_SHA256MSG1:
+    case ZYDIS_MNEMONIC_SHA256MSG2:
+    case ZYDIS_MNEMONIC_SHA256RNDS2:
     case ZYDIS_MNEMONIC_VCVTPS2PH:
     case ZYDIS_MNEMONIC_VPCOMPRESSB:
     case ZYDIS_MNEMONIC_VPCOMPRESSW:

@@ -21,5 +21,8 @@ namespace caisson::cpufuzz {
 // Where a fault leaves vector state, MXCSR or CR2 to the CPU: it accesses memory piece by piece, or computes before it
 // stores.
 [[nodiscard]] bool vague_after_fault(const jit::Instruction& in);
+// "Exceptions associated with addressing memory … may still be signaled (implementation dependent)" where the mask is
+// zero: SDM vol. 2, MASKMOVQ.
+[[nodiscard]] bool may_fault_under_zero_mask(const jit::Instruction& in);
 
 }  // namespace caisson::cpufuzz

@@ -290,6 +290,7 @@ std::optional<Single> random_single(const Form& form, Random& random) {
     if (now.memory() != nullptr && now.memory()->base == x86::Rsp) continue;
     prepare(now, single.state, random);
     single.half_done = vague_after_fault(now);
+    single.may_fault = may_fault_under_zero_mask(now);
     bytes.resize(now.length);
     bytes.push_back(0x0f);
     bytes.push_back(0x0b);

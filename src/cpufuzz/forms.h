@@ -31,6 +31,7 @@ struct Single {
   State state;
   uint64_t undefined = 0;  // status flags that do not count afterwards
   bool half_done = false;  // see vague_after_fault()
+  bool may_fault = false;  // see may_fault_under_zero_mask()
 };
 [[nodiscard]] std::optional<Single> random_single(const Form& form, Random& random);
 

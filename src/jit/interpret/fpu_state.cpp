@@ -74,6 +74,7 @@ void settle_x87(Cpu& cpu) {
   std::memcpy(cpu.xsave.data(), &control, 2);
   std::memcpy(cpu.xsave.data() + 2, &status, 2);
   cpu.xsave[5] = 0;
+  for (size_t reg = st_at; reg < xmm_at; reg += 16) std::fill_n(cpu.xsave.begin() + reg + 10, 6, uint8_t{0});
 }
 
 void initialise(Cpu& cpu, unsigned number) {

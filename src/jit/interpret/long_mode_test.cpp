@@ -591,6 +591,17 @@ TEST_F(LongMode, MaskedAlignedMoveOfNothing) {
   expect_fault(Gp);
 }
 
+// A mask does not keep VDBPSADBW from accessing all of its operand (exception class E4NF.nb).
+TEST_F(LongMode, MaskedBlockSumsFaultAllTheSame) {
+  if (!machine.model().has(Feature::Avx512bw)) GTEST_SKIP() << "the host has no AVX-512";
+  machine.long_mode(false);
+  map_large(0x40'0000, 0);
+  fpu_init(cpu);
+  cpu.gpr[Rsi] = 0x40'0000;
+  run({0x62, 0xf3, 0x35, 0xcf, 0x42, 0x36, 0x56});  // vdbpsadbw zmm6 {k7} {z}, zmm9, [rsi], 56h
+  expect_fault(Pf);
+}
+
 TEST_F(LongMode, FxrstorSettlesControlAndStatusWords) {
   machine.long_mode(false);
   fpu_init(cpu);
