@@ -42,7 +42,6 @@ void copy_state(const Cpu& from, Cpu& to) {
   to.interrupt_shadow = from.interrupt_shadow;
   to.nmi_blocked = from.nmi_blocked;
   to.fault = {};
-  to.xsave = from.xsave;
   update_mode(to);
 }
 
@@ -154,6 +153,7 @@ const Lockstep::Items& Lockstep::items_of(const Block& block) {
       if (left_to_interpreter(in, item.kind, engine_.options().off)) item.kind = Kind::Interpret;
       item.element = static_cast<uint8_t>(in.operand_bits / 8);
       item.fpu = in.simd || in.mnemonic == ZYDIS_MNEMONIC_LDMXCSR || in.mnemonic == ZYDIS_MNEMONIC_STMXCSR;
+      items.fpu |= item.fpu;
       const FlagUse use = flag_use(in);
       item.reads = use.reads;
       item.overwrites = use.overwrites;
@@ -179,7 +179,7 @@ void Lockstep::add_point(const Point& before, const Item* item) {
     point.undefined = (before.undefined & ~item->overwrites) | item->undefined;
     point.dropped = before.dropped & ~item->overwrites;
   }
-  if (item == nullptr || item->fpu) {
+  if (item != nullptr ? item->fpu : with_fpu_) {
     images_.push_back(shadow_->xsave);
     point.fpu = images_.size() - 1;
   }
@@ -207,6 +207,8 @@ bool Lockstep::one(const Item& item) {
 bool Lockstep::trial(const Items& items) {
   Cpu& cpu = *shadow_;
   copy_state(cpu_, cpu);
+  with_fpu_ = items.fpu;
+  if (with_fpu_) cpu.xsave = cpu_.xsave;
   if (cpu.flushes != cpu_.flushes) {
     drop_caches(cpu);
     cpu.flushes = cpu_.flushes;
@@ -240,7 +242,7 @@ void Lockstep::back_to_start() {
   cpu_.rflags = start.rflags;
   cpu_.segments = start.segments;
   cpu_.msr(MsrSlot::KernelGsBase) = start.kernel_gs_base;
-  cpu_.xsave = images_.front();
+  if (with_fpu_) cpu_.xsave = images_.front();
   update_mode(cpu_);
 }
 
@@ -291,7 +293,7 @@ bool Lockstep::same(const Point& point, bool code_32) const {
   const Cpu& cpu = cpu_;
   if (cpu.msrs[static_cast<size_t>(MsrSlot::KernelGsBase)] != point.kernel_gs_base) return false;
   if (!same_memory(point.writes)) return false;
-  if (same_fpu_state(cpu.xsave, images_[point.fpu])) return true;
+  if (!with_fpu_ || same_fpu_state(cpu.xsave, images_[point.fpu])) return true;
   if (cpu.leave != static_cast<uint32_t>(Leave::Signal)) return false;
   // The instruction that faults has set exception flags already (MXCSR, FSW); the interpreter does that again.
   Image faulted = images_[point.fpu];

@@ -68,7 +68,9 @@ class Lockstep {
     bool fpu = false;
     uint32_t reads = 0, overwrites = 0, undefined = 0;  // status flags
   };
-  using Items = std::vector<Item>;
+  struct Items : std::vector<Item> {
+    bool fpu = false;  // any of them touches the vector or x87 state: else that is neither copied nor compared
+  };
   // The interpreter's state after as many instructions as its place in points_.
   struct Point {
     std::array<uint64_t, 16> gpr{};
@@ -105,6 +107,7 @@ class Lockstep {
   WriteLog log_;
   std::vector<Point> points_;
   std::vector<Image> images_;
+  bool with_fpu_ = false;  // images_ are taken: of the start and after each instruction that may change them
   bool cut_ = false;  // the trial ended although the translator may go on
   std::unordered_map<const Block*, Items> items_;
   uint64_t generation_ = 0;

@@ -18,10 +18,10 @@ struct ChosenEngine {
   std::string reason;     // one line
 };
 
-// `kvm`: /dev/kvm, or nothing. With EngineChoice::Auto whatever is wrong with /dev/kvm leads to the jit engine, and is
+// `dump_fd`: for translated blocks, or -1; stays the caller's as long as the engine lives. `kvm`: /dev/kvm, or nothing. With EngineChoice::Auto whatever is wrong with /dev/kvm leads to the jit engine, and is
 // the reason; with Kvm it is the error.
 [[nodiscard]] Result<ChosenEngine> choose_engine(const control::VmConfig& config, const EngineServices& services,
-                                                 Fd kvm);
+                                                 Fd kvm, int dump_fd);
 // The jit engine in place of one that cannot go on.
 [[nodiscard]] Result<ChosenEngine> jit_instead(const control::VmConfig& config, const EngineServices& services,
                                                std::string reason);

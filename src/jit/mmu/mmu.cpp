@@ -34,6 +34,7 @@ bool is_local_apic(const Cpu& cpu, Gpa gpa) {
 }
 
 void device_read(Cpu& cpu, Gpa gpa, uint8_t* out, unsigned size) {
+  const ProfileScope profiled(cpu, Doing::Devices);
   while (size > 0) {
     // Naturally sized pieces: the bus knows 1, 2, 4 and 8.
     const unsigned piece = size >= 8 ? 8 : size >= 4 ? 4 : size >= 2 ? 2 : 1;
@@ -52,6 +53,7 @@ void device_read(Cpu& cpu, Gpa gpa, uint8_t* out, unsigned size) {
 }
 
 void device_write(Cpu& cpu, Gpa gpa, const uint8_t* in, unsigned size) {
+  const ProfileScope profiled(cpu, Doing::Devices);
   while (size > 0) {
     const unsigned piece = size >= 8 ? 8 : size >= 4 ? 4 : size >= 2 ? 2 : 1;
     uint64_t value = 0;
@@ -299,6 +301,7 @@ void drop_stack_pages(Cpu& cpu) {
 void flush_all(Cpu& cpu) {
   drop_stack_pages(cpu);
   ++cpu.flushes;
+  const ProfileScope profiled(cpu, Doing::Flush);
   if (cpu.profile != nullptr) cpu.profile->count(Profile::full_flushes);
   for (Tlb& cache : cpu.tlb) {
     cache.read_tag.fill(invalid_tag);
@@ -312,6 +315,7 @@ void flush_all(Cpu& cpu) {
 
 void flush_non_global(Cpu& cpu) {
   ++cpu.flushes;
+  const ProfileScope profiled(cpu, Doing::Flush);
   if (cpu.profile != nullptr) cpu.profile->count(Profile::partial_flushes);
   for (unsigned mode = 0; mode < cpu.tlb.size(); ++mode) {
     if (!cpu.stack_pages[mode].global) drop_stack_page(cpu, static_cast<TlbMode>(mode));
@@ -338,6 +342,7 @@ void flush_non_global(Cpu& cpu) {
 
 void flush_page(Cpu& cpu, uint64_t linear) {
   ++cpu.flushes;
+  const ProfileScope profiled(cpu, Doing::Flush);
   if (cpu.profile != nullptr) cpu.profile->count(Profile::page_flushes);
   const uint64_t page = linear & ~uint64_t{0xfff};
   const unsigned slot = linear >> 12 & (tlb_entries - 1);

@@ -177,6 +177,7 @@ Translator::Outcome Translator::run_block(const Block& block) {
 
 Translator::Outcome Translator::run() {
   Cpu& cpu = cpu_;
+  const ProfileScope profiled(cpu, Doing::Dispatch);
   cpu.flags_ax = flags_to_ax(cpu.rflags);
   Outcome outcome = Outcome::Dispatch;
   while (cpu.exit_request.load(std::memory_order_relaxed) == 0) {
