@@ -1,11 +1,11 @@
-"""What both benchmarks share: starting a guest, timing what it prints, medians, and the record of a run.
+"""What the parts of the benchmark share: starting a guest, timing what it prints, and the record of a run.
 
 Caisson and QEMU run in turn, never at once, with the same kernel, initramfs, memory and CPUs.
 """
-import argparse
-import json
+import math
 import os
 import platform
+import select
 import statistics
 import subprocess
 import sys
@@ -14,61 +14,111 @@ import time
 ROOT = os.path.realpath(os.path.join(os.path.dirname(__file__), ".."))
 
 
-def arguments(description):
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--runs", type=int, default=5, metavar="N", help="runs of each, in turn (default 5)")
-    parser.add_argument("--caisson", default=os.path.join(ROOT, "build/release/bin/caisson"), metavar="PROGRAM")
-    parser.add_argument("--qemu", default="qemu-system-x86_64", metavar="PROGRAM")
-    parser.add_argument("--kernel", default=os.path.join(ROOT, "build/guests/cloud-amd64/vmlinuz"), metavar="FILE")
-    parser.add_argument("--initrd", metavar="FILE")
-    parser.add_argument("--cpus", type=int, default=1)
-    parser.add_argument("--memory", type=int, default=512, metavar="MIB")
-    parser.add_argument("--timeout", type=int, default=900, metavar="SECONDS", help="for one run")
-    parser.add_argument("--record", metavar="FILE", help="JSON; default build/bench/<name>-<time>.json")
-    return parser
+class Guest:
+    """What a guest is started with, by either program."""
+
+    def __init__(self, options, kernel, initrd, append, cpus=1, disk=None):
+        self.options, self.kernel, self.initrd, self.append = options, kernel, initrd, append
+        self.cpus, self.disk = cpus, disk
+
+    def command(self, who):
+        memory = self.options.memory
+        if who == "caisson":
+            return [self.options.caisson, "run", "--kernel", self.kernel, "--initrd", self.initrd, "--append", self.append,
+                    "--cpus", str(self.cpus), "--memory", f"{memory}M", "--net", "none", "--no-reboot"] + (
+                        ["--disk", self.disk] if self.disk else [])
+        return [self.options.qemu, "-accel", "tcg,thread=multi", "-cpu", "max", "-m", str(memory), "-smp", str(self.cpus),
+                "-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot",
+                "-kernel", self.kernel, "-initrd", self.initrd, "-append", "console=ttyS0 panic=-1 " + self.append] + (
+                    ["-drive", f"file={self.disk},format=raw,if=none,id=disk", "-device", "virtio-blk-pci,drive=disk"]
+                    if self.disk else [])
 
 
-def caisson_command(options, append):
-    return [options.caisson, "run", "--kernel", options.kernel, "--initrd", options.initrd, "--append", append,
-            "--cpus", str(options.cpus), "--memory", f"{options.memory}M", "--net", "none", "--no-reboot"]
+def run(command, timeout, until=None, watch=None):
+    """Lines with the seconds after the start at which they came, and the seconds until the end.
 
-
-def qemu_command(options, append):
-    return [options.qemu, "-accel", "tcg,thread=multi", "-cpu", "max", "-m", str(options.memory), "-smp", str(options.cpus),
-            "-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot", "-kernel", options.kernel,
-            "-initrd", options.initrd, "-append", "console=ttyS0 panic=-1 " + append]
-
-
-def run(command, timeout):
-    """Lines with the seconds after the start at which they came, and the seconds until the end."""
+    With `until` the program is ended when that text appears, be it in a line not yet ended; else it has to end by itself.
+    watch(pid, line) is called for each line, and for what has that text.
+    """
     start = time.monotonic()
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    os.set_blocking(process.stdout.fileno(), False)
     lines, rest = [], b""
     while True:
-        chunk = process.stdout.read()
+        ready, _, _ = select.select([process.stdout], [], [], max(0, start + timeout - time.monotonic()))
         now = time.monotonic() - start
-        if chunk == b"":
-            break
-        if chunk:
-            *whole, rest = (rest + chunk).split(b"\n")
-            lines += [(now, line.decode(errors="replace").strip()) for line in whole]
-        elif now > timeout:
+        if not ready:
             process.kill()
             sys.exit(f"bench: error: {command[0]} was not done after {timeout} s; the last it said: {lines[-1:]}")
-        else:
-            time.sleep(0.001)
+        chunk = os.read(process.stdout.fileno(), 65536)
+        if chunk == b"":
+            break
+        *whole, rest = (rest + chunk).split(b"\n")
+        new = [(now, line.decode(errors="replace").strip()) for line in whole]
+        if until and until.encode() in rest:
+            new.append((now, rest.decode(errors="replace").strip()))
+        lines += new
+        if watch:
+            for _, line in new:
+                watch(process.pid, line)
+        if until and any(until in line for _, line in new):
+            # The first presses the power button, the second ends at once.
+            process.terminate()
+            time.sleep(0.2)
+            process.terminate()
+            process.stdout.close()
+            process.stderr.close()
+            process.wait()
+            return lines, now
     error = process.stderr.read().decode(errors="replace").strip()
     if process.wait() != 0:
         sys.exit(f"bench: error: {command[0]} ended with status {process.returncode}: {error or lines[-3:]}")
     return lines, time.monotonic() - start
 
 
-def time_of(lines, text):
-    for when, line in lines:
-        if text in line:
-            return when
-    sys.exit(f"bench: error: the guest never said \"{text}\"")
+def family(pid):
+    """The process and all below it."""
+    try:
+        below = []
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/children", encoding="ascii") as children:
+                below += [each for child in children.read().split() for each in family(int(child))]
+        return [pid] + below
+    except OSError:
+        return [pid]
+
+
+def thread_seconds(pid):
+    """CPU time of all threads that live now, of the process and all below it; in nanoseconds' resolution."""
+    total = 0
+    for each in family(pid):
+        for thread in os.listdir(f"/proc/{each}/task"):
+            try:
+                with open(f"/proc/{each}/task/{thread}/schedstat", encoding="ascii") as times:
+                    total += int(times.read().split()[0])
+            except OSError:
+                pass  # has just ended
+    return total / 1e9
+
+
+def resident_mib(pid, guest_memory):
+    """Resident MiB of the process and all below it without mappings whose name has `guest_memory` in it.
+
+    A page that is mapped twice, or shared with other processes, counts once, in parts.
+    """
+    total, counts = 0, True
+    for each in family(pid):
+        with open(f"/proc/{each}/smaps", encoding="utf-8", errors="replace") as maps:
+            for line in maps:
+                words = line.split()
+                if "-" in words[0] and not words[0].endswith(":"):
+                    counts = guest_memory not in line
+                elif words[0] == "Pss:" and counts:
+                    total += int(words[1])
+    return total / 1024
+
+
+def geometric_mean(values):
+    return math.exp(statistics.fmean(math.log(value) for value in values))
 
 
 def machine():
@@ -89,30 +139,13 @@ def output_of(*command):
         return "unknown"
 
 
-def record(options, name, samples):
-    """Writes all samples; answers the medians: {row: {who: seconds}}."""
+def about(options):
+    """What a record says of the circumstances."""
     dirty = "+changes" if output_of("git", "status", "--porcelain", "--untracked-files=no") not in ("", "unknown") else ""
-    when = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    path = options.record or os.path.join(ROOT, "build/bench", f"{name}-{when}.json")
-    medians = {row: {who: statistics.median(values) for who, values in columns.items()} for row, columns in samples.items()}
-    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-    with open(path, "w", encoding="utf-8") as out:
-        json.dump({"bench": name, "time": when, "machine": machine(), "commit": output_of("git", "rev-parse", "HEAD") + dirty,
-                   "caisson": output_of(options.caisson, "version"), "qemu": output_of(options.qemu, "--version"),
-                   "cpus": options.cpus, "memory_mib": options.memory, "runs": options.runs, "medians": medians,
-                   "samples": samples}, out, indent=1)
-        out.write("\n")
-    return medians, path
-
-
-def table(medians, columns):
-    """Seconds for each who; then Caisson's time as a multiple of each other's."""
-    others = [who for who in columns if who != "caisson"]
-    print(f"{'':14}" + "".join(f"{who + ' s':>14}" for who in columns) + "".join(f"{'/ ' + who:>12}" for who in others))
-    for row, values in medians.items():
-        print(f"{row:14}" + "".join(f"{values[who]:14.4f}" if who in values else f"{'-':>14}" for who in columns) +
-              "".join(f"{values['caisson'] / values[who]:12.2f}" if who in values and "caisson" in values else f"{'-':>12}"
-                      for who in others))
+    return {"time": time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()), "machine": machine(),
+            "commit": output_of("git", "rev-parse", "HEAD") + dirty, "caisson": output_of(options.caisson, "version"),
+            "qemu": output_of(options.qemu, "--version"), "memory_mib": options.memory, "runs": options.runs,
+            "quick": options.quick}
 
 
 def progress(text):

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <ranges>
+#include <utility>
 
 #include "base/check.h"
 
@@ -16,11 +17,46 @@ void Bus::map(Space space, uint64_t base, uint64_t length, Device& device, unsig
   CAISSON_CHECK(length > 0 && base + (length - 1) >= base);
   unmap(space, device, region);
   windows_[static_cast<int>(space)].push_back({base, length, &device, region, widths});
+  if (space != Space::Memory) return;
+  for (Doorbell& doorbell : doorbells_) {
+    if (doorbell.device == &device && doorbell.region == region) bind(doorbell);
+  }
 }
 
 void Bus::unmap(Space space, const Device& device, unsigned region) {
   std::erase_if(windows_[static_cast<int>(space)],
                 [&](const Window& window) { return window.device == &device && window.region == region; });
+  if (space != Space::Memory) return;
+  for (Doorbell& doorbell : doorbells_) {
+    if (doorbell.device == &device && doorbell.region == region) unbind(doorbell);
+  }
+}
+
+void Bus::add_doorbell(const Device& device, unsigned region, uint64_t offset, std::function<void()> ring) {
+  doorbells_.push_back({&device, region, offset, std::move(ring), {}});
+  bind(doorbells_.back());
+}
+
+void Bus::set_binder(DoorbellBinder* binder) {
+  for (Doorbell& doorbell : doorbells_) unbind(doorbell);
+  binder_ = binder;
+  for (Doorbell& doorbell : doorbells_) bind(doorbell);
+}
+
+void Bus::bind(Doorbell& doorbell) {
+  if (binder_ == nullptr || doorbell.bound) return;
+  const auto& windows = windows_[static_cast<int>(Space::Memory)];
+  const auto window = std::ranges::find_if(windows, [&](const Window& candidate) {
+    return candidate.device == doorbell.device && candidate.region == doorbell.region;
+  });
+  if (window == windows.end() || doorbell.offset >= window->length) return;
+  // Where another window lies over it the write is that device's.
+  const uint64_t address = window->base + doorbell.offset;
+  if (find(Space::Memory, address) == &*window && binder_->bind(address, doorbell.ring)) doorbell.bound = address;
+}
+
+void Bus::unbind(Doorbell& doorbell) {
+  if (const auto address = std::exchange(doorbell.bound, std::nullopt)) binder_->unbind(*address);
 }
 
 const Bus::Window* Bus::find(Space space, uint64_t address) {

@@ -8,10 +8,13 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <mutex>
+#include <optional>
 #include <vector>
 
 #include "bus/device.h"
+#include "bus/doorbell.h"
 
 namespace caisson {
 
@@ -31,6 +34,11 @@ class Bus {
   // Removes the window of (device, region) in `space`, if any.
   void unmap(Space space, const Device& device, unsigned region);
 
+  // A write to `offset` of a memory window, once it is mapped, means no more than `ring`. For the life of the bus.
+  void add_doorbell(const Device& device, unsigned region, uint64_t offset, std::function<void()> ring);
+  // Who passes doorbells on; null: nobody, they are plain writes. Device lock held.
+  void set_binder(DoorbellBinder* binder);
+
   [[nodiscard]] uint64_t read(Space space, uint64_t address, unsigned size);
   void write(Space space, uint64_t address, unsigned size, uint64_t value);
 
@@ -45,12 +53,24 @@ class Bus {
     Widths widths;
   };
 
+  struct Doorbell {
+    const Device* device;
+    unsigned region;
+    uint64_t offset;
+    std::function<void()> ring;
+    std::optional<uint64_t> bound;  // at this address
+  };
+  void bind(Doorbell& doorbell);
+  void unbind(Doorbell& doorbell);
+
   [[nodiscard]] const Window* find(Space space, uint64_t address);
   uint64_t read_window(const Window& window, uint64_t offset, unsigned size);
   void write_window(const Window& window, uint64_t offset, unsigned size, uint64_t value);
 
   std::mutex lock_;
   std::vector<Window> windows_[2];
+  std::vector<Doorbell> doorbells_;
+  DoorbellBinder* binder_ = nullptr;
   uint64_t unclaimed_ = 0;
 };
 

@@ -289,8 +289,7 @@ Result<VmConfig> to_config(const RunOptions& options, std::string_view default_a
   config.debug_exit = options.debug_exit;
   config.lockstep = options.lockstep;
   config.profile = options.profile;
-  const bool for_jit =
-      !config.jit_off.empty() || config.lockstep || config.profile || !options.dump_blocks.empty();
+  const bool for_jit = !config.jit_off.empty() || config.lockstep || config.profile || !options.dump_blocks.empty();
   if (config.engine == control::EngineChoice::Kvm && for_jit) {
     return fail("--jit-off, --lockstep, --profile and --dump-blocks are for the jit engine; leave out --engine kvm");
   }

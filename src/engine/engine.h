@@ -6,11 +6,13 @@
 #include <string>
 #include <vector>
 
+#include "base/event_loop.h"
 #include "base/result.h"
 #include "bus/bus.h"
 #include "bus/clock.h"
 #include "bus/interrupt.h"
 #include "engine/cpu_state.h"
+#include "memory/dirty_log.h"
 #include "memory/guest_memory.h"
 #include "x86/cpu_model.h"
 
@@ -20,6 +22,13 @@ enum class ExitReason : uint8_t {
   Stopped,        // Vcpu::stop() was called; run() may be called again
   TripleFault,    // shutdown cycle: hardware would reset
   InternalError,  // the engine cannot go on; Vcpu::error() says why
+  Debug,          // one of the DebugStops; RIP stands at the instruction that comes next
+};
+
+// Where run() shall end for a debugger, without the guest's debug registers.
+struct DebugStops {
+  bool single_step = false;             // after every instruction
+  std::vector<uint64_t> breakpoints{};  // before the instructions at these linear addresses
 };
 
 class Vcpu : public CpuSink {
@@ -31,7 +40,14 @@ class Vcpu : public CpuSink {
   virtual void stop() = 0;
   [[nodiscard]] virtual std::string error() const = 0;
 
-  // Only while run() is not running.
+  // Only while run() is not running; replaces what was set before. An error where the engine cannot stop there.
+  [[nodiscard]] virtual Result<> set_debug_stops(const DebugStops& stops) {
+    if (!stops.single_step && stops.breakpoints.empty()) return {};
+    return fail("this engine does not stop for a debugger; use --engine kvm");
+  }
+
+  // Only while run() is not running. An engine that keeps local APICs itself (Engine::apics) moves the state of this
+  // CPU's to and from its LocalApicModel with it.
   [[nodiscard]] virtual CpuState store() const = 0;
   [[nodiscard]] virtual Result<> load(const CpuState& state) = 0;
 };
@@ -52,6 +68,7 @@ struct EngineServices {
   Bus& bus;
   Clock& clock;
   const x86::CpuModel& model;
+  EventLoop* loop = nullptr;  // the devices'; null: doorbells are plain writes
 };
 
 class Engine {
@@ -59,6 +76,12 @@ class Engine {
   virtual ~Engine() = default;
   // CPUs are created in order of `index` (the APIC id) before any runs.
   [[nodiscard]] virtual Result<std::unique_ptr<Vcpu>> create_vcpu(unsigned index, CpuInterrupts& interrupts) = 0;
+  // The local APICs that this engine keeps itself; null: it uses our models. The same all its life.
+  [[nodiscard]] virtual ApicKeeper* apics() { return nullptr; }
+  // Who passes doorbells on while the guest goes on; null: nobody. The same all its life.
+  [[nodiscard]] virtual DoorbellBinder* doorbells() { return nullptr; }
+  // The guest's writes, for the dirty log; lives as long as the engine.
+  [[nodiscard]] virtual GuestWriteLog& write_log() = 0;
   // Memory was replaced behind the engine's back (machine reset): forget everything derived from it. No CPU runs.
   virtual void memory_replaced() = 0;
   // What was measured so far, where that was asked for. No CPU runs.

@@ -15,11 +15,10 @@ std::string block_text(const Block& block, const std::vector<HostPoint>& points,
                        std::span<const uint8_t> guest) {
   const unsigned code_bits = block.key.mode & mode_bits::code_32 ? 32 : 64;
   static constexpr const char* modes[]{"supervisor, SMAP", "supervisor", "user", "?"};
-  std::string text =
-      fmt::format("block {:x} (guest-physical {:x}), {}-bit {}{}, {} instructions in {} bytes, {} bytes of host code\n",
-                  rip, block.key.gpa, code_bits, modes[block.key.mode & mode_bits::tlb_mask],
-                  block.key.mode & mode_bits::careful ? ", careful" : "", block.instructions, block.guest_size,
-                  block.host_size);
+  std::string text = fmt::format(
+      "block {:x} (guest-physical {:x}), {}-bit {}{}, {} instructions in {} bytes, {} bytes of host code\n", rip,
+      block.key.gpa, code_bits, modes[block.key.mode & mode_bits::tlb_mask],
+      block.key.mode & mode_bits::careful ? ", careful" : "", block.instructions, block.guest_size, block.host_size);
   const auto host = [&](uint32_t from, uint32_t to) {
     const std::span code(block.start + from, to - from);
     text += disassemble_all(code, 64, reinterpret_cast<uint64_t>(block.start) + from, "        ");

@@ -13,6 +13,7 @@
 #include "bus/clock.h"
 #include "bus/interrupt.h"
 #include "engine/cpu_state.h"
+#include "jit/mmu/walk_memory.h"
 #include "jit/translate/jump_memory.h"
 #include "memory/guest_memory.h"
 #include "memory/page_pair.h"
@@ -24,7 +25,7 @@ namespace caisson::jit {
 class JitEngine;
 class Profile;
 class DecodeCache;
-class WriteLog;
+class TrialLog;
 
 // The address-translation caches of one access mode; translated code looks entries up by bits 12.. of the linear
 // address.
@@ -102,10 +103,16 @@ inline constexpr unsigned code_page_entries = 256;
 // address.
 inline constexpr unsigned jump_bits = 12;
 inline constexpr unsigned jump_entries = 1u << jump_bits;
-inline constexpr uint64_t jump_empty = 0x8000'0000'0000'0000;  // matches no canonical address
 struct JumpCache {
-  std::array<uint64_t, jump_entries> negative_rip;  // 0 - linear RIP, or jump_empty
+  std::array<uint64_t, jump_entries> negative_rip;  // 0 - linear RIP
   std::array<const uint8_t*, jump_entries> code;
+
+  // An empty entry has an address that belongs into another: no branch, to whatever address, finds it.
+  void drop(size_t index) { negative_rip[index] = index == 0 ? 1 : 0; }
+  void clear() {
+    negative_rip.fill(0);
+    drop(0);
+  }
 };
 
 inline constexpr size_t xsave_area_size = 16384 / 4;  // legacy, header, AVX, AVX-512: 2696 bytes; rounded up
@@ -148,8 +155,11 @@ struct alignas(64) Cpu {
   std::array<bool, 3> jumps_local{}, tlb_local{};
   std::array<CodePage, code_page_entries> code_pages{};
   JumpMemory jump_memory;
-  // Filter for INVLPG: bit set for each GiB (modulo 256) from which a piece of a large page is cached.
-  std::array<uint64_t, 4> large_regions{};
+  WalkMemory walk_memory;
+  // Filters for INVLPG: bit set for each GiB (modulo 256) from which a piece of a page above 2 MiB is cached, and for
+  // each 2 MiB (modulo 4096) from which a piece of a page of that size is.
+  std::array<uint64_t, 4> huge_regions{};
+  std::array<uint64_t, 64> large_regions{};
   std::array<uint64_t, 4> large_code_regions{};  // the same for code
 
   // --- the rest of the guest's state ---------------------------------------------------------------------------------
@@ -174,11 +184,11 @@ struct alignas(64) Cpu {
   CpuInterrupts* interrupts = nullptr;
   const x86::CpuModel* model = nullptr;
   JitEngine* engine = nullptr;
-  Profile* profile = nullptr;                                                          // null: off
-  WriteLog* write_log = nullptr;  // set: a trial run whose writes are taken back, see lockstep.h
-  uint64_t flushes = 0;           // of translation caches, of any kind
-  unsigned index = 0;                                                                  // APIC id
-  uint64_t instructions = 0;                                                           // interpreted so far
+  Profile* profile = nullptr;  // null: off
+  TrialLog* trial = nullptr;   // set: a trial run whose writes are taken back, see lockstep.h
+  uint64_t flushes = 0;        // of translation caches, of any kind
+  unsigned index = 0;          // APIC id
+  uint64_t instructions = 0;   // interpreted so far
   std::unique_ptr<DecodeCache, void (*)(DecodeCache*)> interpreter{nullptr, nullptr};  // made at the first step
 
   [[nodiscard]] bool user() const { return cpl == 3; }

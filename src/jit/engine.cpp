@@ -2,9 +2,9 @@
 
 #include <algorithm>
 
-#include "jit/mmu/code_pages.h"
 #include "jit/block_dump.h"
 #include "jit/lockstep.h"
+#include "jit/mmu/code_pages.h"
 #include "jit/mmu/mmu.h"
 #include "jit/translate/classify.h"
 #include "jit/translate/stubs.h"
@@ -39,13 +39,13 @@ JitEngine::~JitEngine() {
   forget_fault_handlers(*cache_);
 }
 
-void JitEngine::close_gate(const Cpu& caller) {
+void JitEngine::close_gate(const Cpu* caller, uint32_t requests) {
   gate_closed_.store(true, std::memory_order_seq_cst);
   for (JitVcpu* vcpu : vcpus_) {
-    if (&vcpu->cpu() != &caller) vcpu->request(JitVcpu::leave_guest | JitVcpu::drop_jumps);
+    if (&vcpu->cpu() != caller) vcpu->request(JitVcpu::leave_guest | JitVcpu::drop_jumps | requests);
   }
   for (JitVcpu* vcpu : vcpus_) {
-    if (&vcpu->cpu() != &caller) vcpu->await_out_of_guest();
+    if (&vcpu->cpu() != caller) vcpu->await_out_of_guest();
   }
 }
 
@@ -102,6 +102,35 @@ void JitEngine::page_becomes_code(Cpu& cpu, Gpa page) {
   flags.fetch_and(~writers, std::memory_order_seq_cst);
 }
 
+// Calls `work` with each page that a vCPU may have stored to directly, and has them all claim their pages anew.
+template <class Work>
+void JitEngine::take_writers(Work work) {
+  const std::lock_guard one(exclusive_);
+  close_gate(nullptr, JitVcpu::drop_write_entries);
+  GuestMemory& memory = services_.memory;
+  const auto take = [&](Gpa from, uint64_t size) {
+    for (Gpa page = from; page < from + size; page += page_size) {
+      std::atomic<uint32_t>& flags = memory.page_flags(page);
+      if ((flags.load(std::memory_order_relaxed) & ~GuestMemory::code_flag) == 0) continue;
+      flags.fetch_and(GuestMemory::code_flag);
+      work(memory.page_index(page));
+    }
+  };
+  take(0, memory.low_size());
+  take(GuestMemory::high_start, memory.high_size());
+  gate_closed_.store(false, std::memory_order_seq_cst);
+}
+
+Result<> JitEngine::start() {
+  take_writers([](size_t) {});
+  return {};
+}
+
+Result<> JitEngine::gather(DirtyPages& into) {
+  take_writers([&](size_t page) { into.add(page); });
+  return {};
+}
+
 void JitEngine::code_mapping_flushed(Cpu& cpu, bool global_too) {
   if (!options_.translate) return;
   for (unsigned mode = 0; mode < cpu.jumps.size(); ++mode) {
@@ -110,7 +139,7 @@ void JitEngine::code_mapping_flushed(Cpu& cpu, bool global_too) {
     if (!global_too && !cpu.jumps_local[mode]) continue;
     if (!user) cpu.jump_memory.flush_supervisor();
     cpu.jumps_local[mode] = false;
-    cpu.jumps[mode].negative_rip.fill(jump_empty);
+    cpu.jumps[mode].clear();
   }
   if (!global_too) return;
   cpu.jump_memory.flush_all();
@@ -125,8 +154,8 @@ void JitEngine::code_page_flushed(Cpu& cpu, uint64_t linear_page) {
   if (!options_.translate) return;
   if (cpu.jump_memory.may_have_page(linear_page)) {
     for (JumpCache& cache : cpu.jumps) {
-      for (uint64_t& negative : cache.negative_rip) {
-        if (((0 - negative) ^ linear_page) >> 12 == 0) negative = jump_empty;
+      for (size_t i = 0; i < jump_entries; ++i) {
+        if (((0 - cache.negative_rip[i]) ^ linear_page) >> 12 == 0) cache.drop(i);
       }
     }
     cpu.jump_memory.flush_user();

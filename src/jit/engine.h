@@ -27,7 +27,7 @@ struct JitOptions {
   bool lockstep = false;                      // every block is compared with the interpreter, see lockstep.h
 };
 
-class JitEngine final : public Engine, public GuestMemory::CodeWriteObserver {
+class JitEngine final : public Engine, public GuestMemory::CodeWriteObserver, private GuestWriteLog {
  public:
   [[nodiscard]] static Result<std::unique_ptr<JitEngine>> create(const EngineServices& services,
                                                                  const JitOptions& options);
@@ -36,6 +36,7 @@ class JitEngine final : public Engine, public GuestMemory::CodeWriteObserver {
   [[nodiscard]] Result<std::unique_ptr<Vcpu>> create_vcpu(unsigned index, CpuInterrupts& interrupts) override;
   void memory_replaced() override;
   [[nodiscard]] EngineProfile profile() const override;
+  [[nodiscard]] GuestWriteLog& write_log() override { return *this; }
 
   // Any thread: bytes of a page that holds translated code have changed.
   void code_written(Gpa gpa, uint64_t length) override;
@@ -57,7 +58,7 @@ class JitEngine final : public Engine, public GuestMemory::CodeWriteObserver {
   template <class Work>
   void exclusive(const Cpu& caller, Work work) {
     const std::lock_guard one(exclusive_);
-    close_gate(caller);
+    close_gate(&caller);
     work();
     gate_closed_.store(false, std::memory_order_seq_cst);
   }
@@ -66,10 +67,20 @@ class JitEngine final : public Engine, public GuestMemory::CodeWriteObserver {
   void vcpu_gone(JitVcpu& vcpu);
 
   [[nodiscard]] BlockDump* dump() { return dump_.get(); }  // null: off
-  [[nodiscard]] Turns& turns() { return *turns_; }  // of the vCPUs in lock-step
+  [[nodiscard]] Turns& turns() { return *turns_; }         // of the vCPUs in lock-step
 
  private:
-  void close_gate(const Cpu& caller);
+  // Until no vCPU but the caller's, if there is one, runs guest code. All of them answer `requests` before they go on.
+  void close_gate(const Cpu* caller, uint32_t requests = 0);
+
+  // GuestWriteLog: whoever may store to a page directly has said so in its flags (mmu/code_pages.h); all other writes
+  // tell GuestMemory. So it costs nothing while nobody asks.
+  [[nodiscard]] Result<> start() override;
+  void stop() override {}
+  [[nodiscard]] Result<> gather(DirtyPages& into) override;
+  template <class Work>
+  void take_writers(Work work);
+
   JitEngine(const EngineServices& services, const JitOptions& options);
 
   EngineServices services_;

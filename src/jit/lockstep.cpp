@@ -51,6 +51,7 @@ void drop_caches(Cpu& cpu) {
     tlb.write_tag.fill(invalid_tag);
   }
   for (CodePage& page : cpu.code_pages) page.linear = invalid_tag;
+  cpu.walk_memory.drop_all();
 }
 
 bool same_segment(const Segment& a, const Segment& b) {
@@ -127,7 +128,7 @@ Lockstep::Lockstep(JitEngine& engine, Cpu& cpu, Translator& translator)
   shadow_->model = cpu.model;
   shadow_->engine = cpu.engine;
   shadow_->index = cpu.index;
-  shadow_->write_log = &log_;
+  shadow_->trial = &log_;
   drop_caches(*shadow_);
 }
 
@@ -236,6 +237,7 @@ bool Lockstep::trial(const Items& items) {
 // As before the translator ran.
 void Lockstep::back_to_start() {
   log_.undo();
+  for (const TrialLog::Foreign& one : log_.restore_margins()) foreign_.push_back(one);
   const Point& start = points_.front();
   cpu_.gpr = start.gpr;
   cpu_.rip = start.rip;
@@ -262,7 +264,14 @@ Translator::Outcome Lockstep::run_block() {
     }
     outcome = translator_.run_block(*block);
     ++statistics_.blocks;
-    if (agrees(items, code_32)) return outcome;
+    if (agrees(items, code_32)) {
+      // What came from elsewhere then, and not from the translator, stays.
+      for (const TrialLog::Foreign& one : foreign_) {
+        if (*one.byte == one.before) *one.byte = one.found;
+      }
+      foreign_.clear();
+      return outcome;
+    }
     if (attempt == attempts) break;
     ++statistics_.again;
     back_to_start();
@@ -317,15 +326,14 @@ bool Lockstep::agrees(const Items& items, bool code_32) {
   for (size_t i = points_.size(); i-- > 0;) {
     if (points_[i].rip != cpu_.rip) continue;
     if (same(points_[i], code_32)) {
-      // Where the trial went further its translation caches may know what is not so yet.
-      if (i + 1 < points_.size()) drop_caches(*shadow_);
+      // Where the trial went further its translation caches may know a mapping that it made and that is not there yet.
+      if (i + 1 < points_.size() && log_.walked()) drop_caches(*shadow_);
       carry_flags(items, i);
       statistics_.instructions += i;
       return true;
     }
     if (i < items.size() && items[i].kind == Kind::String && same_string_part(items[i], i)) {
       ++statistics_.unchecked;
-      drop_caches(*shadow_);
       return true;
     }
   }
@@ -337,8 +345,7 @@ bool Lockstep::agrees(const Items& items, bool code_32) {
 
 void Lockstep::carry_flags(const Items& items, size_t index) {
   const Point& point = points_[index];
-  dropped_ = point.dropped |
-             (static_cast<uint32_t>((cpu_.rflags ^ point.rflags) & rflags::status) & ~point.undefined);
+  dropped_ = point.dropped | (static_cast<uint32_t>((cpu_.rflags ^ point.rflags) & rflags::status) & ~point.undefined);
   dropped_rip_ = cpu_.rip;
   dropped_instructions_ = cpu_.instructions;
   dropped_by_ = points_.front().rip;

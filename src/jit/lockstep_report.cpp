@@ -114,11 +114,12 @@ std::string Lockstep::report(const Block& block, const Items& items) const {
   }
   const auto& writes = log_.writes();
   for (size_t i = 0; i < point->writes; ++i) {
-    const WriteLog::Write& write = writes[i];
+    const TrialLog::Write& write = writes[i];
     if (log_.difference(i, writes.size()) == write.size) continue;
-    text += fmt::format("  memory at guest-physical {:x}:\n    before      {}\n    interpreter {}\n    translator  {}\n",
-                        write.host - cpu_.memory->base(), hex(log_.before(write), write.size),
-                        hex(log_.after(write), write.size), hex(write.host, write.size));
+    text +=
+        fmt::format("  memory at guest-physical {:x}:\n    before      {}\n    interpreter {}\n    translator  {}\n",
+                    write.host - cpu_.memory->base(), hex(log_.before(write), write.size),
+                    hex(log_.after(write), write.size), hex(write.host, write.size));
   }
   return text;
 }

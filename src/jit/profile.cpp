@@ -56,9 +56,18 @@ void Profile::add_to(Totals& totals, uint64_t tick) const {
     if (value != 0) totals[{group, std::move(name)}] += value;
   };
   static constexpr std::array<std::string_view, static_cast<size_t>(Doing::count)> doings{
-      "run loop",    "between blocks", "translation", "misses of translation caches", "flushes",
-      "interpreter", "devices",        "interrupts",  "idle",                         "translated code, user",
-      "translated code, supervisor",   "translated code, entry and exit"};
+      "run loop",
+      "between blocks",
+      "translation",
+      "misses of translation caches",
+      "flushes",
+      "interpreter",
+      "devices",
+      "interrupts",
+      "idle",
+      "translated code, user",
+      "translated code, supervisor",
+      "translated code, entry and exit"};
   static constexpr std::array<std::string_view, event_count> names{"entries into translated code",
                                                                    "look-ups in the shared table",
                                                                    "jumps chained",

@@ -126,7 +126,7 @@ void JitVcpu::await_out_of_guest() {
 }
 
 void JitVcpu::drop_jump_caches() {
-  for (JumpCache& cache : cpu_->jumps) cache.negative_rip.fill(jump_empty);
+  for (JumpCache& cache : cpu_->jumps) cache.clear();
   cpu_->jump_memory.flush_all();
 }
 

@@ -3,8 +3,10 @@
 //   Threads  any
 #pragma once
 
+#include <atomic>
 #include <cerrno>
 #include <cstdint>
+#include <type_traits>
 
 #include <sys/ioctl.h>
 
@@ -16,12 +18,28 @@ namespace caisson::kvm {
 // Opens /dev/kvm. For the command line: a VMM gets the descriptor. The error names cause and remedy.
 [[nodiscard]] Result<Fd> open_device();
 
+// The one way to the kernel, so that tests can have it fail on purpose (ioctl_faults.h): null is ::ioctl.
+using Ioctl = int (*)(int fd, unsigned long request, unsigned long argument);
+inline std::atomic<Ioctl> ioctl_for_tests{nullptr};
+
+template <class Argument>
+int call(int fd, unsigned long request, Argument argument) {
+  unsigned long word;
+  if constexpr (std::is_pointer_v<Argument> || std::is_null_pointer_v<Argument>) {
+    word = reinterpret_cast<unsigned long>(argument);
+  } else {
+    word = static_cast<unsigned long>(argument);
+  }
+  const Ioctl instead = ioctl_for_tests.load(std::memory_order_relaxed);
+  return instead != nullptr ? instead(fd, request, word) : ::ioctl(fd, request, word);
+}
+
 // An ioctl that a signal does not end early; -1 and errno where it fails.
 template <class Argument>
 int control(int fd, unsigned long request, Argument argument) {
   int result;
   do {
-    result = ::ioctl(fd, request, argument);
+    result = call(fd, request, argument);
   } while (result < 0 && errno == EINTR);
   return result;
 }

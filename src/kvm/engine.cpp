@@ -22,7 +22,7 @@ uint64_t host_arch_capabilities(const KvmDevice& device) {
 
 }  // namespace
 
-Result<std::unique_ptr<KvmEngine>> KvmEngine::create(const EngineServices& services, Fd fd) {
+Result<std::unique_ptr<KvmEngine>> KvmEngine::create(const EngineServices& services, Fd fd, const KvmOptions& options) {
   auto device = KvmDevice::create(std::move(fd));
   if (!device) return std::unexpected(device.error());
   std::unique_ptr<KvmEngine> engine{new KvmEngine{services, std::move(*device)}};
@@ -37,32 +37,52 @@ Result<std::unique_ptr<KvmEngine>> KvmEngine::create(const EngineServices& servi
   auto supported = supported_cpuid(engine->device_);
   if (!supported) return std::unexpected(supported.error());
   engine->supported_ = std::move(*supported);
-  if (auto done = set_msr_filter(engine->vm_fd()); !done) return std::unexpected(done.error());
-  if (auto done = engine->add_memory(); !done) return std::unexpected(done.error());
+  if (options.kernel_apics) {
+    engine->apics_ = KvmApics::create(engine->device_, engine->vm_fd(), engine->apics_missing_);
+  } else {
+    engine->apics_missing_ = "not asked for";
+  }
+  if (services.loop != nullptr) {
+    engine->doorbells_ = KvmDoorbells::create(engine->device_, engine->vm_fd(), *services.loop);
+  }
+  if (auto done = set_msr_filter(engine->vm_fd(), engine->apics_ != nullptr); !done)
+    return std::unexpected(done.error());
+  if (auto done = engine->add_memory(options.dirty_ring); !done) return std::unexpected(done.error());
   StateAbilities& abilities = engine->abilities_;
   abilities.sregs2 = engine->device_.has(KVM_CAP_SREGS2);
   const int xsave_size = control(engine->vm_fd(), KVM_CHECK_EXTENSION, KVM_CAP_XSAVE2);
   if (xsave_size > 4096) abilities.xsave_size = static_cast<size_t>(xsave_size);
   const uint64_t before = __builtin_ia32_rdtsc();
   engine->tsc_bias_ = before - services.clock.tsc();
+  // The guest's kvmclock is the machine's, whichever engine runs it.
+  kvm_clock_data time{};
+  time.clock = services.clock.now_ns();
+  if (control(engine->vm_fd(), KVM_SET_CLOCK, &time) != 0) return fail_errno(errno, "/dev/kvm: set the clock");
   engine->arch_capabilities_ = services.model.arch_capabilities() & host_arch_capabilities(engine->device_);
   return engine;
 }
 
-Result<> KvmEngine::add_memory() {
+Result<> KvmEngine::add_memory(uint32_t dirty_ring) {
   const GuestMemory& memory = services_.memory;
-  const auto add = [&](uint32_t slot, Gpa gpa, uint64_t size) -> Result<> {
-    if (size == 0) return {};
+  std::vector<MemorySlot> slots{{0, 0, memory.low_size()}};
+  if (memory.high_size() != 0) slots.push_back({1, GuestMemory::high_start, memory.high_size()});
+  const auto set = [vm = vm_fd(), base = memory.base()](const MemorySlot& slot, uint32_t flags) -> Result<> {
     kvm_userspace_memory_region region{};
-    region.slot = slot;
-    region.guest_phys_addr = gpa;
-    region.memory_size = size;
-    region.userspace_addr = reinterpret_cast<uint64_t>(memory.base() + gpa);
-    if (control(vm_fd(), KVM_SET_USER_MEMORY_REGION, &region) == 0) return {};
-    return fail_errno(errno, fmt::format("/dev/kvm: add {} MiB of guest memory", size >> 20));
+    region.slot = slot.number;
+    region.flags = flags;
+    region.guest_phys_addr = slot.start;
+    region.memory_size = slot.size;
+    region.userspace_addr = reinterpret_cast<uint64_t>(base + slot.start);
+    if (control(vm, KVM_SET_USER_MEMORY_REGION, &region) == 0) return {};
+    return fail_errno(errno, fmt::format("/dev/kvm: add {} MiB of guest memory", slot.size >> 20));
   };
-  if (auto done = add(0, 0, memory.low_size()); !done) return done;
-  return add(1, GuestMemory::high_start, memory.high_size());
+  auto log = create_write_log(device_, vm_fd(), memory, slots, set, dirty_ring);
+  if (!log) return std::unexpected(log.error());
+  write_log_ = std::move(*log);
+  for (const MemorySlot& slot : slots) {
+    if (auto done = set(slot, 0); !done) return done;
+  }
+  return {};
 }
 
 Result<std::unique_ptr<Vcpu>> KvmEngine::create_vcpu(unsigned index, CpuInterrupts& interrupts) {

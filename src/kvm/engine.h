@@ -1,7 +1,8 @@
 // The kvm engine: vCPUs that the host's kernel runs on the processor's own virtualization, by /dev/kvm.
 //   Source   Linux Documentation/virt/kvm/api.rst
-//   Models   the same machine as the jit engine: local APICs, IOAPIC, PIC and PIT are our own (no KVM_CREATE_IRQCHIP),
-//            CPUID comes from the CPU model, MSRs that the kernel does not answer as the model says are answered here
+//   Models   the same machine as the jit engine: IOAPIC, PIC and PIT are our own; local APICs are the kernel's where
+//            it can keep them without the others (KVM_CAP_SPLIT_IRQCHIP), else ours; CPUID comes from the CPU model,
+//            MSRs that the kernel does not answer as the model says are answered here
 //   Threads  create() and create_vcpu() before any CPU runs
 #pragma once
 
@@ -11,16 +12,30 @@
 #include <linux/kvm.h>
 
 #include "engine/engine.h"
+#include "kvm/apics.h"
 #include "kvm/device.h"
+#include "kvm/doorbells.h"
 #include "kvm/state.h"
+#include "kvm/write_log.h"
 
 namespace caisson::kvm {
 
+struct KvmOptions {
+  bool kernel_apics = true;  // false: our own local APICs, whatever the host can do
+  uint32_t dirty_ring = 0;   // entries of a vCPU's ring for the dirty log, a power of two from 1024 on; 0: a bitmap
+};
+
 class KvmEngine final : public Engine {
  public:
-  [[nodiscard]] static Result<std::unique_ptr<KvmEngine>> create(const EngineServices& services, Fd device);
+  [[nodiscard]] static Result<std::unique_ptr<KvmEngine>> create(const EngineServices& services, Fd device,
+                                                                 const KvmOptions& options = {});
 
   [[nodiscard]] Result<std::unique_ptr<Vcpu>> create_vcpu(unsigned index, CpuInterrupts& interrupts) override;
+  [[nodiscard]] KvmApics* apics() override { return apics_.get(); }
+  [[nodiscard]] DoorbellBinder* doorbells() override { return doorbells_.get(); }
+  [[nodiscard]] KvmWriteLog& write_log() override { return *write_log_; }
+  // Why local APICs are not the kernel's; empty where they are.
+  [[nodiscard]] const std::string& apics_missing() const { return apics_missing_; }
   // The kernel follows the mappings of guest memory by itself.
   void memory_replaced() override {}
 
@@ -35,11 +50,15 @@ class KvmEngine final : public Engine {
 
  private:
   KvmEngine(const EngineServices& services, KvmDevice device) : services_(services), device_(std::move(device)) {}
-  [[nodiscard]] Result<> add_memory();
+  [[nodiscard]] Result<> add_memory(uint32_t dirty_ring);
 
   EngineServices services_;
   KvmDevice device_;
   Fd vm_;
+  std::unique_ptr<KvmApics> apics_;
+  std::string apics_missing_;
+  std::unique_ptr<KvmDoorbells> doorbells_;
+  std::unique_ptr<KvmWriteLog> write_log_;
   std::vector<kvm_cpuid_entry2> supported_;
   StateAbilities abilities_;
   uint64_t tsc_bias_ = 0;

@@ -33,6 +33,7 @@ void KvmVcpu::handle_io() {
 }
 
 bool KvmVcpu::is_local_apic(uint64_t address) const {
+  if (model_ != nullptr) return false;
   const uint64_t base = interrupts_.apic_base();
   return (base & 0xc00) == 0x800 && (address & ~uint64_t{0xfff}) == (base & 0xf'ffff'f000);
 }
@@ -83,6 +84,7 @@ bool KvmVcpu::read_msr(uint32_t number, uint64_t& value) {
   }
   const bool x2apic = number >= msr::x2apic_first && number <= msr::x2apic_last;
   if (number == msr::apic_base || number == msr::tsc_deadline || x2apic) {
+    if (model_ != nullptr) return false;  // the kernel has refused it
     const auto result = interrupts_.read_msr(number);
     if (!result) return false;
     value = *result;
@@ -128,11 +130,13 @@ bool KvmVcpu::write_msr(uint32_t number, uint64_t value) {
       (void)kvm::get_msr(fd_.get(), msr::tsc_adjust, before);
       return shift_tsc(value - before);
     }
-    case msr::apic_base: return write_apic_base(value);
-    case msr::tsc_deadline: return interrupts_.write_msr(number, value == 0 ? 0 : value - tsc_offset_);
+    case msr::apic_base: return model_ == nullptr && write_apic_base(value);
+    case msr::tsc_deadline:
+      return model_ == nullptr && interrupts_.write_msr(number, value == 0 ? 0 : value - tsc_offset_);
     default: break;
   }
-  if (number >= msr::x2apic_first && number <= msr::x2apic_last) return interrupts_.write_msr(number, value);
+  if (number >= msr::x2apic_first && number <= msr::x2apic_last)
+    return model_ == nullptr && interrupts_.write_msr(number, value);
   if (unknown_writes.allow()) log::info("the guest writes {:#x} to unknown MSR {:#x}: #GP", value, number);
   return false;
 }
@@ -142,7 +146,11 @@ bool KvmVcpu::shift_tsc(uint64_t by) {
   (void)kvm::get_msr(fd_.get(), msr::tsc_adjust, adjust);
   kept(Slot::TscAdjust) = adjust + by;
   (void)kvm::set_msr(fd_.get(), msr::tsc_adjust, adjust + by);
-  return set_tsc_offset(tsc_offset_ + by);
+  if (!set_tsc_offset(tsc_offset_ + by)) return false;
+  // The kernel has set its timer by the old time.
+  uint64_t deadline = 0;
+  if (model_ == nullptr || !kvm::get_msr(fd_.get(), msr::tsc_deadline, deadline) || deadline == 0) return true;
+  return kvm::set_msr(fd_.get(), msr::tsc_deadline, deadline);
 }
 
 bool KvmVcpu::set_tsc_offset(uint64_t offset) {

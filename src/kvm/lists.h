@@ -21,6 +21,8 @@ inline constexpr unsigned long get_supported_cpuid = _IOWR(KVMIO, 0x05, ListHead
 inline constexpr unsigned long set_cpuid2 = _IOW(KVMIO, 0x90, ListHead);            // KVM_SET_CPUID2
 inline constexpr unsigned long get_msrs = _IOWR(KVMIO, 0x88, ListHead);             // KVM_GET_MSRS
 inline constexpr unsigned long set_msrs = _IOW(KVMIO, 0x89, ListHead);              // KVM_SET_MSRS
+inline constexpr unsigned long set_gsi_routing = _IOW(KVMIO, 0x6a, ListHead);       // KVM_SET_GSI_ROUTING
+inline constexpr unsigned long set_signal_mask = _IOW(KVMIO, 0x8b, uint32_t);       // KVM_SET_SIGNAL_MASK
 
 // struct kvm_xsave without its tail.
 struct XsaveArea {

@@ -85,7 +85,8 @@ class KvmTest : public testing::Test {
     if (!device) GTEST_SKIP() << device.error().message;
     memory = *GuestMemory::create(uint64_t{16} << 20);
     model = std::make_unique<x86::CpuModel>(*x86::CpuModel::create("host", 2, clock.tsc_hz()));
-    auto made = KvmEngine::create({.memory = *memory, .bus = bus, .clock = clock, .model = *model}, std::move(*device));
+    auto made = KvmEngine::create({.memory = *memory, .bus = bus, .clock = clock, .model = *model}, std::move(*device),
+                                  {.kernel_apics = false});
     if (!made) GTEST_SKIP() << made.error().message;
     engine = std::move(*made);
     auto vcpu = engine->create_vcpu(0, interrupts);

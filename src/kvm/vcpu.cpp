@@ -7,6 +7,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/check.h"
 #include "base/log.h"
 #include "kvm/cpuid.h"
 #include "kvm/interrupter.h"
@@ -34,12 +35,14 @@ constexpr unsigned settle_limit = 100;
 Result<std::unique_ptr<Vcpu>> KvmVcpu::create(KvmEngine& engine, unsigned index, CpuInterrupts& interrupts,
                                               const std::vector<kvm_cpuid_entry2>& cpuid) {
   install_kick_signal();
+  CAISSON_CHECK(engine.apics() == nullptr || interrupts.model() != nullptr);
   std::unique_ptr<KvmVcpu> vcpu{new KvmVcpu{engine, index, interrupts}};
   vcpu->fd_ = Fd{control(engine.vm_fd(), KVM_CREATE_VCPU, static_cast<unsigned long>(index))};
   if (!vcpu->fd_.valid()) return fail_errno(errno, fmt::format("/dev/kvm: create CPU {}; use fewer --cpus", index));
   auto run = SharedRun::create(vcpu->fd_.get(), engine.device().run_size());
   if (!run) return std::unexpected(run.error());
   vcpu->run_ = std::move(*run);
+  if (auto done = engine.write_log().add_vcpu(vcpu->fd_.get()); !done) return std::unexpected(done.error());
   if (auto done = set_cpuid(vcpu->fd_.get(), cpuid); !done) return std::unexpected(done.error());
   for (const SlotMsr& row : slot_msrs()) {
     uint64_t value;
@@ -85,17 +88,24 @@ ExitReason KvmVcpu::run() {
         if (outcome == Outcome::Again) return ExitReason::Stopped;
       }
     }
-    if (outcome == Outcome::Again && interrupts_.pending()) outcome = take_events();
+    if (outcome == Outcome::Again && model_ == nullptr && interrupts_.pending()) outcome = take_events();
     if (outcome == Outcome::Again) {
-      if (!awake()) {
+      if (model_ != nullptr) {
+        offer_ext_int();
+      } else if (!awake()) {
         sleep();
         continue;
+      } else {
+        offer_interrupt();
       }
-      offer_interrupt();
       outcome = enter();
     }
     if (outcome == Outcome::TripleFault) return ExitReason::TripleFault;
-    if (outcome == Outcome::Failed) return ExitReason::InternalError;
+    if (outcome == Outcome::Debug) return ExitReason::Debug;
+    if (outcome == Outcome::Failed) {
+      if (model_ != nullptr) keep_timer_after_failure();
+      return ExitReason::InternalError;
+    }
   }
 }
 
@@ -159,25 +169,32 @@ void KvmVcpu::offer_interrupt() {
 }
 
 KvmVcpu::Outcome KvmVcpu::enter() {
-  run_->cr8 = interrupts_.cr8();
+  if (model_ == nullptr) run_->cr8 = interrupts_.cr8();
   in_guest_.store(true, std::memory_order_seq_cst);
   if (exit_request_.load(std::memory_order_seq_cst) != 0 && run_->immediate_exit == 0) {
     in_guest_.store(false, std::memory_order_seq_cst);
     return Outcome::Interrupted;
   }
-  const int result = ::ioctl(fd_.get(), KVM_RUN, 0);
+  const int result = call(fd_.get(), KVM_RUN, 0);
   const int error = errno;
   in_guest_.store(false, std::memory_order_seq_cst);
-  if (const auto cr8 = static_cast<uint8_t>(run_->cr8); cr8 != interrupts_.cr8()) interrupts_.set_cr8(cr8);
+  if (const auto cr8 = static_cast<uint8_t>(run_->cr8); model_ == nullptr && cr8 != interrupts_.cr8()) {
+    interrupts_.set_cr8(cr8);
+  }
   if (result < 0) {
     if (error == EINTR || error == EAGAIN) {
       access_open_ = false;
       return Outcome::Interrupted;
     }
-    error_ = fail_errno(error, "/dev/kvm: run the guest; " + describe() + "; use --engine jit").error().message;
-    return Outcome::Failed;
+    return run_failed(error);
   }
   return handle_exit();
+}
+
+KvmVcpu::Outcome KvmVcpu::run_failed(int error) {
+  error_ =
+      fmt::format("{}; {}; use --engine jit", fail_errno(error, "/dev/kvm: run the guest").error().message, describe());
+  return Outcome::Failed;
 }
 
 KvmVcpu::Outcome KvmVcpu::complete_access() {
@@ -186,7 +203,7 @@ KvmVcpu::Outcome KvmVcpu::complete_access() {
     set_immediate_exit(*run_, 1);
     const Outcome outcome = enter();
     set_immediate_exit(*run_, 0);
-    if (outcome == Outcome::TripleFault || outcome == Outcome::Failed) return outcome;
+    if (outcome >= Outcome::TripleFault) return outcome;
   }
   return Outcome::Again;
 }
@@ -196,10 +213,19 @@ KvmVcpu::Outcome KvmVcpu::complete_access() {
 KvmVcpu::Outcome KvmVcpu::settle() {
   uint64_t time = settle_ns;
   for (unsigned i = 0; i < settle_limit; ++i) {
+    bool at_rest = true;
+    if (model_ != nullptr) {
+      if (const Outcome outcome = settle_timer(at_rest); outcome != Outcome::Again) return outcome;
+    }
     kvm_vcpu_events events{};
     if (control(fd_.get(), KVM_GET_VCPU_EVENTS, &events) != 0) break;
     const bool nmi = events.nmi.injected != 0 || (events.nmi.pending != 0 && events.nmi.masked == 0);
-    if (events.interrupt.injected == 0 && events.exception.injected == 0 && !nmi) return Outcome::Again;
+    // What the kernel's local APIC gave goes back into it; see store_apic().
+    const bool interrupt = events.interrupt.injected != 0 && !in_service(events.interrupt.nr);
+    if (!interrupt && events.exception.injected == 0 && !nmi) {
+      if (at_rest) return Outcome::Again;
+      continue;
+    }
     const Interrupter interrupter;
     if (!interrupter.made()) break;
     interrupter.arm(time);
@@ -212,7 +238,7 @@ KvmVcpu::Outcome KvmVcpu::settle() {
     if (outcome == Outcome::Again) outcome = complete_access();
     // run() shall look for a stop that came meanwhile.
     exit_request_.store(1, std::memory_order_seq_cst);
-    if (outcome == Outcome::TripleFault || outcome == Outcome::Failed) return outcome;
+    if (outcome >= Outcome::TripleFault) return outcome;
   }
   error_ = "/dev/kvm: an event cannot be delivered; " + describe() + "; use --engine jit";
   return Outcome::Failed;
@@ -234,11 +260,17 @@ KvmVcpu::Outcome KvmVcpu::handle_exit() {
       access_open_ = true;
       run_->msr.error = write_msr(run_->msr.index, run_->msr.data) ? 0 : 1;
       return Outcome::Again;
+    case KVM_EXIT_IOAPIC_EOI: model_->broadcast_eoi(run_->eoi.vector); return Outcome::Again;
     case KVM_EXIT_HLT: activity_ = Activity::Halted; return Outcome::Again;
+    case KVM_EXIT_DIRTY_RING_FULL:
+      if (engine_.write_log().ring_full()) return Outcome::Again;
+      error_ = "/dev/kvm: the dirty ring is full, but nothing can be taken out of it; use --engine jit";
+      return Outcome::Failed;
     case KVM_EXIT_IRQ_WINDOW_OPEN:
     case KVM_EXIT_SET_TPR:
     case KVM_EXIT_INTR: return Outcome::Again;
     case KVM_EXIT_SHUTDOWN: return Outcome::TripleFault;
+    case KVM_EXIT_DEBUG: return Outcome::Debug;
     case KVM_EXIT_FAIL_ENTRY:
       error_ = fmt::format("/dev/kvm: the processor refuses the guest's state ({:#x}); {}; use --engine jit",
                            uint64_t{run_->fail_entry.hardware_entry_failure_reason}, describe());
@@ -256,27 +288,71 @@ KvmVcpu::Outcome KvmVcpu::handle_exit() {
   }
 }
 
+Result<> KvmVcpu::set_debug_stops(const DebugStops& stops) {
+  constexpr size_t most = 4;
+  if (stops.breakpoints.size() > most) {
+    return fail("{} breakpoints: this engine has {}, the processor's", stops.breakpoints.size(), most);
+  }
+  kvm_guest_debug debug{};
+  if (stops.single_step) debug.control |= KVM_GUESTDBG_SINGLESTEP;
+  if (!stops.breakpoints.empty()) debug.control |= KVM_GUESTDBG_USE_HW_BP;
+  if (debug.control != 0) debug.control |= KVM_GUESTDBG_ENABLE;
+  // DR7 (SDM vol. 3, 17.2.4): an instruction breakpoint has R/W and LEN 0.
+  debug.arch.debugreg[7] = 0x400;
+  for (size_t i = 0; i < stops.breakpoints.size(); ++i) {
+    debug.arch.debugreg[i] = stops.breakpoints[i];
+    debug.arch.debugreg[7] |= uint64_t{2} << (2 * i);
+  }
+  if (control(fd_.get(), KVM_SET_GUEST_DEBUG, &debug) == 0) return {};
+  return fail_errno(errno, "/dev/kvm: stop for a debugger; use --engine jit");
+}
+
 CpuState KvmVcpu::store() const {
   CpuState state;
   state.msrs = msrs_;
+  state.activity = activity_;
+  // First: what it has to say about INIT and SIPI changes the rest.
+  if (model_ != nullptr) store_apic(state);
   if (auto done = get_state(fd_.get(), engine_.abilities(), held_, state); !done) {
     log::error("CPU {}: {}", index_, done.error().message);
   }
-  state.activity = activity_;
   state.tsc_offset = tsc_offset_;
   return state;
 }
 
-Result<> KvmVcpu::load(const CpuState& state) {
-  if (auto done = set_state(fd_.get(), engine_.abilities(), held_, interrupts_, state); !done) {
+Result<> KvmVcpu::load(const CpuState& given) {
+  const CpuState* state = &given;
+  CpuState changed;
+  bool nmi = false;
+  if (model_ != nullptr) {
+    // The kernel's local APIC has no place for these.
+    while (const auto taken = interrupts_.take_event(true)) {
+      if (taken->event == CpuInterrupts::Event::Nmi) {
+        nmi = true;
+        continue;
+      }
+      changed = *state;
+      state = &changed;
+      if (taken->event == CpuInterrupts::Event::Init) {
+        changed = init_state(changed, engine_.services().model);
+        if (index_ != 0) changed.activity = Activity::WaitForSipi;
+      } else if (changed.activity == Activity::WaitForSipi) {
+        start_at(changed, taken->sipi_vector);
+      }
+    }
+  }
+  if (auto done = set_state(fd_.get(), engine_.abilities(), held_, interrupts_, *state); !done) {
     return with_context(fmt::format("CPU {}", index_), done.error());
   }
-  msrs_ = state.msrs;
-  activity_ = state.activity;
-  if (!set_tsc_offset(state.tsc_offset)) return fail("CPU {}: /dev/kvm: set the time stamp counter", index_);
+  msrs_ = state->msrs;
+  activity_ = state->activity;
+  if (!set_tsc_offset(state->tsc_offset)) return fail("CPU {}: /dev/kvm: set the time stamp counter", index_);
+  if (model_ != nullptr) {
+    if (auto done = load_apic(activity_, nmi); !done) return with_context(fmt::format("CPU {}", index_), done.error());
+  }
   // What the kernel said at the last exit was of the old state.
   run_->ready_for_interrupt_injection = 0;
-  run_->if_flag = (state.rflags & x86::rflags::interrupt) != 0;
+  run_->if_flag = (state->rflags & x86::rflags::interrupt) != 0;
   access_open_ = false;
   return {};
 }

@@ -1,5 +1,7 @@
 #include "machine/engine_choice.h"
 
+#include <fcntl.h>
+
 #include <algorithm>
 #include <array>
 #include <charconv>
@@ -30,6 +32,11 @@ constexpr std::array<uint32_t, control::jit_classes.size()> jit_off_bits{
     jit::off::chain,
 };
 
+// Something is asked for that only the jit engine does.
+bool is_for_jit(const control::VmConfig& config) {
+  return !config.jit_off.empty() || config.lockstep || config.profile || config.dump_fd.has_value();
+}
+
 Result<jit::JitOptions> jit_options(const control::VmConfig& config, int dump_fd) {
   jit::JitOptions options;
   for (const std::string& name : config.jit_off) {
@@ -47,7 +54,8 @@ Result<jit::JitOptions> jit_options(const control::VmConfig& config, int dump_fd
   for (const std::string& address : config.dump_at) {
     const auto [end, error] =
         std::from_chars(address.data(), address.data() + address.size(), options.dump_at.emplace_back(), 16);
-    if (error != std::errc{} || end != address.data() + address.size()) return fail("dump_at: {} is no address", address);
+    if (error != std::errc{} || end != address.data() + address.size())
+      return fail("dump_at: {} is no address", address);
   }
   return options;
 }
@@ -58,6 +66,13 @@ Result<ChosenEngine> make_jit(const jit::JitOptions& options, const EngineServic
   return ChosenEngine{std::move(*engine), "jit", std::move(reason)};
 }
 
+ChosenEngine as_chosen(std::unique_ptr<kvm::KvmEngine> engine, std::string reason) {
+  if (!engine->apics_missing().empty()) {
+    reason += "; local APICs are our own, some slower: " + engine->apics_missing();
+  }
+  return {std::move(engine), "kvm", std::move(reason)};
+}
+
 }  // namespace
 
 Result<ChosenEngine> jit_instead(const control::VmConfig& config, const EngineServices& services, std::string reason) {
@@ -66,25 +81,43 @@ Result<ChosenEngine> jit_instead(const control::VmConfig& config, const EngineSe
   return make_jit(*options, services, std::move(reason));
 }
 
+EngineProbe::EngineProbe(const control::VmConfig& config, const Fd& kvm) {
+  // With these the choice is made.
+  if (config.engine != control::EngineChoice::Auto || !kvm.valid() || is_for_jit(config)) {
+    return;
+  }
+  kvm_ = Fd{::fcntl(kvm.get(), F_DUPFD_CLOEXEC, 0)};
+  thread_ = std::thread{[this] { verdict_ = kvm::examine(kvm_); }};
+}
+
+EngineProbe::~EngineProbe() {
+  if (thread_.joinable()) thread_.join();
+}
+
+kvm::Verdict EngineProbe::wait() {
+  if (thread_.joinable()) thread_.join();
+  return verdict_;
+}
+
 Result<ChosenEngine> choose_engine(const control::VmConfig& config, const EngineServices& services, Fd kvm,
-                                   int dump_fd) {
+                                   EngineProbe& probe, int dump_fd) {
   const auto options = jit_options(config, dump_fd);
   if (!options) return std::unexpected(options.error());
   if (config.engine == control::EngineChoice::Jit) return make_jit(*options, services, "asked for");
   if (config.engine == control::EngineChoice::Kvm) {
     auto engine = kvm::KvmEngine::create(services, std::move(kvm));
     if (!engine) return with_context("--engine kvm", engine.error());
-    return ChosenEngine{std::move(*engine), "kvm", "asked for"};
+    return as_chosen(std::move(*engine), "asked for");
   }
-  if (!config.jit_off.empty() || config.lockstep || config.profile || dump_fd >= 0) {
+  if (is_for_jit(config)) {
     return make_jit(*options, services, "what was asked for is the jit engine's");
   }
   if (!kvm.valid()) return make_jit(*options, services, config.kvm_missing);
-  kvm::Verdict verdict = kvm::examine(kvm);
+  kvm::Verdict verdict = probe.wait();
   if (!verdict.use) return make_jit(*options, services, std::move(verdict.why));
   auto engine = kvm::KvmEngine::create(services, std::move(kvm));
   if (!engine) return make_jit(*options, services, engine.error().message);
-  return ChosenEngine{std::move(*engine), "kvm", std::move(verdict.why)};
+  return as_chosen(std::move(*engine), std::move(verdict.why));
 }
 
 }  // namespace caisson::machine

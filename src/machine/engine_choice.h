@@ -5,10 +5,12 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <thread>
 
 #include "base/fd.h"
 #include "control/vm_config.h"
 #include "engine/engine.h"
+#include "kvm/probe.h"
 
 namespace caisson::machine {
 
@@ -18,10 +20,27 @@ struct ChosenEngine {
   std::string reason;     // one line
 };
 
-// `dump_fd`: for translated blocks, or -1; stays the caller's as long as the engine lives. `kvm`: /dev/kvm, or nothing. With EngineChoice::Auto whatever is wrong with /dev/kvm leads to the jit engine, and is
-// the reason; with Kvm it is the error.
+// The measurement, in a thread of its own from construction on: it takes milliseconds in which other things can be
+// done.
+class EngineProbe {
+ public:
+  // Measures where `config` leaves the choice to us and `kvm` is /dev/kvm.
+  EngineProbe(const control::VmConfig& config, const Fd& kvm);
+  ~EngineProbe();
+  EngineProbe(const EngineProbe&) = delete;
+  EngineProbe& operator=(const EngineProbe&) = delete;
+  [[nodiscard]] kvm::Verdict wait();
+
+ private:
+  Fd kvm_;
+  kvm::Verdict verdict_;
+  std::thread thread_;
+};
+
+// `kvm`: /dev/kvm, or nothing. With EngineChoice::Auto whatever is wrong with /dev/kvm leads to the jit engine, and is
+// the reason; with Kvm it is the error. `dump_fd`: for translated blocks, or -1; the caller's, who keeps it open.
 [[nodiscard]] Result<ChosenEngine> choose_engine(const control::VmConfig& config, const EngineServices& services,
-                                                 Fd kvm, int dump_fd);
+                                                 Fd kvm, EngineProbe& probe, int dump_fd);
 // The jit engine in place of one that cannot go on.
 [[nodiscard]] Result<ChosenEngine> jit_instead(const control::VmConfig& config, const EngineServices& services,
                                                std::string reason);

@@ -153,7 +153,7 @@ class Engines : public testing::Test {
     auto jit = jit::JitEngine::create(services, {});
     ASSERT_TRUE(jit) << jit.error().message;
     jit_ = std::move(*jit);
-    auto kvm = kvm::KvmEngine::create(services, std::move(*opened));
+    auto kvm = kvm::KvmEngine::create(services, std::move(*opened), {.kernel_apics = false});
     if (!kvm) GTEST_SKIP() << kvm.error().message;
     kvm_ = std::move(*kvm);
     jit_cpu_ = *jit_->create_vcpu(0, interrupts_);

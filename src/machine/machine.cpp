@@ -87,6 +87,8 @@ class Machine final : public PowerSink {
   control::Channel& channel_;
 
   // In the order they depend on each other; destroyed from the end.
+  Fd kvm_;  // until the engine has it
+  std::optional<EngineProbe> probe_;
   Bus bus_;
   std::unique_ptr<EventLoop> loop_;
   std::unique_ptr<MachineClock> clock_;
@@ -117,6 +119,8 @@ Machine::~Machine() {
   stop_cpus();
   // Backends ask for the device lock to be held when they go.
   const std::lock_guard hold(bus_.lock());
+  bus_.set_binder(nullptr);
+  if (chipset_) chipset_->apic_bus().set_keeper(nullptr);
   cpus_.clear();
   engine_.engine.reset();
   bridge_.reset();
@@ -129,6 +133,8 @@ Machine::~Machine() {
 }
 
 Result<> Machine::create() {
+  kvm_ = config_.kvm_fd ? take(*config_.kvm_fd) : Fd{};
+  probe_.emplace(config_, kvm_);
   auto loop = EventLoop::create(&bus_.lock());
   if (!loop) return std::unexpected(loop.error());
   loop_ = std::move(*loop);
@@ -188,9 +194,9 @@ Result<> Machine::create() {
 }
 
 Result<> Machine::create_engine() {
-  const EngineServices services{*memory_, bus_, *clock_, *model_};
-  auto engine = choose_engine(config_, services, config_.kvm_fd ? take(*config_.kvm_fd) : Fd{},
-                              config_.dump_fd ? fds_[*config_.dump_fd].get() : -1);
+  const EngineServices services{*memory_, bus_, *clock_, *model_, loop_.get()};
+  auto engine =
+      choose_engine(config_, services, std::move(kvm_), *probe_, config_.dump_fd ? fds_[*config_.dump_fd].get() : -1);
   if (!engine) return std::unexpected(engine.error());
   engine_ = std::move(*engine);
   auto created = create_cpus();
@@ -200,6 +206,11 @@ Result<> Machine::create_engine() {
 
 Result<> Machine::create_cpus() {
   reset_states_.clear();
+  {
+    const std::lock_guard hold(bus_.lock());
+    chipset_->apic_bus().set_keeper(engine_.engine->apics());
+    bus_.set_binder(engine_.engine->doorbells());
+  }
   for (unsigned i = 0; i < config_.cpus; ++i) {
     auto cpu = engine_.engine->create_vcpu(i, chipset_->local_apic(i));
     if (!cpu) return std::unexpected(cpu.error());
@@ -268,6 +279,7 @@ Result<> Machine::reset() {
 
 void Machine::cpu_thread(unsigned index) {
   switch (cpus_[index]->run()) {
+    case caisson::ExitReason::Debug:
     case caisson::ExitReason::Stopped: break;
     case caisson::ExitReason::TripleFault: request(PowerEvent::TripleFault, 0); break;
     case caisson::ExitReason::InternalError:
@@ -301,7 +313,7 @@ Result<> Machine::hand_over(std::string why) {
 }
 
 Result<> Machine::use_jit(std::string why) {
-  auto engine = jit_instead(config_, {*memory_, bus_, *clock_, *model_}, std::move(why));
+  auto engine = jit_instead(config_, {*memory_, bus_, *clock_, *model_, loop_.get()}, std::move(why));
   if (!engine) return std::unexpected(engine.error());
   // The old CPUs stay until the local APICs know the new ones.
   const ChosenEngine old_engine = std::exchange(engine_, std::move(*engine));

@@ -7,6 +7,9 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 
+#include "base/address_space.h"
+#include "memory/dirty_log.h"
+
 namespace caisson {
 
 Result<std::unique_ptr<GuestMemory>> GuestMemory::create(uint64_t size) {
@@ -24,9 +27,8 @@ Result<std::unique_ptr<GuestMemory>> GuestMemory::create(uint64_t size) {
   }
   // One linear reservation: low RAM, the hole, high RAM, and a guard page at the end.
   memory->reserved_ = memory->end() + page_size;
-  void* base = mmap(nullptr, memory->reserved_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (base == MAP_FAILED) return fail_errno(errno, "reserve address space for guest memory");
-  memory->base_ = static_cast<uint8_t*>(base);
+  memory->base_ = reserve_address_space(memory->reserved_);
+  if (memory->base_ == nullptr) return fail_errno(errno, "reserve address space for guest memory");
   const auto map = [&](Gpa gpa, uint64_t length, uint64_t offset) {
     return mmap(memory->base_ + gpa, length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, memory->memfd_.get(),
                 static_cast<off_t>(offset)) != MAP_FAILED;
@@ -35,8 +37,9 @@ Result<std::unique_ptr<GuestMemory>> GuestMemory::create(uint64_t size) {
       (memory->high_size_ != 0 && !map(high_start, memory->high_size_, memory->low_size_))) {
     return fail_errno(errno, fmt::format("map {} MiB of guest memory; choose a smaller --memory", size >> 20));
   }
-  // Advice only: fewer host page faults where the host allows huge pages on shared memory.
+  // Advice only: fewer page faults and translations where the host allows huge pages on shared memory.
   madvise(memory->base_, memory->low_size_, MADV_HUGEPAGE);
+  if (memory->high_size_ != 0) madvise(memory->base_ + high_start, memory->high_size_, MADV_HUGEPAGE);
   memory->flags_ = std::make_unique<std::atomic<uint32_t>[]>(size / page_size);
   return memory;
 }
@@ -65,7 +68,9 @@ void GuestMemory::written(Gpa gpa, uint64_t length) {
   // The bytes before the flag: whoever sets the flag later than this looks at the new bytes.
   std::atomic_thread_fence(std::memory_order_seq_cst);
   const Gpa last = (gpa + length - 1) / page_size * page_size;
+  DirtyPages* dirty = dirty_.load(std::memory_order_acquire);
   for (Gpa page = gpa / page_size * page_size; page <= last; page += page_size) {
+    if (dirty != nullptr) dirty->add(page_index(page));
     if ((page_flags(page).load(std::memory_order_acquire) & code_flag) == 0 || observer_ == nullptr) continue;
     const Gpa from = std::max(gpa, page);
     observer_->code_written(from, std::min(gpa + length, page + page_size) - from);
@@ -76,6 +81,7 @@ Result<> GuestMemory::clear() {
   if (fallocate(memfd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, static_cast<off_t>(size_)) != 0) {
     return fail_errno(errno, "clear guest memory");
   }
+  if (DirtyPages* dirty = dirty_.load()) dirty->add_all();
   return {};
 }
 

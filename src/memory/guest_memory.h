@@ -24,6 +24,8 @@ using Gpa = uint64_t;  // guest-physical address
 
 inline constexpr uint64_t page_size = 4096;
 
+class DirtyPages;  // memory/dirty_log.h
+
 class GuestMemory {
  public:
   // First guest-physical address of the device hole below 4 GiB.
@@ -90,6 +92,9 @@ class GuestMemory {
   };
   void set_observer(CodeWriteObserver* observer) { observer_ = observer; }
 
+  // Where written() notes pages, too; null: nowhere. The set outlives its use: no thread writes while it is taken away.
+  void set_dirty_pages(DirtyPages* pages) { dirty_.store(pages); }
+
   // Zeroes RAM (gives the pages back to the host). No CPU may run.
   [[nodiscard]] Result<> clear();
 
@@ -104,6 +109,7 @@ class GuestMemory {
   uint64_t high_size_ = 0;
   std::unique_ptr<std::atomic<uint32_t>[]> flags_;
   CodeWriteObserver* observer_ = nullptr;
+  std::atomic<DirtyPages*> dirty_{nullptr};
 };
 
 }  // namespace caisson

@@ -292,6 +292,20 @@ template:  // each page calls the next
   ret
 template_end:
   nop
+CASE(branch_to_the_least_negative_address)  // not canonical, and equal to itself negated
+  mov [case_rsp], rsp
+  mov rax, 0x8000000000000000
+  mov ecx, 100
+1:
+  push rcx
+  TRAPS(GP, 0, jmp rax)
+  TRAPS(GP, 0, push rax; ret)
+  mov rsp, [case_rsp]
+  lea rsp, [rsp - 8]
+  pop rcx
+  dec ecx
+  jnz 1b
+  ret
 CASE(return_to_a_noncanonical_address)
   mov [case_rsp], rsp
   mov rax, 0x800000000000

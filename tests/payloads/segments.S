@@ -20,6 +20,18 @@ CASE(null_data_segments)
   mov rcx, [count]  // usable all the same in 64-bit mode
   IS(rcx, 0)
   END
+CASE(null_selectors_after_iret)  // outward, all null selectors become 0 (vol. 2, IRET; Linux counts on it)
+  mov eax, 1
+  mov es, eax
+  mov eax, 2
+  mov ds, eax
+  mov eax, 3
+  mov fs, eax
+  USER_RUNS(mov ebx, es; mov ecx, ds; mov edi, fs)
+  IS(rbx, 0)
+  IS(rcx, 0)
+  IS(rdi, 0)
+  END
 CASE(null_stack_segment)  // allowed with RPL = CPL at CPL 0 to 2 in 64-bit mode
   xor eax, eax
   RUNS(mov ss, eax)

@@ -14,6 +14,13 @@ bool is_broadcast(const ApicMessage& message) {
   return message.destination == (message.wide ? broadcast_wide : broadcast_narrow);
 }
 
+// 11.11.1 and 11.11.2.
+MsiMessage to_msi(const ApicMessage& message) {
+  return {.address = uint64_t{chipset::local_apic_address} | (message.destination & 0xff) << 12 |
+                     (message.logical ? 1u << 2 : 0),
+          .data = message.vector | static_cast<uint32_t>(message.mode) << 8 | (message.level ? 3u << 14 : 0)};
+}
+
 }  // namespace
 
 ApicBus::ApicBus(std::mutex& device_lock, Clock& clock, const Options& options) : device_lock_(device_lock) {
@@ -35,6 +42,10 @@ void ApicBus::send_msi(uint64_t address, uint32_t data) {
   const bool level = (data >> 15 & 1) != 0;
   const bool asserted = (data >> 14 & 1) != 0;
   if (level && !asserted) return;
+  if (keeper_ != nullptr) {
+    keeper_->send_msi({address, data});
+    return;
+  }
   const bool redirection_hint = (address >> 3 & 1) != 0;
   ApicMessage message{.destination = static_cast<uint32_t>(address >> 12 & 0xff),
                       .logical = (address >> 2 & 1) != 0,
@@ -45,7 +56,27 @@ void ApicBus::send_msi(uint64_t address, uint32_t data) {
   deliver(message);
 }
 
+void ApicBus::set_keeper(ApicKeeper* keeper) {
+  keeper_ = keeper;
+  for (const auto& apic : apics_) keeper != nullptr ? apic->keep() : apic->release();
+  if (keeper != nullptr && eoi_listener_ != nullptr) eoi_listener_->announce_pins();
+}
+
+void ApicBus::set_pin(unsigned pin, const std::optional<ApicMessage>& message) {
+  if (keeper_ != nullptr) keeper_->set_pin(pin, message ? std::optional{to_msi(*message)} : std::nullopt);
+}
+
 bool ApicBus::deliver(const ApicMessage& message) {
+  if (keeper_ != nullptr) {
+    // SMI and ExtINT go nowhere, as with our own.
+    if (message.mode == DeliveryMode::Smi || message.mode == DeliveryMode::Reserved3 ||
+        message.mode == DeliveryMode::ExtInt) {
+      return false;
+    }
+    if (message.level) return keeper_->send_and_tell(to_msi(message));
+    keeper_->send_msi(to_msi(message));
+    return true;
+  }
   if (is_broadcast(message)) {
     if (message.mode == DeliveryMode::LowestPriority) return deliver_lowest_priority(message);
     return broadcast(message, nullptr);

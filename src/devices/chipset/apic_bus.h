@@ -2,6 +2,7 @@
 //   Spec     Intel SDM vol. 3, 11.6 (IPIs), 11.6.2 (destinations), 11.11 (MSI), 11.12.10 (x2APIC destinations)
 //   Models   physical, logical flat, cluster and x2APIC destinations, broadcasts, lowest-priority arbitration
 //   Omits    SMI (vanishes), MSI with extended destination ids (255 CPUs need none)
+//   Kept     where an engine keeps the local APICs, messages go to it; the bus only translates
 //   Threads  deliver() and send_msi() any thread, with or without the device lock; they take no lock.
 //            end_of_interrupt() and acknowledge_ext_int() are called by vCPU threads and take the device lock.
 #pragma once
@@ -37,6 +38,8 @@ class EoiListener {
  public:
   virtual ~EoiListener() = default;
   virtual void end_of_interrupt(uint8_t vector) = 0;
+  // Tells the bus by set_pin() what every input sends.
+  virtual void announce_pins() = 0;
 };
 
 // The PIC's side of an interrupt acknowledge cycle. Called with the device lock held.
@@ -61,6 +64,11 @@ class ApicBus final : public MsiSink {
   // Before any CPU runs.
   void connect(EoiListener& ioapic) { eoi_listener_ = &ioapic; }
   void connect(ExtIntSource& pic) { ext_int_source_ = &pic; }
+
+  // The engine that keeps the local APICs from here on; null: they are ours. No CPU runs, device lock held.
+  void set_keeper(ApicKeeper* keeper);
+  // What a level-triggered input of the IOAPIC sends, if it does; for the IOAPIC.
+  void set_pin(unsigned pin, const std::optional<ApicMessage>& message);
 
   [[nodiscard]] unsigned count() const { return static_cast<unsigned>(apics_.size()); }
   [[nodiscard]] LocalApic& local_apic(unsigned index) { return *apics_[index]; }
@@ -93,6 +101,7 @@ class ApicBus final : public MsiSink {
 
   std::mutex& device_lock_;
   std::vector<std::unique_ptr<LocalApic>> apics_;
+  ApicKeeper* keeper_ = nullptr;
   EoiListener* eoi_listener_ = nullptr;
   ExtIntSource* ext_int_source_ = nullptr;
   ExtIntLine ext_int_line_{*this};

@@ -20,6 +20,14 @@ constexpr uint64_t entry_level = 1u << 15;
 constexpr uint64_t entry_mask = 1u << 16;
 constexpr uint64_t entry_writable = 0xff00'0000'0001'afff;
 
+ApicMessage message_of(uint64_t entry) {
+  return {.destination = static_cast<uint32_t>(entry >> 56),
+          .logical = (entry & entry_logical) != 0,
+          .mode = static_cast<DeliveryMode>(entry >> 8 & 7),
+          .vector = static_cast<uint8_t>(entry),
+          .level = (entry & entry_level) != 0};
+}
+
 }  // namespace
 
 IoApic::IoApic(ApicBus& bus) : bus_(bus) { reset(); }
@@ -30,6 +38,21 @@ void IoApic::reset() {
   state_.id = chipset::ioapic_id;
   state_.redirection.fill(entry_mask);
   state_.lines = lines;
+  announce_pins();
+}
+
+// A masked input too: its last interrupt may not have ended yet.
+void IoApic::announce(unsigned pin) {
+  const uint64_t entry = state_.redirection[pin];
+  if ((entry & entry_level) != 0) {
+    bus_.set_pin(pin, message_of(entry));
+  } else {
+    bus_.set_pin(pin, std::nullopt);
+  }
+}
+
+void IoApic::announce_pins() {
+  for (unsigned pin = 0; pin < pin_count; ++pin) announce(pin);
 }
 
 Result<> IoApic::restore(std::span<const uint8_t> in) {
@@ -39,6 +62,7 @@ Result<> IoApic::restore(std::span<const uint8_t> in) {
   for (const uint64_t entry : state.redirection) valid = valid && (entry & ~(entry_writable | entry_remote_irr)) == 0;
   if (!valid) return fail("ioapic: a saved register has reserved bits set; the snapshot is damaged");
   state_ = state;
+  announce_pins();
   return {};
 }
 
@@ -85,6 +109,7 @@ void IoApic::write_selected(uint32_t value) {
   entry = (entry & ~(half & entry_writable)) | (wanted & half & entry_writable);
   // Remote IRR has no meaning for edges; switching to edge and back is how software without the EOI register clears it.
   if ((entry & entry_level) == 0) entry &= ~entry_remote_irr;
+  announce(pin);
   // An edge that came while masked is lost; a level that still stands is not.
   if ((entry & entry_level) != 0 && (state_.lines >> pin & 1) != 0) deliver(pin);
 }
@@ -101,14 +126,10 @@ void IoApic::set_input(unsigned pin, bool asserted) {
 void IoApic::deliver(unsigned pin) {
   uint64_t& entry = state_.redirection[pin];
   if ((entry & (entry_mask | entry_remote_irr)) != 0) return;
-  const bool level = (entry & entry_level) != 0;
-  const bool taken = bus_.deliver({.destination = static_cast<uint32_t>(entry >> 56),
-                                   .logical = (entry & entry_logical) != 0,
-                                   .mode = static_cast<DeliveryMode>(entry >> 8 & 7),
-                                   .vector = static_cast<uint8_t>(entry),
-                                   .level = level});
+  const ApicMessage message = message_of(entry);
+  const bool taken = bus_.deliver(message);
   // Only fixed and lowest-priority interrupts are answered by an EOI.
-  if (level && taken && (entry >> 8 & 7) <= 1) entry |= entry_remote_irr;
+  if (message.level && taken && (entry >> 8 & 7) <= 1) entry |= entry_remote_irr;
 }
 
 void IoApic::end_of_interrupt(uint8_t vector) {

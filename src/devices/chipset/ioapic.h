@@ -43,11 +43,13 @@ class IoApic final : public Device, public EoiListener {
 
   void set_input(unsigned pin, bool asserted);
   void end_of_interrupt(uint8_t vector) override;
+  void announce_pins() override;
 
  private:
   [[nodiscard]] uint32_t read_selected() const;
   void write_selected(uint32_t value);
   void deliver(unsigned pin);
+  void announce(unsigned pin);
 
   ApicBus& bus_;
   State state_;

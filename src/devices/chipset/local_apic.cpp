@@ -74,9 +74,9 @@ constexpr uint64_t icr_low_writable = 0xc'cfff;
 constexpr uint64_t icr_x2apic_writable = 0xffff'ffff'000c'cfff;
 
 // Events that RFLAGS.IF does not hold back; the SIPI's vector stands in bits 15:8.
-constexpr uint32_t event_init = 1;
-constexpr uint32_t event_sipi = 2;
-constexpr uint32_t event_nmi = 4;
+constexpr uint32_t event_init = LocalApicState::event_init;
+constexpr uint32_t event_sipi = LocalApicState::event_sipi;
+constexpr uint32_t event_nmi = LocalApicState::event_nmi;
 constexpr uint32_t event_bits = 0xff07;
 
 // A periodic timer faster than this is delivered at this rate: the guest chooses the period, the host pays for it.
@@ -184,6 +184,62 @@ Result<> LocalApic::restore(std::span<const uint8_t> in) {
   update_ppr();
   notify();
   return {};
+}
+
+// --- in the hands of an engine
+
+LocalApic::State LocalApic::state() const {
+  const std::lock_guard hold(timer_lock_);
+  return state_;
+}
+
+// An engine's local APIC may have features that ours has not: what ours cannot hold is dropped.
+void LocalApic::take(const State& from) {
+  const std::lock_guard hold(timer_lock_);
+  const bool lint0 = load(state_.lint0);
+  state_ = from;
+  state_.lint0 = lint0;
+  state_.apic_base &= ~base_reserved_;
+  state_.tpr &= 0xff;
+  state_.ldr &= 0xff00'0000;
+  state_.dfr |= 0x0fff'ffff;
+  state_.svr &= svr_writable;
+  state_.esr &= 0xff;
+  state_.pending_errors &= 0xff;
+  state_.icr &= mode() == Mode::X2apic ? icr_x2apic_writable : 0xff00'0000'0000'0000 | icr_low_writable;
+  for (unsigned i = 0; i < lvt_count; ++i) state_.lvt[i] &= lvt_writable[i];
+  state_.irr[0] &= 0xffff'0000;
+  state_.isr[0] &= 0xffff'0000;
+  state_.events &= event_bits;
+  state_.divide_configuration &= divide_writable;
+}
+
+bool LocalApic::ext_int() const { return load(state_.lint0, std::memory_order_acquire); }
+
+void LocalApic::keep() {
+  kept_.store(true);
+  const std::lock_guard hold(timer_lock_);
+  timer_->cancel();
+  armed_ns_ = 0;
+}
+
+void LocalApic::release() {
+  kept_.store(false);
+  bool passed = false;
+  {
+    const std::lock_guard hold(timer_lock_);
+    armed_ns_ = 0;
+    if (timer_mode() == TimerMode::TscDeadline) {
+      const bool running = state_.tsc_deadline != 0;
+      start_deadline();
+      passed = running && state_.tsc_deadline == 0;
+    } else if (state_.timer_deadline_ns != 0) {
+      arm(state_.timer_deadline_ns);
+    }
+  }
+  update_ppr();
+  if (passed) post_local(LvtTimer);
+  notify();
 }
 
 LocalApic::Mode LocalApic::mode() const {
@@ -389,6 +445,10 @@ void LocalApic::raise_error(uint32_t error) {
 void LocalApic::set_lint0(bool high) {
   const bool before = std::atomic_ref<bool>(state_.lint0).exchange(high);
   if (before || !high) return;
+  if (kept_.load(std::memory_order_relaxed)) {
+    notify();
+    return;
+  }
   post_local(LvtLint0);
   if (ext_int_ready()) notify();
 }
@@ -640,10 +700,7 @@ LocalApic::TimerMode LocalApic::timer_mode() const {
   return static_cast<TimerMode>(load(state_.lvt[LvtTimer]) >> 17 & 3);
 }
 
-uint64_t LocalApic::divisor() const {
-  const uint32_t code = (state_.divide_configuration & 3) | (state_.divide_configuration >> 1 & 4);
-  return code == 7 ? 1 : uint64_t{2} << code;
-}
+uint64_t LocalApic::divisor() const { return state_.timer_divisor(); }
 
 uint32_t LocalApic::current_count() const {
   if (state_.timer_deadline_ns == 0 || timer_mode() == TimerMode::TscDeadline) return 0;
@@ -687,6 +744,7 @@ void LocalApic::start_deadline() {
 // Guests move the deadline far more often than it passes: a timer that is armed for an earlier time stays as it is, and
 // is armed anew when it fires.
 void LocalApic::arm(uint64_t deadline_ns) {
+  if (kept_.load(std::memory_order_relaxed)) return;
   if (armed_ns_ != 0 && armed_ns_ <= deadline_ns) return;
   armed_ns_ = deadline_ns;
   timer_->arm(deadline_ns);
@@ -696,7 +754,7 @@ void LocalApic::timer_expired() {
   {
     const std::lock_guard hold(timer_lock_);
     armed_ns_ = 0;
-    if (state_.timer_deadline_ns == 0) return;
+    if (state_.timer_deadline_ns == 0 || kept_.load(std::memory_order_relaxed)) return;
     const uint64_t now = clock_.now_ns();
     if (now < state_.timer_deadline_ns) {
       arm(state_.timer_deadline_ns);

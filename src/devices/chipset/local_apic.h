@@ -10,11 +10,14 @@
 //            set_lint0() come from any thread, with or without that lock: what they touch (IRR, TMR, events, pending
 //            errors, LVTs, LDR, DFR, PPR) is only touched through atomic_ref. ISR, TPR and the rest belong to the
 //            vCPU's thread. The timer has a lock of its own, inside the device lock. reset, save, restore: no CPU runs.
+//   Kept     where an engine keeps the CPU's local APIC itself (bus/interrupt.h), this only holds its saved state:
+//            nothing is delivered here and the timer stands still, until release()
 //   TSC      IA32_TSC_DEADLINE is compared with Clock::tsc(); an engine that gives the guest an offset adds and
 //   subtracts it.
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -27,47 +30,17 @@
 #include "base/result.h"
 #include "bus/clock.h"
 #include "bus/interrupt.h"
+#include "bus/local_apic_state.h"
 #include "devices/chipset/apic_bus.h"
 
 namespace caisson {
 
-class LocalApic final : public CpuInterrupts {
+class LocalApic final : public CpuInterrupts, public LocalApicModel {
  public:
   enum LocalVector : uint8_t { LvtTimer, LvtThermal, LvtPerformance, LvtLint0, LvtLint1, LvtError, lvt_count };
+  static_assert(lvt_count == LocalApicState::lvt_count);
 
-  struct State {
-    uint64_t apic_base = 0;
-    uint32_t tpr = 0;
-    uint32_t ldr = 0;
-    uint32_t dfr = 0;
-    uint32_t svr = 0;
-    uint32_t esr = 0;
-    uint32_t pending_errors = 0;
-    uint64_t icr = 0;
-    std::array<uint32_t, lvt_count> lvt{};
-    std::array<uint32_t, 8> isr{};
-    std::array<uint32_t, 8> tmr{};
-    std::array<uint32_t, 8> irr{};
-    uint32_t events = 0;  // INIT, SIPI (and its vector), NMI not yet taken
-    bool lint0 = false;
-    uint32_t initial_count = 0;
-    uint32_t divide_configuration = 0;
-    uint64_t timer_deadline_ns = 0;  // when the running count reaches 0; 0: not running
-    uint64_t tsc_deadline = 0;
-
-    static constexpr auto fields() {
-      using fields::row;
-      return fields::table<State>(
-          row<1>("apic_base", &State::apic_base), row<2>("tpr", &State::tpr), row<3>("ldr", &State::ldr),
-          row<4>("dfr", &State::dfr), row<5>("svr", &State::svr), row<6>("esr", &State::esr),
-          row<7>("pending_errors", &State::pending_errors), row<8>("icr", &State::icr), row<9>("lvt", &State::lvt),
-          row<10>("isr", &State::isr), row<11>("tmr", &State::tmr), row<12>("irr", &State::irr),
-          row<13>("events", &State::events), row<14>("lint0", &State::lint0),
-          row<15>("initial_count", &State::initial_count),
-          row<16>("divide_configuration", &State::divide_configuration),
-          row<17>("timer_deadline_ns", &State::timer_deadline_ns), row<18>("tsc_deadline", &State::tsc_deadline));
-    }
-  };
+  using State = LocalApicState;
 
   LocalApic(ApicBus& bus, Clock& clock, unsigned index, unsigned physical_bits, bool x2apic_supported);
   ~LocalApic() override;
@@ -95,6 +68,19 @@ class LocalApic final : public CpuInterrupts {
   [[nodiscard]] uint64_t apic_base() const override;
   [[nodiscard]] uint8_t cr8() const override;
   void set_cr8(uint8_t value) override;
+
+  [[nodiscard]] LocalApicModel* model() override { return this; }
+
+  // LocalApicModel
+  [[nodiscard]] State state() const override;
+  void take(const State& state) override;
+  [[nodiscard]] bool ext_int() const override;
+  [[nodiscard]] std::optional<uint8_t> acknowledge_ext_int() override { return bus_.acknowledge_ext_int(); }
+  void broadcast_eoi(uint8_t vector) override { bus_.end_of_interrupt(vector); }
+
+  // No CPU runs: an engine takes the local APIC over, and gives it back.
+  void keep();
+  void release();
 
   // From the bus. accept() is false where nothing takes it (disabled, or a mode that is ignored).
   bool accept(DeliveryMode mode, uint8_t vector, bool level);
@@ -129,7 +115,7 @@ class LocalApic final : public CpuInterrupts {
   [[nodiscard]] bool lvt_masked(unsigned which) const;
 
   // The timer; all with timer_lock_ held.
-  enum class TimerMode : uint8_t { OneShot, Periodic, TscDeadline, Reserved };
+  using TimerMode = LocalApicState::TimerMode;
   [[nodiscard]] TimerMode timer_mode() const;
   [[nodiscard]] uint64_t divisor() const;
   [[nodiscard]] uint32_t current_count() const;
@@ -147,6 +133,7 @@ class LocalApic final : public CpuInterrupts {
   CpuSink* sink_ = nullptr;
 
   State state_;
+  std::atomic<bool> kept_{false};
   uint32_t ppr_ = 0;  // follows from TPR and ISR
 
   mutable std::mutex timer_lock_;

@@ -23,6 +23,7 @@ class CountingSink final : public CpuSink {
 class RecordingEoi final : public EoiListener {
  public:
   void end_of_interrupt(uint8_t vector) override { vectors.push_back(vector); }
+  void announce_pins() override {}
   std::vector<uint8_t> vectors;
 };
 

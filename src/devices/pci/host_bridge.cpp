@@ -66,6 +66,9 @@ unsigned HostBridge::plug(std::unique_ptr<PciDevice> device, std::optional<unsig
   CAISSON_CHECK(wanted && *wanted >= 1 && *wanted < slot_count && slots_[*wanted] == nullptr);
   place_bars(*device);
   device->plug(wiring_[*wanted]);
+  for (PciDevice::Doorbell& doorbell : device->doorbells()) {
+    bus_.add_doorbell(*device, doorbell.bar, doorbell.offset, std::move(doorbell.ring));
+  }
   slots_[*wanted] = std::move(device);
   return *wanted;
 }

@@ -8,6 +8,8 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
+#include <vector>
 
 #include "bus/bus.h"
 #include "bus/device.h"
@@ -41,6 +43,14 @@ class PciDevice : public Device {
 
   // Completes what is in flight, so that save() finds all of it in guest memory. The machine calls it, CPUs stopped.
   virtual void quiesce() {}
+
+  // Writes into BARs that mean no more than a call (bus/doorbell.h).
+  struct Doorbell {
+    unsigned bar;
+    uint64_t offset;
+    std::function<void()> ring;
+  };
+  [[nodiscard]] virtual std::vector<Doorbell> doorbells() { return {}; }
 
   [[nodiscard]] const std::array<Bar, bar_count>& bars() const { return bars_; }
   [[nodiscard]] uint64_t bar_address(unsigned bar) const;

@@ -223,6 +223,14 @@ void VirtioPci::kick_all() {
   for (unsigned i = 0; i < model_->queue_count(); ++i) kick(i);
 }
 
+std::vector<pci::PciDevice::Doorbell> VirtioPci::doorbells() {
+  std::vector<Doorbell> all;
+  for (unsigned i = 0; i < model_->queue_count(); ++i) {
+    all.push_back({register_bar, notify_offset + uint64_t{notify_multiplier} * i, [this, i] { kick(i); }});
+  }
+  return all;
+}
+
 // --- Registers ---
 
 uint16_t VirtioPci::valid_vector(uint64_t vector) const {

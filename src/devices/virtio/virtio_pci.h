@@ -80,6 +80,7 @@ class VirtioPci final : public pci::PciDevice, private Transport {
   void save(fields::Buffer& out) const override;
   [[nodiscard]] Result<> restore(std::span<const uint8_t> in) override;
 
+  [[nodiscard]] std::vector<Doorbell> doorbells() override;
   [[nodiscard]] uint32_t config_read(unsigned offset, unsigned size) override;
   void config_write(unsigned offset, unsigned size, uint32_t value) override;
 

@@ -54,6 +54,7 @@ class BlockIndex {
     }
   }
   void clear() {
+    if (used_ == 0) return;
     for (size_t i = 0; i < slots; ++i) table_.get()[i].store(nullptr, std::memory_order_relaxed);
     used_ = 0;
   }

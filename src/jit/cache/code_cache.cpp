@@ -6,12 +6,17 @@
 
 #include <sys/mman.h>
 
+#include "base/address_space.h"
 #include "base/check.h"
 
 namespace caisson::jit {
 namespace {
 
 constexpr unsigned granule_shift = 7;
+
+// Bytes that the cache uses at first, and how soon it must be full again to get twice as many.
+constexpr size_t first_limit = size_t{20} << 20;
+constexpr std::chrono::seconds soon{2};
 
 // Calls visit(offset, size) for the pieces of the guest page that the block was made from.
 template <class Visit>
@@ -39,15 +44,23 @@ Result<std::unique_ptr<CodeCache>> CodeCache::create(GuestMemory& memory, size_t
   if (!cache->memfd_.valid() || ftruncate(cache->memfd_.get(), static_cast<off_t>(size)) != 0) {
     return fail_errno(errno, "create the code cache");
   }
-  void* writable = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, cache->memfd_.get(), 0);
-  if (writable == MAP_FAILED) return fail_errno(errno, "map the code cache");
-  cache->writable_ = static_cast<uint8_t*>(writable);
   cache->size_ = size;
-  void* executable = mmap(nullptr, size, PROT_READ | PROT_EXEC, MAP_SHARED, cache->memfd_.get(), 0);
-  if (executable == MAP_FAILED) {
+  cache->limit_ = std::min(size, first_limit);
+  const auto map = [&](uint8_t*& at, int protection) {
+    at = reserve_address_space(size);
+    return at != nullptr && mmap(at, size, protection, MAP_SHARED | MAP_FIXED, cache->memfd_.get(), 0) != MAP_FAILED;
+  };
+  if (!map(cache->writable_, PROT_READ | PROT_WRITE)) return fail_errno(errno, "map the code cache");
+  if (!map(cache->executable_, PROT_READ | PROT_EXEC)) {
     return fail_errno(errno, "map the code cache executable; the host's policy may forbid executable shared memory");
   }
-  cache->executable_ = static_cast<uint8_t*>(executable);
+  // Advice only: translated code is large, and the host's processor has few entries for the pages of code. The first
+  // huge page is left out: short-lived machines need no more.
+  if (size > huge_page_size) {
+    for (uint8_t* at : {cache->writable_, cache->executable_}) {
+      madvise(at + huge_page_size, size - huge_page_size, MADV_HUGEPAGE);
+    }
+  }
   return cache;
 }
 
@@ -100,6 +113,9 @@ void CodeCache::drop_all() {
   blocks_.clear();
   points_.clear();
   used_ = base_used_;
+  const auto now = std::chrono::steady_clock::now();
+  if (now - last_drop_ < soon) limit_ = std::min(2 * limit_, size_);
+  last_drop_ = now;
   ++generation_;
   ++statistics_.drops;
 }

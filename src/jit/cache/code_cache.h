@@ -10,6 +10,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -84,13 +85,14 @@ class CodeCache {
 
   // --- with the lock held --------------------------------------------------------------------------------------------
   // Room for one more block of at most `size` bytes?
-  [[nodiscard]] bool has_room(size_t size) const { return used_ + size <= size_ && !index_.full(); }
+  [[nodiscard]] bool has_room(size_t size) const { return used_ + size <= limit_ && !index_.full(); }
   [[nodiscard]] uint8_t* write_position() { return writable_ + used_; }
   [[nodiscard]] uint8_t* run_position() { return executable_ + used_; }
   // Takes over the `block` whose code was written at write_position().
   Block* commit(const Block& block, const std::vector<HostPoint>& points);
   void advance(size_t bytes);  // for code that is no block (stubs)
-  // Everything from the first block on is forgotten. No vCPU may be in guest code.
+  // Everything from the first block on is forgotten. No vCPU may be in guest code. Most code that a guest ever runs it
+  // runs once: so the cache does not grow to its whole size unless it was full again soon.
   void drop_all();
   void set_base() { base_used_ = used_; }  // what was emitted so far (stubs) survives drop_all()
 
@@ -127,6 +129,9 @@ class CodeCache {
     uint64_t blocks = 0, host_bytes = 0, guest_bytes = 0, killed = 0, drops = 0, suspended = 0;
   };
   [[nodiscard]] const Statistics& statistics() const { return statistics_; }
+  // What it holds now: bytes of host code (of at most `size` as created), blocks, dead ones too.
+  [[nodiscard]] size_t bytes_used() const { return used_; }
+  [[nodiscard]] size_t blocks_held() const { return blocks_.size(); }
   [[nodiscard]] uint64_t generation() const { return generation_; }
 
  private:
@@ -146,9 +151,11 @@ class CodeCache {
   uint8_t* writable_ = nullptr;
   uint8_t* executable_ = nullptr;
   size_t size_ = 0;
+  size_t limit_ = 0;  // what may be used now, at most size_: see drop_all()
   size_t used_ = 0;
   size_t base_used_ = 0;
   uint64_t generation_ = 0;
+  std::chrono::steady_clock::time_point last_drop_{};
   std::vector<std::unique_ptr<Block>> blocks_;  // by address
   std::vector<HostPoint> points_;
   BlockIndex<Block, BlockKey> index_;

@@ -62,6 +62,21 @@ void set_in_use(Cpu& cpu, uint64_t bits) { std::memcpy(cpu.xsave.data() + header
 
 void set_mxcsr(Cpu& cpu, uint32_t value) { std::memcpy(cpu.xsave.data() + mxcsr_at, &value, 4); }
 
+// What the processor makes of an x87 image that is loaded: reserved bits of the control word, and the summary bits of
+// the status word, which follow from the exceptions that are pending and not masked (vol. 1, 8.1.3 and 8.1.5).
+void settle_x87(Cpu& cpu) {
+  uint16_t control, status;
+  std::memcpy(&control, cpu.xsave.data(), 2);
+  std::memcpy(&status, cpu.xsave.data() + 2, 2);
+  control = static_cast<uint16_t>((control & 0x1f3f) | 0x40);
+  const bool pending = status & ~control & 0x3f;
+  status = static_cast<uint16_t>((status & 0x7f7f) | (pending ? 0x8080 : 0));
+  std::memcpy(cpu.xsave.data(), &control, 2);
+  std::memcpy(cpu.xsave.data() + 2, &status, 2);
+  cpu.xsave[5] = 0;
+  for (size_t reg = st_at; reg < xmm_at; reg += 16) std::fill_n(cpu.xsave.begin() + reg + 10, 6, uint8_t{0});
+}
+
 void initialise(Cpu& cpu, unsigned number) {
   const Layout& layout = layouts()[number];
   if (number == 0) {
@@ -239,6 +254,7 @@ bool xrstor(Step& step) {
     } else if (i == 0) {
       std::copy_n(image.begin(), mxcsr_at, cpu.xsave.begin());
       std::copy(image.begin() + st_at, image.begin() + xmm_at, cpu.xsave.begin() + st_at);
+      settle_x87(cpu);
     } else {
       std::copy_n(image.begin() + layouts()[i].offset, visible_size(cpu, i), cpu.xsave.begin() + layouts()[i].offset);
     }
@@ -272,6 +288,7 @@ bool fxrstor(Step& step) {
   fpu_put_away(cpu);
   std::copy_n(image.begin(), mxcsr_at, cpu.xsave.begin());
   std::copy(image.begin() + st_at, image.begin() + xmm_at, cpu.xsave.begin() + st_at);
+  settle_x87(cpu);
   std::copy_n(image.begin() + xmm_at, visible_size(cpu, 1), cpu.xsave.begin() + xmm_at);
   set_mxcsr(cpu, mxcsr);
   set_in_use(cpu, in_use(cpu) | xstate::x87 | xstate::sse);

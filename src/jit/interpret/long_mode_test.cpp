@@ -568,6 +568,58 @@ TEST_F(LongMode, ExtendedStateSavesAndRestores) {
   expect_fault(Ud);
 }
 
+// The count of a REP with 32-bit addresses is written back as 32 bits, also where it was 0 at once.
+TEST_F(LongMode, RepeatCountOfZeroClearsItsUpperHalf) {
+  machine.long_mode(false);
+  cpu.gpr[Rcx] = 0x1234'0000'0000;
+  run({0x67, 0xf3, 0xaa});  // rep stosb with ECX
+  EXPECT_EQ(cpu.gpr[Rcx], 0u);
+  EXPECT_EQ(cpu.rip, Machine::code + 3);
+}
+
+// No #GP for a misaligned operand that a mask of zeros keeps from being accessed.
+TEST_F(LongMode, MaskedAlignedMoveOfNothing) {
+  if (!machine.model().has(Feature::Avx512vl)) GTEST_SKIP() << "the host has no AVX-512";
+  machine.long_mode(false);
+  fpu_init(cpu);
+  cpu.gpr[Rdx] = 0x5'0001;
+  run({0x62, 0xf1, 0xfd, 0x0c, 0x28, 0x1a});  // vmovapd xmm3 {k4}, [rdx]
+  EXPECT_FALSE(machine.taken().has_value());
+  component(cpu, 5)[8 * 4] = 1;
+  cpu.xsave[512] |= xstate::opmask;
+  run({0x62, 0xf1, 0xfd, 0x0c, 0x28, 0x1a});
+  expect_fault(Gp);
+}
+
+// A mask does not keep VDBPSADBW from accessing all of its operand (exception class E4NF.nb).
+TEST_F(LongMode, MaskedBlockSumsFaultAllTheSame) {
+  if (!machine.model().has(Feature::Avx512bw)) GTEST_SKIP() << "the host has no AVX-512";
+  machine.long_mode(false);
+  map_large(0x40'0000, 0);
+  fpu_init(cpu);
+  cpu.gpr[Rsi] = 0x40'0000;
+  run({0x62, 0xf3, 0x35, 0xcf, 0x42, 0x36, 0x56});  // vdbpsadbw zmm6 {k7} {z}, zmm9, [rsi], 56h
+  expect_fault(Pf);
+}
+
+TEST_F(LongMode, FxrstorSettlesControlAndStatusWords) {
+  machine.long_mode(false);
+  fpu_init(cpu);
+  cpu.gpr[Rsi] = 0x5'0000;
+  machine.put<uint32_t>(0x5'0000, 0xffff'0000);  // all exceptions unmasked and pending
+  machine.put<uint32_t>(0x5'0018, 0x1f80);
+  run({0x0f, 0xae, 0x0e});  // fxrstor [rsi]
+  cpu.gpr[Rsi] = 0x5'1000;
+  run({0x0f, 0xae, 0x06});  // fxsave [rsi]
+  EXPECT_EQ(machine.get<uint32_t>(0x5'1000), 0xffff'0040u);
+  machine.put<uint32_t>(0x5'0000, 0xffff'e0bf);  // all masked: nothing is pending
+  cpu.gpr[Rsi] = 0x5'0000;
+  run({0x0f, 0xae, 0x0e});
+  cpu.gpr[Rsi] = 0x5'1000;
+  run({0x0f, 0xae, 0x06});
+  EXPECT_EQ(machine.get<uint32_t>(0x5'1000), 0x7f7f'007fu);
+}
+
 TEST_F(LongMode, UnmaskedSimdExceptions) {
   machine.long_mode(true);
   const uint32_t mxcsr = 0x1f80 & ~0x200u;  // division by zero unmasked

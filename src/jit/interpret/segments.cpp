@@ -134,7 +134,10 @@ bool load_segment(Cpu& cpu, unsigned reg, uint16_t selector) {
 void drop_inner_segments(Cpu& cpu) {
   for (const unsigned reg : {Es, Ds, Fs, Gs}) {
     Segment& segment = cpu.segments[reg];
-    if (segment.unusable()) continue;
+    if (segment.unusable()) {
+      segment.selector = 0;  // null selectors lose their RPL; FS and GS keep their bases
+      continue;
+    }
     const bool conforming_code = segment.code_or_data() && (segment.type() & 12) == 12;
     if (!conforming_code && segment.dpl() < cpu.cpl) segment = null_segment(0);
   }

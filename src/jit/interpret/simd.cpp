@@ -176,8 +176,13 @@ bool execute(Step& step, NativeCode code, const void* memory) {
 // --- loads -----------------------------------------------------------------------------------------------------------
 
 bool suppresses_faults(const Instruction& in) {
-  // Masked by bytes, but the memory operand is matrices: E4NF.
-  if (in.mnemonic == ZYDIS_MNEMONIC_VGF2P8AFFINEQB || in.mnemonic == ZYDIS_MNEMONIC_VGF2P8AFFINEINVQB) return false;
+  // The mask's elements are not those of the memory operand (matrices, blocks of bytes): E4NF.
+  switch (in.mnemonic) {
+    case ZYDIS_MNEMONIC_VGF2P8AFFINEQB:
+    case ZYDIS_MNEMONIC_VGF2P8AFFINEINVQB:
+    case ZYDIS_MNEMONIC_VDBPSADBW: return false;
+    default: break;
+  }
   switch (in.exception_class) {
     case ZYDIS_EXCEPTION_CLASS_E1:
     case ZYDIS_EXCEPTION_CLASS_E2:
@@ -367,8 +372,15 @@ bool run_simd(Step& step) {
 
   const unsigned size = operand_size(in, *memory);
   if (size == 0 || size > largest_operand) return raise(step.cpu, Ud);
-  if (requires_alignment(in, size) && (raw_address(step, *memory) & (size - 1))) return raise(step.cpu, Gp, 0);
-  if (memory->writes && (write_mask_register(in) != 0 || is_masked_move(in.mnemonic) || is_compress(in.mnemonic))) {
+  const bool masked = write_mask_register(in) != 0;
+  if (requires_alignment(in, size) && (raw_address(step, *memory) & (size - 1))) {
+    // Under a mask that leaves nothing to access there is no #GP (vol. 2, 2.8.2).
+    fpu_put_away(step.cpu);
+    const unsigned elements = memory->element_bits ? size * 8 / memory->element_bits : 1;
+    const uint64_t wanted = elements >= 64 ? ~uint64_t{0} : (uint64_t{1} << elements) - 1;
+    if (!masked || (read_mask(step.cpu, write_mask_register(in)) & wanted) != 0) return raise(step.cpu, Gp, 0);
+  }
+  if (memory->writes && (masked || is_masked_move(in.mnemonic) || is_compress(in.mnemonic))) {
     return run_masked_store(step, code, *memory, size);
   }
   uint64_t linear = 0;

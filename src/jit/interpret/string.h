@@ -41,6 +41,9 @@ class StringRegisters {
 
   // After the elements of this step: stays at the instruction where some are left.
   void finish(Step& step) const {
+    // A count of 32 bits is written back as one, also where it was 0 at once (the manual is silent, Intel's processors
+    // do).
+    if (repeated_ && bits_ == 32) cpu_.gpr[x86::Rcx] &= 0xffff'ffff;
     if (!repeated_ || truncate(cpu_.gpr[x86::Rcx], bits_) == 0) return;
     step.next = cpu_.rip;
     step.unfinished = true;

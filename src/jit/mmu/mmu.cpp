@@ -5,7 +5,7 @@
 #include "jit/engine.h"
 #include "jit/mmu/page_walk.h"
 #include "jit/profile.h"
-#include "jit/write_log.h"
+#include "jit/trial_log.h"
 
 namespace caisson::jit::mmu {
 namespace {
@@ -81,7 +81,7 @@ Filled resolve(Cpu& cpu, uint64_t linear, Access access, As as) {
   }
   if (!cpu.long_mode) linear &= 0xffff'ffff;
   const Filled filled = fill(cpu, linear, access, mode);
-  if (cpu.write_log != nullptr && filled.ok && (!filled.ram || (access == Access::Write && !filled.direct))) {
+  if (cpu.trial != nullptr && filled.ok && (!filled.ram || (access == Access::Write && !filled.direct))) {
     raise(cpu, Mc);  // whatever it is: a trial run ends here
     return {};
   }
@@ -90,7 +90,7 @@ Filled resolve(Cpu& cpu, uint64_t linear, Access access, As as) {
 
 // A trial run is about to write there.
 void note(Cpu& cpu, uint8_t* host, unsigned size) {
-  if (cpu.write_log != nullptr) cpu.write_log->note(host, size);
+  if (cpu.trial != nullptr) cpu.trial->note(host, size);
 }
 
 void store(Cpu& cpu, const Filled& to, const uint8_t* in, unsigned size) {
@@ -308,6 +308,8 @@ void flush_all(Cpu& cpu) {
     cache.write_tag.fill(invalid_tag);
   }
   for (CodePage& page : cpu.code_pages) page.linear = invalid_tag;
+  cpu.walk_memory.drop_all();
+  cpu.huge_regions = {};
   cpu.large_regions = {};
   cpu.large_code_regions = {};
   cpu.engine->code_mapping_flushed(cpu, true);
@@ -351,15 +353,24 @@ void flush_page(Cpu& cpu, uint64_t linear) {
   CodePage& code = cpu.code_pages[linear >> 12 & (code_page_entries - 1)];
   if (code.linear == page) code.linear = invalid_tag;
   // A page of a larger mapping goes with the whole mapping (vol. 3, 4.10.4.1), which is cached here in 4 KiB pieces.
-  if (cpu.large_regions[linear >> 36 & 3] & uint64_t{1} << (linear >> 30 & 63)) {
+  // Which is a walk away, so everything in its reach goes.
+  const bool huge = cpu.huge_regions[linear >> 36 & 3] & uint64_t{1} << (linear >> 30 & 63);
+  const bool large = cpu.large_regions[linear >> 27 & 63] & uint64_t{1} << (linear >> 21 & 63);
+  if (huge || large) {
+    const unsigned reach = huge ? 30 : 21;
     for (Tlb& cache : cpu.tlb) {
       for (unsigned i = 0; i < tlb_entries; ++i) {
-        if ((cache.global[i] & 2) && (cache.read_tag[i] ^ linear) >> 30 == 0) drop(cache, i);
+        if ((cache.global[i] & 2) && (cache.read_tag[i] ^ linear) >> reach == 0) drop(cache, i);
       }
     }
     for (CodePage& other : cpu.code_pages) {
-      if (other.large && (other.linear ^ linear) >> 30 == 0) other.linear = invalid_tag;
+      if (other.large && (other.linear ^ linear) >> reach == 0) other.linear = invalid_tag;
     }
+  }
+  if (huge) {
+    cpu.walk_memory.drop_all();
+  } else {
+    cpu.walk_memory.drop_page(linear);
   }
   if (cpu.large_code_regions[linear >> 36 & 3] & uint64_t{1} << (linear >> 30 & 63)) {
     cpu.engine->code_mapping_flushed(cpu, true);
@@ -369,18 +380,23 @@ void flush_page(Cpu& cpu, uint64_t linear) {
 }
 
 void cr3_changed(Cpu& cpu, bool keep) {
-  // Entries are not tagged by PCID, so even a switch that may keep them flushes; global pages stay. The jump memory is.
-  cpu.jump_memory.change_pcid(cpu.cr4 & cr4::pcide ? cpu.cr3 & 0xfff : 0, keep);
+  // Entries of the caches that translated code looks into are not tagged by PCID, so even a switch that may keep them
+  // flushes; global pages stay. The memories behind them are tagged.
+  const auto pcid = static_cast<unsigned>(cpu.cr4 & cr4::pcide ? cpu.cr3 & 0xfff : 0);
+  cpu.jump_memory.change_pcid(pcid, keep);
+  cpu.walk_memory.change_pcid(pcid, keep);
   flush_non_global(cpu);
 }
 
 void flush_pcid(Cpu& cpu, uint16_t pcid) {
   cpu.jump_memory.flush_pcid(pcid);
+  cpu.walk_memory.drop_pcid(pcid);
   if (pcid == (cpu.cr4 & cr4::pcide ? cpu.cr3 & 0xfff : 0)) flush_non_global(cpu);
 }
 
 void flush_pcids(Cpu& cpu) {
   cpu.jump_memory.flush_all_pcids();
+  cpu.walk_memory.drop_all_pcids();
   flush_non_global(cpu);
 }
 

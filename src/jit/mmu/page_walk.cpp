@@ -1,7 +1,7 @@
 #include "jit/mmu/page_walk.h"
 
 #include "jit/mmu/code_pages.h"
-#include "jit/write_log.h"
+#include "jit/trial_log.h"
 
 namespace caisson::jit::mmu {
 namespace {
@@ -42,7 +42,7 @@ bool set_bits(Cpu& cpu, Entry* entry, Gpa gpa, Entry& value, uint64_t bits) {
   if ((value & bits) == bits) return true;
   Entry expected = value;
   const Entry desired = static_cast<Entry>(value | bits);
-  if (cpu.write_log != nullptr) cpu.write_log->note(reinterpret_cast<uint8_t*>(entry), sizeof(Entry), true);
+  if (cpu.trial != nullptr) cpu.trial->note(reinterpret_cast<uint8_t*>(entry), sizeof(Entry), true);
   if (!__atomic_compare_exchange_n(entry, &expected, desired, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) return false;
   value = desired;
   cpu.memory->written(gpa, sizeof(Entry));
@@ -128,6 +128,7 @@ Attempt walk_levels(Cpu& cpu, uint64_t linear, Access access, TlbMode mode, Gpa 
     out.user_page = rights & pte::user;
     out.global = (value & pte::global) && (cpu.cr4 & cr4::pge);
     out.large = level > 1;
+    out.huge = shift > 21;
     out.writable = (value & pte::dirty) && permitted(cpu, Access::Write, mode, rights);
     return Attempt::Done;
   }
@@ -159,10 +160,47 @@ bool walk(Cpu& cpu, uint64_t linear, Access access, TlbMode mode, Walk& out) {
   }
 }
 
+namespace {
+
+void note_large(Cpu& cpu, uint64_t linear, const Walk& walk) {
+  if (walk.huge) {
+    cpu.huge_regions[linear >> 36 & 3] |= uint64_t{1} << (linear >> 30 & 63);
+  } else if (walk.large) {
+    cpu.large_regions[linear >> 27 & 63] |= uint64_t{1} << (linear >> 21 & 63);
+  }
+}
+
+// As walk(), for data.
+bool recall_or_walk(Cpu& cpu, uint64_t linear, Access access, TlbMode mode, Walk& out) {
+  const auto number = static_cast<unsigned>(mode);
+  WalkMemory::Found found;
+  if (cpu.walk_memory.find(linear, number, found) && (access == Access::Read || found.writable)) {
+    out = {.gpa = found.gpa, .writable = found.writable, .global = found.global, .large = found.large};
+    return true;
+  }
+  if (!walk(cpu, linear, access, mode, out)) {
+    // A page fault takes what is known of the page with it (vol. 3, 4.10.4.1).
+    cpu.walk_memory.drop_page(linear);
+    Tlb& cache = cpu.tlb[number];
+    const unsigned slot = linear >> 12 & (tlb_entries - 1);
+    if (cache.read_tag[slot] == (linear & ~uint64_t{0xfff})) cache.read_tag[slot] = cache.write_tag[slot] = invalid_tag;
+    drop_stack_pages(cpu);
+    return false;
+  }
+  note_large(cpu, linear, out);
+  if (cpu.paging) {
+    cpu.walk_memory.put(linear, number,
+                        {.gpa = out.gpa, .writable = out.writable, .global = out.global, .large = out.large});
+  }
+  return true;
+}
+
+}  // namespace
+
 Filled fill(Cpu& cpu, uint64_t linear, Access access, TlbMode mode) {
   Walk result;
   Filled filled;
-  if (!walk(cpu, linear, access, mode, result)) return filled;
+  if (!recall_or_walk(cpu, linear, access, mode, result)) return filled;
   filled.ok = true;
   filled.gpa = result.gpa | (linear & 0xfff);
   if (!cpu.memory->contains(result.gpa, page_size)) return filled;
@@ -175,17 +213,14 @@ Filled fill(Cpu& cpu, uint64_t linear, Access access, TlbMode mode) {
   const uint64_t page = linear & ~uint64_t{0xfff};
   // A page with translated code must not be stored to behind the translator's back; see code_pages.h for the order.
   const bool direct = result.writable && claim_for_writing(cpu, result.gpa);
-  const bool keep = direct && cpu.write_log == nullptr;  // every write of a trial run is noted
+  const bool keep = direct && cpu.trial == nullptr;  // every write of a trial run is noted
   const uint64_t addend = reinterpret_cast<uint64_t>(host_page) - page;
   cache.read_tag[slot] = page;
   cache.write_tag[slot] = keep ? page : invalid_tag;
   cache.addend[slot] = addend;
   cache.global[slot] = result.global ? 1 : 0;
   if (!result.global) cpu.tlb_local[static_cast<unsigned>(mode)] = true;
-  if (result.large) {
-    cache.global[slot] |= 2;
-    cpu.large_regions[linear >> 36 & 3] |= uint64_t{1} << (linear >> 30 & 63);
-  }
+  if (result.large) cache.global[slot] |= 2;
   filled.direct = direct;
   return filled;
 }
@@ -210,7 +245,7 @@ bool code_page(Cpu& cpu, uint64_t linear, CodePage& out) {
          .large = result.large};
   if (ram) cached = out;
   if (result.large) {
-    cpu.large_regions[linear >> 36 & 3] |= uint64_t{1} << (linear >> 30 & 63);
+    note_large(cpu, linear, result);
     cpu.large_code_regions[linear >> 36 & 3] |= uint64_t{1} << (linear >> 30 & 63);
   }
   return true;

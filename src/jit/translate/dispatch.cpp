@@ -52,7 +52,7 @@ const uint8_t* Translator::find_code(Outcome& otherwise) {
   JumpCache& jumps = cpu.jumps[table];
   if (cpu.jumps_mode[table] != mode) {
     // One table serves one mode at a time.
-    jumps.negative_rip.fill(jump_empty);
+    jumps.clear();
     cpu.jumps_mode[table] = mode;
   }
   const unsigned index = jump_index(cpu, cpu.rip);
@@ -133,7 +133,7 @@ Translator::Outcome Translator::left() {
       if (cpu.profile != nullptr && slot_ == slot_stale) cpu.profile->count(Profile::stale);
       if (slot_ == slot_stale) {
         // A dead or suspended block: what pointed to it was this cache, or a chained jump that stays as it is.
-        cpu.jumps[static_cast<unsigned>(cpu.tlb_mode)].negative_rip[jump_index(cpu, cpu.rip)] = jump_empty;
+        cpu.jumps[static_cast<unsigned>(cpu.tlb_mode)].drop(jump_index(cpu, cpu.rip));
         cpu.jump_memory.drop(cpu.rip);
         slot_ = 0;
       }
@@ -161,9 +161,7 @@ Translator::Outcome Translator::left() {
   return Outcome::Interpret;
 }
 
-const Block* Translator::find_block(Outcome& otherwise) {
-  return find_code(otherwise) == nullptr ? nullptr : found_;
-}
+const Block* Translator::find_block(Outcome& otherwise) { return find_code(otherwise) == nullptr ? nullptr : found_; }
 
 Translator::Outcome Translator::run_block(const Block& block) {
   cpu_.code_base = cpu_.rip & ~uint64_t{0xfff};

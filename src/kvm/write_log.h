@@ -1,0 +1,56 @@
+// The guest's writes as the kernel logs them: by a bitmap for each memory slot, or by a ring for each vCPU.
+//   Source   Linux Documentation/virt/kvm/api.rst: KVM_GET_DIRTY_LOG, KVM_CLEAR_DIRTY_LOG, KVM_CAP_DIRTY_LOG_RING
+//   Choice   a bitmap costs by the size of memory, a ring by the number of pages written; a machine has one or the
+//   other
+//            all its life
+//   Threads  as in memory/dirty_log.h; ring_full() by vCPU threads
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "kvm/device.h"
+#include "memory/dirty_log.h"
+
+namespace caisson::kvm {
+
+// A slot of guest memory, as it is given to the kernel.
+struct MemorySlot {
+  uint32_t number;
+  Gpa start;
+  uint64_t size;
+};
+
+class KvmWriteLog : public GuestWriteLog {
+ public:
+  // Tells the kernel a slot, with these flags.
+  using SetSlot = std::function<Result<>(const MemorySlot& slot, uint32_t flags)>;
+
+  [[nodiscard]] Result<> start() override;
+  void stop() override;
+  // By vCPUs as they are made; kept by the log.
+  [[nodiscard]] virtual Result<> add_vcpu(int) { return {}; }
+  // A vCPU cannot go on before its ring has room; false where it gets none.
+  [[nodiscard]] virtual bool ring_full() { return false; }
+
+ protected:
+  KvmWriteLog(int vm_fd, const GuestMemory& memory, std::vector<MemorySlot> slots, SetSlot set_slot)
+      : vm_fd_(vm_fd), memory_(memory), slots_(std::move(slots)), set_slot_(std::move(set_slot)) {}
+  virtual void forget() = 0;  // what was logged before
+
+  const int vm_fd_;
+  const GuestMemory& memory_;
+  const std::vector<MemorySlot> slots_;
+  const SetSlot set_slot_;
+};
+
+// `ring_entries` 0: a bitmap. Else a power of two, from 1024 on; before any vCPU is created.
+[[nodiscard]] Result<std::unique_ptr<KvmWriteLog>> create_write_log(const KvmDevice& device, int vm_fd,
+                                                                    const GuestMemory& memory,
+                                                                    std::vector<MemorySlot> slots,
+                                                                    KvmWriteLog::SetSlot set_slot,
+                                                                    uint32_t ring_entries);
+
+}  // namespace caisson::kvm
