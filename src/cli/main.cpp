@@ -71,8 +71,12 @@ void add_run(CLI::App& app, RunOptions& options) {
                 "compare each translated block with the interpreter, and end at the first difference (some 20 times "
                 "slower; one CPU at a time)")
       ->group(engine);
-  run->add_option("--trace", options.trace, "trace this to standard error; again for more")
-      ->type_name("NAME")
+  run->add_flag("--profile", options.profile, "say at the end where the engine's time went")->group(engine);
+  run->add_option("--dump-blocks", options.dump_blocks, "write each translated block there, guest and host code")
+      ->type_name("FILE")
+      ->group(engine);
+  run->add_option("--dump-at", options.dump_at, "only blocks with one of these linear addresses, hexadecimal")
+      ->type_name("ADDRESS[,ADDRESS…]")
       ->take_all()
       ->allow_extra_args(false)
       ->group(engine);

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include <fcntl.h>
 #include <fmt/core.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -162,6 +163,11 @@ std::expected<Machine, Failure> prepare(RunOptions& options) {
     machine.config.disks.push_back(std::move(disk));
   }
   if (auto added = add_kvm(machine); !added) return failure(added.error());
+  if (!options.dump_blocks.empty()) {
+    Fd file{::open(options.dump_blocks.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644)};
+    if (!file.valid()) return failure(fail_errno(errno, "--dump-blocks " + options.dump_blocks).error());
+    machine.config.dump_fd = machine.add(std::move(file));
+  }
   return machine;
 }
 

@@ -47,6 +47,17 @@ std::optional<uint64_t> parse_bytes(std::string_view text, unsigned bare_shift) 
 constexpr uint64_t mib = uint64_t{1} << 20;
 
 // Splits a kernel command line at spaces, but not inside double quotes, as the kernel does.
+// At commas; at least one piece, which may be empty.
+std::vector<std::string_view> split(std::string_view text) {
+  std::vector<std::string_view> pieces;
+  for (;;) {
+    const size_t comma = text.find(',');
+    pieces.push_back(text.substr(0, comma));
+    if (comma == std::string_view::npos) return pieces;
+    text.remove_prefix(comma + 1);
+  }
+}
+
 std::vector<std::string_view> words(std::string_view line) {
   std::vector<std::string_view> result;
   size_t start = 0;
@@ -155,16 +166,12 @@ Result<control::PortForward> parse_forward(std::string_view text) {
 
 Result<std::vector<std::string>> parse_jit_off(const std::vector<std::string>& given) {
   std::vector<std::string> names;
-  for (std::string_view rest : given) {
-    for (;;) {
-      const size_t comma = rest.find(',');
-      const std::string_view name = rest.substr(0, comma);
+  for (const std::string_view text : given) {
+    for (const std::string_view name : split(text)) {
       if (std::ranges::find(control::jit_classes, name, &control::JitClass::name) == control::jit_classes.end()) {
         return fail("--jit-off {}: there is no such class; see caisson run --help", name);
       }
       if (std::ranges::find(names, name) == names.end()) names.emplace_back(name);
-      if (comma == std::string_view::npos) break;
-      rest.remove_prefix(comma + 1);
     }
   }
   return names;
@@ -259,10 +266,21 @@ Result<VmConfig> to_config(const RunOptions& options, std::string_view default_a
   auto off = parse_jit_off(options.jit_off);
   if (!off) return std::unexpected(off.error());
   config.jit_off = std::move(*off);
-  for (const auto& word : options.trace) {
-    if (word.empty() || word.size() > 32) return fail("--trace takes names of up to 32 letters");
+  for (const std::string_view text : options.dump_at) {
+    for (const std::string_view one : split(text)) {
+      const std::string_view digits = one.starts_with("0x") ? one.substr(2) : one;
+      uint64_t value = 0;
+      const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value, 16);
+      if (error != std::errc{} || end != digits.data() + digits.size()) {
+        return fail("--dump-at {}: not a hexadecimal address", text);
+      }
+      config.dump_at.push_back(fmt::format("{:x}", value));
+    }
   }
-  if (options.trace.size() > 64) return fail("--trace takes at most 64 names");
+  if (config.dump_at.size() > 64) return fail("--dump-at: at most 64 addresses");
+  if (!config.dump_at.empty() && options.dump_blocks.empty()) {
+    return fail("--dump-at says which blocks --dump-blocks writes; give that, too");
+  }
 
   auto append = command_line(default_append, options.append);
   if (!append) return std::unexpected(append.error());
@@ -270,10 +288,10 @@ Result<VmConfig> to_config(const RunOptions& options, std::string_view default_a
   config.no_reboot = options.no_reboot;
   config.debug_exit = options.debug_exit;
   config.lockstep = options.lockstep;
-  config.trace = options.trace;
-  const bool for_jit = !config.jit_off.empty() || !config.trace.empty() || config.lockstep;
+  config.profile = options.profile;
+  const bool for_jit = !config.jit_off.empty() || config.lockstep || config.profile || !options.dump_blocks.empty();
   if (config.engine == control::EngineChoice::Kvm && for_jit) {
-    return fail("--jit-off, --lockstep and --trace are for the jit engine; leave out --engine kvm");
+    return fail("--jit-off, --lockstep, --profile and --dump-blocks are for the jit engine; leave out --engine kvm");
   }
   return config;
 }

@@ -36,7 +36,9 @@ struct RunOptions {
   std::string name;
   std::vector<std::string> jit_off;  // names from control::jit_classes, several by commas
   bool lockstep = false;
-  std::vector<std::string> trace;
+  bool profile = false;
+  std::string dump_blocks;           // file
+  std::vector<std::string> dump_at;  // hexadecimal addresses, several by commas
   unsigned stop_timeout = 30;
   bool no_reboot = false;
   bool debug_exit = false;

@@ -12,6 +12,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "cli/profile_report.h"
+
 namespace caisson::cli {
 namespace {
 
@@ -232,6 +234,8 @@ void Session::handle_event(const control::Event& event, const std::string& text)
     send_size();
   } else if (const auto* panicked = std::get_if<control::Panicked>(&event)) {
     say(panicked->text.empty() ? "the guest's kernel panicked" : "the guest's kernel panicked: " + panicked->text);
+  } else if (const auto* profile = std::get_if<control::Profiled>(&event)) {
+    if (!settings_.json) print_log(profile_report(*profile));
   } else if (const auto* exited = std::get_if<control::Exited>(&event)) {
     exited_ = *exited;
     deadline_ns_ = now_ns() + grace_ns;

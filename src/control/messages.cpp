@@ -29,6 +29,7 @@ CAISSON_MESSAGE(Started, "started")
 CAISSON_MESSAGE(Notice, "notice")
 CAISSON_MESSAGE(Panicked, "panicked")
 CAISSON_MESSAGE(WasReset, "was_reset")
+CAISSON_MESSAGE(Profiled, "profile")
 CAISSON_MESSAGE(Exited, "exited")
 #undef CAISSON_MESSAGE
 
@@ -69,6 +70,19 @@ struct JsonTable<Panicked> {
 template <>
 struct JsonTable<WasReset> {
   static constexpr auto fields() { return std::tuple{key("count", &WasReset::count)}; }
+};
+template <>
+struct JsonTable<ProfileRow> {
+  static constexpr auto fields() {
+    return std::tuple{key("group", &ProfileRow::group, {1, 32}, true), key("name", &ProfileRow::name, {1, 96}, true),
+                      key("value", &ProfileRow::value, {}, true)};
+  }
+};
+template <>
+struct JsonTable<Profiled> {
+  static constexpr auto fields() {
+    return std::tuple{key("rows", &Profiled::rows, {0, Profiled::max_rows}, true)};
+  }
 };
 template <>
 struct JsonTable<Exited> {

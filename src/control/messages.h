@@ -10,6 +10,7 @@
 #include <string>
 #include <string_view>
 #include <variant>
+#include <vector>
 
 #include "base/result.h"
 #include "control/vm_config.h"
@@ -59,6 +60,18 @@ struct WasReset {  // the machine was reset and runs on
   bool operator==(const WasReset&) const = default;
 };
 
+struct ProfileRow {
+  std::string group;  // "time", "blocks": microseconds of all CPUs; "events", "vectors", "interpreted": counts
+  std::string name;
+  uint64_t value = 0;
+  bool operator==(const ProfileRow&) const = default;
+};
+struct Profiled {  // before Exited, where the configuration says profile: of each group the largest, in falling order
+  static constexpr size_t max_rows = 256;
+  std::vector<ProfileRow> rows;
+  bool operator==(const Profiled&) const = default;
+};
+
 enum class ExitReason : uint8_t {
   PowerOff,   // the guest switched itself off
   Panic,      // the guest's kernel crashed, and the machine ended or was reset right after
@@ -73,7 +86,7 @@ struct Exited {
   std::string message;
   bool operator==(const Exited&) const = default;
 };
-using Event = std::variant<Started, Notice, Panicked, WasReset, Exited>;
+using Event = std::variant<Started, Notice, Panicked, WasReset, Profiled, Exited>;
 
 [[nodiscard]] std::string serialise(const Request& request);
 [[nodiscard]] std::string serialise(const Event& event);

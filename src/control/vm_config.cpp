@@ -36,6 +36,9 @@ Result<> VmConfig::validate(size_t descriptors) const {
   } else if (engine == EngineChoice::Kvm) {
     return fail("VM configuration: the kvm engine without kvm_fd");
   }
+  if (dump_fd) {
+    if (auto ok = take(*dump_fd, "dump_fd"); !ok) return ok;
+  }
   if (auto ok = take(console_fd, "console_fd"); !ok) return ok;
   for (const auto& disk : disks) {
     if (auto ok = take(disk.image_fd, "image_fd"); !ok) return ok;

@@ -92,7 +92,9 @@ struct VmConfig {
   bool debug_exit = false;           // a write to port 0xf4 ends the VM with ExitReason::DebugExit
   std::vector<std::string> jit_off;  // names from jit_classes
   bool lockstep = false;             // each block is compared with the interpreter
-  std::vector<std::string> trace;    // names of trace points
+  bool profile = false;              // the engine samples and counts: event Profiled
+  std::optional<uint32_t> dump_fd;   // translated blocks as text
+  std::vector<std::string> dump_at;  // only those with one of these addresses: hexadecimal, without 0x
 
   bool operator==(const VmConfig&) const = default;
 

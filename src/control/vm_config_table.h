@@ -70,7 +70,9 @@ struct JsonTable<VmConfig> {
         key("debug_exit", &VmConfig::debug_exit),
         key("jit_off", &VmConfig::jit_off, {0, 64, 32}),
         key("lockstep", &VmConfig::lockstep),
-        key("trace", &VmConfig::trace, {0, 64, 32}),
+        key("profile", &VmConfig::profile),
+        key("dump_fd", &VmConfig::dump_fd, {0, 63}),
+        key("dump_at", &VmConfig::dump_at, {0, 64, 16}),
     };
   }
 };

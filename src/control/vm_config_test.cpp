@@ -22,7 +22,9 @@ VmConfig example() {
   config.forwards = {{Protocol::Udp, "0.0.0.0", 5353, 53}, {Protocol::Tcp, "127.0.0.1", 2222, 22}};
   config.no_reboot = true;
   config.jit_off = {"sse"};
-  config.trace = {"io"};
+  config.profile = true;
+  config.lockstep = true;
+  config.dump_at = {"ffffffff81000000"};
   return config;
 }
 
@@ -39,6 +41,17 @@ TEST(VmConfig, LeavesOutAnAbsentInitrd) {
   const auto again = VmConfig::parse(config.serialise(), 5);
   ASSERT_TRUE(again) << again.error().message;
   EXPECT_FALSE(again->initrd_fd);
+}
+
+TEST(VmConfig, DumpComesWithItsDescriptor) {
+  auto config = example();
+  config.dump_fd = 5;
+  EXPECT_FALSE(config.validate(5)) << "dump_fd beyond what came";
+  const auto again = VmConfig::parse(config.serialise(), 6);
+  ASSERT_TRUE(again) << again.error().message;
+  EXPECT_EQ(*again, config);
+  config.dump_fd = config.kernel_fd;
+  EXPECT_FALSE(config.validate(6)) << "the kernel's descriptor";
 }
 
 TEST(VmConfig, KvmComesWithItsDescriptor) {
@@ -119,7 +132,7 @@ TEST(VmConfig, FitsIntoAMessageAtItsLargest) {
   config.disks.assign(VmConfig::max_disks, {63, true, std::string(20, '"'), std::string(VmConfig::max_label, '"')});
   config.forwards.assign(VmConfig::max_forwards, {Protocol::Udp, "255.255.255.255", 65535, 65535});
   config.jit_off.assign(64, std::string(32, '"'));
-  config.trace.assign(64, std::string(32, '"'));
+  config.dump_at.assign(64, std::string(16, '"'));
   EXPECT_LT(config.serialise().size(), 60000u);
 }
 

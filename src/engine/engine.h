@@ -52,6 +52,16 @@ class Vcpu : public CpuSink {
   [[nodiscard]] virtual Result<> load(const CpuState& state) = 0;
 };
 
+// What an engine has measured: rows by group. "time" and "blocks" (code by address) are microseconds of all CPUs
+// together, the others count.
+struct EngineProfile {
+  struct Row {
+    std::string group, name;
+    uint64_t value = 0;
+  };
+  std::vector<Row> rows;
+};
+
 // What an engine needs of the machine. All of it outlives the engine.
 struct EngineServices {
   GuestMemory& memory;
@@ -74,6 +84,8 @@ class Engine {
   [[nodiscard]] virtual GuestWriteLog& write_log() = 0;
   // Memory was replaced behind the engine's back (machine reset): forget everything derived from it. No CPU runs.
   virtual void memory_replaced() = 0;
+  // What was measured so far, where that was asked for. No CPU runs.
+  [[nodiscard]] virtual EngineProfile profile() const { return {}; }
 };
 
 }  // namespace caisson

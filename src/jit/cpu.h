@@ -25,7 +25,7 @@ namespace caisson::jit {
 class JitEngine;
 class Profile;
 class DecodeCache;
-class WriteLog;
+class TrialLog;
 
 // The address-translation caches of one access mode; translated code looks entries up by bits 12.. of the linear
 // address.
@@ -156,8 +156,8 @@ struct alignas(64) Cpu {
   std::array<CodePage, code_page_entries> code_pages{};
   JumpMemory jump_memory;
   WalkMemory walk_memory;
-  // Filters for INVLPG: bit set for each GiB (modulo 256) from which a piece of a page above 2 MiB is cached, and for each
-  // 2 MiB (modulo 4096) from which a piece of a page of that size is.
+  // Filters for INVLPG: bit set for each GiB (modulo 256) from which a piece of a page above 2 MiB is cached, and for
+  // each 2 MiB (modulo 4096) from which a piece of a page of that size is.
   std::array<uint64_t, 4> huge_regions{};
   std::array<uint64_t, 64> large_regions{};
   std::array<uint64_t, 4> large_code_regions{};  // the same for code
@@ -184,11 +184,11 @@ struct alignas(64) Cpu {
   CpuInterrupts* interrupts = nullptr;
   const x86::CpuModel* model = nullptr;
   JitEngine* engine = nullptr;
-  Profile* profile = nullptr;                                                          // null: off
-  WriteLog* write_log = nullptr;  // set: a trial run whose writes are taken back, see lockstep.h
-  uint64_t flushes = 0;           // of translation caches, of any kind
-  unsigned index = 0;                                                                  // APIC id
-  uint64_t instructions = 0;                                                           // interpreted so far
+  Profile* profile = nullptr;  // null: off
+  TrialLog* trial = nullptr;   // set: a trial run whose writes are taken back, see lockstep.h
+  uint64_t flushes = 0;        // of translation caches, of any kind
+  unsigned index = 0;          // APIC id
+  uint64_t instructions = 0;   // interpreted so far
   std::unique_ptr<DecodeCache, void (*)(DecodeCache*)> interpreter{nullptr, nullptr};  // made at the first step
 
   [[nodiscard]] bool user() const { return cpl == 3; }

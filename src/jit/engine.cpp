@@ -2,8 +2,9 @@
 
 #include <algorithm>
 
-#include "jit/mmu/code_pages.h"
+#include "jit/block_dump.h"
 #include "jit/lockstep.h"
+#include "jit/mmu/code_pages.h"
 #include "jit/mmu/mmu.h"
 #include "jit/translate/classify.h"
 #include "jit/translate/stubs.h"
@@ -13,6 +14,7 @@ namespace caisson::jit {
 
 JitEngine::JitEngine(const EngineServices& services, const JitOptions& options)
     : services_(services), options_(options), turns_(std::make_unique<Turns>()) {
+  if (options_.dump_fd >= 0) dump_ = std::make_unique<BlockDump>(options_.dump_fd, options_.dump_at);
   if (options_.lockstep) options_.off |= off::chain | off::unrepeatable;
 }
 
@@ -59,6 +61,15 @@ void JitEngine::memory_replaced() {
   const std::lock_guard hold(cache_->lock());
   cache_->drop_all();
   for (JitVcpu* vcpu : vcpus_) vcpu->request(JitVcpu::drop_write_entries | JitVcpu::drop_jumps);
+}
+
+EngineProfile JitEngine::profile() const {
+  EngineProfile all;
+  if (!options_.profile) return all;
+  Profile::Totals totals;
+  for (JitVcpu* vcpu : vcpus_) vcpu->add_profile(totals);
+  for (const auto& [name, value] : totals) all.rows.push_back({name.first, name.second, value});
+  return all;
 }
 
 void JitEngine::code_written(Gpa gpa, uint64_t length) {

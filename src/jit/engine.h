@@ -13,14 +13,17 @@
 
 namespace caisson::jit {
 
+class BlockDump;
 class JitVcpu;
 class Turns;
 
 struct JitOptions {
   bool translate = true;                      // false: interpreter only
-  bool profile = false;                       // count events and report them at the end
+  bool profile = false;                       // sample and count for profile()
   size_t code_cache_size = size_t{64} << 20;  // bytes; when it is full all translations are dropped
   uint32_t off = 0;                           // what the translator does not do, see off in translate/classify.h
+  int dump_fd = -1;                           // translated blocks are written there as text; not owned
+  std::vector<uint64_t> dump_at;              // only those that contain one of these linear addresses; empty: all
   bool lockstep = false;                      // every block is compared with the interpreter, see lockstep.h
 };
 
@@ -32,6 +35,7 @@ class JitEngine final : public Engine, public GuestMemory::CodeWriteObserver, pr
 
   [[nodiscard]] Result<std::unique_ptr<Vcpu>> create_vcpu(unsigned index, CpuInterrupts& interrupts) override;
   void memory_replaced() override;
+  [[nodiscard]] EngineProfile profile() const override;
   [[nodiscard]] GuestWriteLog& write_log() override { return *this; }
 
   // Any thread: bytes of a page that holds translated code have changed.
@@ -62,7 +66,8 @@ class JitEngine final : public Engine, public GuestMemory::CodeWriteObserver, pr
 
   void vcpu_gone(JitVcpu& vcpu);
 
-  [[nodiscard]] Turns& turns() { return *turns_; }  // of the vCPUs in lock-step
+  [[nodiscard]] BlockDump* dump() { return dump_.get(); }  // null: off
+  [[nodiscard]] Turns& turns() { return *turns_; }         // of the vCPUs in lock-step
 
  private:
   // Until no vCPU but the caller's, if there is one, runs guest code. All of them answer `requests` before they go on.
@@ -86,6 +91,7 @@ class JitEngine final : public Engine, public GuestMemory::CodeWriteObserver, pr
   std::mutex exclusive_;
   std::vector<JitVcpu*> vcpus_;
   const std::unique_ptr<Turns> turns_;
+  std::unique_ptr<BlockDump> dump_;
 };
 
 }  // namespace caisson::jit

@@ -42,7 +42,6 @@ void copy_state(const Cpu& from, Cpu& to) {
   to.interrupt_shadow = from.interrupt_shadow;
   to.nmi_blocked = from.nmi_blocked;
   to.fault = {};
-  to.xsave = from.xsave;
   update_mode(to);
 }
 
@@ -52,6 +51,7 @@ void drop_caches(Cpu& cpu) {
     tlb.write_tag.fill(invalid_tag);
   }
   for (CodePage& page : cpu.code_pages) page.linear = invalid_tag;
+  cpu.walk_memory.drop_all();
 }
 
 bool same_segment(const Segment& a, const Segment& b) {
@@ -128,7 +128,7 @@ Lockstep::Lockstep(JitEngine& engine, Cpu& cpu, Translator& translator)
   shadow_->model = cpu.model;
   shadow_->engine = cpu.engine;
   shadow_->index = cpu.index;
-  shadow_->write_log = &log_;
+  shadow_->trial = &log_;
   drop_caches(*shadow_);
 }
 
@@ -154,6 +154,7 @@ const Lockstep::Items& Lockstep::items_of(const Block& block) {
       if (left_to_interpreter(in, item.kind, engine_.options().off)) item.kind = Kind::Interpret;
       item.element = static_cast<uint8_t>(in.operand_bits / 8);
       item.fpu = in.simd || in.mnemonic == ZYDIS_MNEMONIC_LDMXCSR || in.mnemonic == ZYDIS_MNEMONIC_STMXCSR;
+      items.fpu |= item.fpu;
       const FlagUse use = flag_use(in);
       item.reads = use.reads;
       item.overwrites = use.overwrites;
@@ -179,7 +180,7 @@ void Lockstep::add_point(const Point& before, const Item* item) {
     point.undefined = (before.undefined & ~item->overwrites) | item->undefined;
     point.dropped = before.dropped & ~item->overwrites;
   }
-  if (item == nullptr || item->fpu) {
+  if (item != nullptr ? item->fpu : with_fpu_) {
     images_.push_back(shadow_->xsave);
     point.fpu = images_.size() - 1;
   }
@@ -207,6 +208,8 @@ bool Lockstep::one(const Item& item) {
 bool Lockstep::trial(const Items& items) {
   Cpu& cpu = *shadow_;
   copy_state(cpu_, cpu);
+  with_fpu_ = items.fpu;
+  if (with_fpu_) cpu.xsave = cpu_.xsave;
   if (cpu.flushes != cpu_.flushes) {
     drop_caches(cpu);
     cpu.flushes = cpu_.flushes;
@@ -234,13 +237,14 @@ bool Lockstep::trial(const Items& items) {
 // As before the translator ran.
 void Lockstep::back_to_start() {
   log_.undo();
+  for (const TrialLog::Foreign& one : log_.restore_margins()) foreign_.push_back(one);
   const Point& start = points_.front();
   cpu_.gpr = start.gpr;
   cpu_.rip = start.rip;
   cpu_.rflags = start.rflags;
   cpu_.segments = start.segments;
   cpu_.msr(MsrSlot::KernelGsBase) = start.kernel_gs_base;
-  cpu_.xsave = images_.front();
+  if (with_fpu_) cpu_.xsave = images_.front();
   update_mode(cpu_);
 }
 
@@ -260,7 +264,14 @@ Translator::Outcome Lockstep::run_block() {
     }
     outcome = translator_.run_block(*block);
     ++statistics_.blocks;
-    if (agrees(items, code_32)) return outcome;
+    if (agrees(items, code_32)) {
+      // What came from elsewhere then, and not from the translator, stays.
+      for (const TrialLog::Foreign& one : foreign_) {
+        if (*one.byte == one.before) *one.byte = one.found;
+      }
+      foreign_.clear();
+      return outcome;
+    }
     if (attempt == attempts) break;
     ++statistics_.again;
     back_to_start();
@@ -291,7 +302,7 @@ bool Lockstep::same(const Point& point, bool code_32) const {
   const Cpu& cpu = cpu_;
   if (cpu.msrs[static_cast<size_t>(MsrSlot::KernelGsBase)] != point.kernel_gs_base) return false;
   if (!same_memory(point.writes)) return false;
-  if (same_fpu_state(cpu.xsave, images_[point.fpu])) return true;
+  if (!with_fpu_ || same_fpu_state(cpu.xsave, images_[point.fpu])) return true;
   if (cpu.leave != static_cast<uint32_t>(Leave::Signal)) return false;
   // The instruction that faults has set exception flags already (MXCSR, FSW); the interpreter does that again.
   Image faulted = images_[point.fpu];
@@ -315,15 +326,14 @@ bool Lockstep::agrees(const Items& items, bool code_32) {
   for (size_t i = points_.size(); i-- > 0;) {
     if (points_[i].rip != cpu_.rip) continue;
     if (same(points_[i], code_32)) {
-      // Where the trial went further its translation caches may know what is not so yet.
-      if (i + 1 < points_.size()) drop_caches(*shadow_);
+      // Where the trial went further its translation caches may know a mapping that it made and that is not there yet.
+      if (i + 1 < points_.size() && log_.walked()) drop_caches(*shadow_);
       carry_flags(items, i);
       statistics_.instructions += i;
       return true;
     }
     if (i < items.size() && items[i].kind == Kind::String && same_string_part(items[i], i)) {
       ++statistics_.unchecked;
-      drop_caches(*shadow_);
       return true;
     }
   }
@@ -335,8 +345,7 @@ bool Lockstep::agrees(const Items& items, bool code_32) {
 
 void Lockstep::carry_flags(const Items& items, size_t index) {
   const Point& point = points_[index];
-  dropped_ = point.dropped |
-             (static_cast<uint32_t>((cpu_.rflags ^ point.rflags) & rflags::status) & ~point.undefined);
+  dropped_ = point.dropped | (static_cast<uint32_t>((cpu_.rflags ^ point.rflags) & rflags::status) & ~point.undefined);
   dropped_rip_ = cpu_.rip;
   dropped_instructions_ = cpu_.instructions;
   dropped_by_ = points_.front().rip;

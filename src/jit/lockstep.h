@@ -1,5 +1,5 @@
-// Lock-step: each block is run by the interpreter first, as a trial whose writes to memory are noted and taken back, then
-// by the translator for good; what they made of registers, flags, vector state and memory is compared.
+// Lock-step: each block is run by the interpreter first, as a trial whose writes to memory are noted and taken back,
+// then by the translator for good; what they made of registers, flags, vector state and memory is compared.
 //
 // The trial runs on a second Cpu with translation caches of its own, and ends before what must happen once: a device, a
 // write to a page with code, a fault, an instruction that the interpreter does anyway. The translator may stop at any
@@ -7,7 +7,8 @@
 //
 // Flags that the translator drops because nobody reads them may differ, until somebody does read them: that is a
 // difference, too. Memory is compared where the interpreter wrote, and a few bytes around.
-//   Threads  the vCPU's own. With several vCPUs one runs at a time (Turns), devices wait meanwhile. Only the host kernel
+//   Threads  the vCPU's own. With several vCPUs one runs at a time (Turns), devices wait meanwhile. Only the host
+//   kernel
 //            (disk reads on their way) still writes to memory: what differs is run again before it is reported.
 #pragma once
 
@@ -23,7 +24,7 @@
 #include "jit/engine.h"
 #include "jit/translate/classify.h"
 #include "jit/translate/translator.h"
-#include "jit/write_log.h"
+#include "jit/trial_log.h"
 
 namespace caisson::jit {
 
@@ -68,16 +69,18 @@ class Lockstep {
     bool fpu = false;
     uint32_t reads = 0, overwrites = 0, undefined = 0;  // status flags
   };
-  using Items = std::vector<Item>;
+  struct Items : std::vector<Item> {
+    bool fpu = false;  // any of them touches the vector or x87 state: else that is neither copied nor compared
+  };
   // The interpreter's state after as many instructions as its place in points_.
   struct Point {
     std::array<uint64_t, 16> gpr{};
     uint64_t rip = 0, rflags = 0, kernel_gs_base = 0;
     std::array<Segment, 6> segments{};
-    size_t writes = 0;           // of the log
-    size_t fpu = 0;              // in images_
-    uint32_t undefined = 0;      // status flags that have no defined value
-    uint32_t dropped = 0;        // status flags that the translator did not keep
+    size_t writes = 0;       // of the log
+    size_t fpu = 0;          // in images_
+    uint32_t undefined = 0;  // status flags that have no defined value
+    uint32_t dropped = 0;    // status flags that the translator did not keep
   };
   using Image = std::array<uint8_t, xsave_area_size>;
 
@@ -102,10 +105,12 @@ class Lockstep {
   Cpu& cpu_;
   Translator& translator_;
   std::unique_ptr<Cpu> shadow_;
-  WriteLog log_;
+  TrialLog log_;
+  std::vector<TrialLog::Foreign> foreign_;
   std::vector<Point> points_;
   std::vector<Image> images_;
-  bool cut_ = false;  // the trial ended although the translator may go on
+  bool with_fpu_ = false;  // images_ are taken: of the start and after each instruction that may change them
+  bool cut_ = false;       // the trial ended although the translator may go on
   std::unordered_map<const Block*, Items> items_;
   uint64_t generation_ = 0;
   // Flags dropped by the last block, as long as nothing ran since.

@@ -102,8 +102,8 @@ std::string Lockstep::report(const Block& block, const Items& items) const {
   const uint64_t kernel_gs = cpu_.msrs[static_cast<size_t>(MsrSlot::KernelGsBase)];
   if (kernel_gs != point->kernel_gs_base)
     text += row("kernel gs base", start.kernel_gs_base, point->kernel_gs_base, kernel_gs);
-  const Image &was = images_.front(), &image = images_[point->fpu];
-  if (!same_fpu_state(image, cpu_.xsave)) {
+  if (with_fpu_ && !same_fpu_state(images_[point->fpu], cpu_.xsave)) {
+    const Image &was = images_.front(), &image = images_[point->fpu];
     for (size_t at = 0; at < image.size(); at += 8) {
       uint64_t before, a, b;
       std::memcpy(&before, &was[at], 8);
@@ -114,11 +114,12 @@ std::string Lockstep::report(const Block& block, const Items& items) const {
   }
   const auto& writes = log_.writes();
   for (size_t i = 0; i < point->writes; ++i) {
-    const WriteLog::Write& write = writes[i];
+    const TrialLog::Write& write = writes[i];
     if (log_.difference(i, writes.size()) == write.size) continue;
-    text += fmt::format("  memory at guest-physical {:x}:\n    before      {}\n    interpreter {}\n    translator  {}\n",
-                        write.host - cpu_.memory->base(), hex(log_.before(write), write.size),
-                        hex(log_.after(write), write.size), hex(write.host, write.size));
+    text +=
+        fmt::format("  memory at guest-physical {:x}:\n    before      {}\n    interpreter {}\n    translator  {}\n",
+                    write.host - cpu_.memory->base(), hex(log_.before(write), write.size),
+                    hex(log_.after(write), write.size), hex(write.host, write.size));
   }
   return text;
 }

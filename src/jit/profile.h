@@ -1,15 +1,37 @@
-// Where a vCPU of the jit engine spends its exits: what `--trace profile` prints at the end. Off, it costs one branch.
-//   Threads  the vCPU's own; report() when it has stopped
+// Where a vCPU of the jit engine spends its time: samples by a timer's signal, and counts of events. Off (Cpu::profile
+// null) it costs one branch where an event would be counted.
+//   Threads  the vCPU's own, its signal handler included; add_to() when it has stopped
 #pragma once
 
 #include <array>
 #include <cstdint>
 #include <map>
 #include <string>
+#include <utility>
 
 #include "jit/cpu.h"
 
 namespace caisson::jit {
+
+class CodeCache;
+
+// What the vCPU's thread is doing, unless it is in translated code.
+enum class Doing : uint8_t {
+  RunLoop,
+  Dispatch,  // between two blocks
+  Translate,
+  Fill,  // misses of the translation caches, string instructions
+  Flush,
+  Interpret,
+  Devices,
+  Interrupts,
+  Idle,
+  // what the sampled address tells
+  User,
+  Supervisor,
+  Stubs,  // the code around blocks: entry, exit, look-ups
+  count
+};
 
 class Profile {
  public:
@@ -35,12 +57,59 @@ class Profile {
   void count(Event event) { ++counts_[event]; }
   void vector(uint8_t number) { ++vectors_[number]; }  // interrupt or exception delivered
   void interpreted(Cpu& cpu, bool slow);               // the instruction at RIP is about to be interpreted
-  [[nodiscard]] std::string report(unsigned cpu) const;
+
+  // Sets what the thread does from here on; returns what it did.
+  Doing now(Doing doing) {
+    const Doing before = doing_;
+    __atomic_store_n(&doing_, doing, __ATOMIC_RELAXED);
+    return before;
+  }
+
+  // In the signal handler: `ticks` periods of the timer ended while the thread was at `pc`.
+  void sample(const Cpu& cpu, const CodeCache& cache, const uint8_t* pc, uint64_t ticks) noexcept;
+  // Finds the blocks of the samples taken so far, which must happen before they are forgotten. Takes the code lock.
+  void settle(CodeCache& cache);
+  [[nodiscard]] bool half_full() const { return taken_ - settled_ > samples_.size() / 2; }
+
+  // By group and name, see EngineProfile. `tick`: the timer's period, microseconds.
+  using Totals = std::map<std::pair<std::string, std::string>, uint64_t>;
+  void add_to(Totals& totals, uint64_t tick) const;
 
  private:
+  struct Sample {
+    const uint8_t* pc;
+    uint64_t code_base, generation, ticks;
+  };
+  struct BlockName {
+    uint64_t linear, gpa;
+    auto operator<=>(const BlockName&) const = default;
+  };
+
   std::array<uint64_t, event_count> counts_{};
   std::array<uint64_t, 256> vectors_{};
   std::map<std::string, uint64_t> by_mnemonic_;
+  Doing doing_ = Doing::RunLoop;
+  std::array<uint64_t, static_cast<size_t>(Doing::count)> ticks_{};
+  std::array<Sample, 2048> samples_;  // those in translated code; a ring
+  uint64_t taken_ = 0, settled_ = 0;
+  std::map<BlockName, uint64_t> blocks_;
+};
+
+// What the thread does for the time of a scope.
+class ProfileScope {
+ public:
+  ProfileScope(const Cpu& cpu, Doing doing) : profile_(cpu.profile) {
+    if (profile_ != nullptr) before_ = profile_->now(doing);
+  }
+  ~ProfileScope() {
+    if (profile_ != nullptr) profile_->now(before_);
+  }
+  ProfileScope(const ProfileScope&) = delete;
+  ProfileScope& operator=(const ProfileScope&) = delete;
+
+ private:
+  Profile* const profile_;
+  Doing before_ = Doing::RunLoop;
 };
 
 }  // namespace caisson::jit

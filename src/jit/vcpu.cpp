@@ -11,6 +11,7 @@
 #include "jit/fpu.h"
 #include "jit/lockstep.h"
 #include "jit/mmu/mmu.h"
+#include "jit/sampling.h"
 #include "jit/translate/translator.h"
 
 namespace caisson::jit {
@@ -84,13 +85,17 @@ JitVcpu::JitVcpu(JitEngine& engine, unsigned index, CpuInterrupts& interrupts)
 }
 
 JitVcpu::~JitVcpu() {
-  if (cpu_->profile != nullptr) log::line(log::Level::Info, profile_.report(cpu_->index));
   if (lockstep_) {
     const Lockstep::Statistics& done = lockstep_->statistics();
     log::info("lock-step: CPU {}: {} blocks with {} instructions compared, {} not to their end, {} twice", cpu_->index,
               done.blocks, done.instructions, done.unchecked, done.again);
   }
   engine_.vcpu_gone(*this);
+}
+
+void JitVcpu::add_profile(Profile::Totals& totals) {
+  profile_.settle(engine_.cache());
+  profile_.add_to(totals, Sampling::tick);
 }
 
 void JitVcpu::kick() noexcept {
@@ -135,6 +140,7 @@ void JitVcpu::answer_requests() {
 }
 
 void JitVcpu::sleep() {
+  const ProfileScope profiled(*cpu_, Doing::Idle);
   sleeping_.store(true, std::memory_order_seq_cst);
   while (cpu_->exit_request.load(std::memory_order_seq_cst) == 0) futex(cpu_->exit_request, FUTEX_WAIT, 0);
   sleeping_.store(false, std::memory_order_seq_cst);
@@ -168,6 +174,7 @@ ExitReason JitVcpu::differs() {
 // Events and interrupts that can be taken now, most important first (SDM vol. 3, 6.9).
 StepResult JitVcpu::take_interrupts() {
   Cpu& cpu = *cpu_;
+  const ProfileScope profiled(cpu, Doing::Interrupts);
   const bool nmi_allowed = !cpu.nmi_blocked && cpu.interrupt_shadow == 0 && cpu.activity != Activity::WaitForSipi;
   while (const auto taken = cpu.interrupts->take_event(nmi_allowed)) {
     switch (taken->event) {
@@ -197,6 +204,7 @@ StepResult JitVcpu::take_interrupts() {
 ExitReason JitVcpu::run() {
   Cpu& cpu = *cpu_;
   if (translator_) translator_->enter_thread();
+  const Sampling sampling(cpu);
   for (;;) {
     if (cpu.exit_request.load(std::memory_order_acquire) != 0) {
       cpu.exit_request.store(0, std::memory_order_seq_cst);
@@ -206,6 +214,10 @@ ExitReason JitVcpu::run() {
         return ExitReason::Stopped;
       }
       answer_requests();
+      if (cpu.profile != nullptr && profile_.half_full()) {
+        fpu_put_away(cpu);
+        profile_.settle(engine_.cache());
+      }
       look_at_interrupts_ = true;
     }
     StepResult result = StepResult::Done;
@@ -245,6 +257,7 @@ ExitReason JitVcpu::run() {
 StepResult JitVcpu::interpret_one() {
   fpu_put_away(*cpu_);
   look_at_interrupts_ = true;
+  const ProfileScope profiled(*cpu_, Doing::Interpret);
   if (cpu_->profile != nullptr) profile_.interpreted(*cpu_, cpu_->leave == static_cast<uint32_t>(Leave::Slow));
   return step(*cpu_);
 }
@@ -253,6 +266,7 @@ StepResult JitVcpu::run_guest() {
   if (translator_ && translator_->translatable()) return run_translated();
   fpu_put_away(*cpu_);
   look_at_interrupts_ = true;
+  const ProfileScope profiled(*cpu_, Doing::Interpret);
   // Some instructions in a row while nothing happens that needs the run loop.
   for (unsigned i = 0; i < 64; ++i) {
     const StepResult result = step(*cpu_);
@@ -274,7 +288,11 @@ StepResult JitVcpu::run_translated() {
   // Out of the guest while translating: other vCPUs need not wait for this one meanwhile.
   in_guest_.store(false, std::memory_order_seq_cst);
   fpu_put_away(*cpu_);
-  if (cpu_->profile != nullptr) profile_.count(Profile::translations);
+  const ProfileScope profiled(*cpu_, Doing::Translate);
+  if (cpu_->profile != nullptr) {
+    profile_.count(Profile::translations);
+    if (profile_.half_full()) profile_.settle(engine_.cache());
+  }
   if (!translator_->translate_current()) {
     engine_.exclusive(*cpu_, [&] {
       const std::lock_guard hold(engine_.cache().lock());

@@ -36,6 +36,9 @@ class JitVcpu final : public Vcpu {
   void await(uint32_t requests);
   void await_out_of_guest();
 
+  // While run() is not running.
+  void add_profile(Profile::Totals& totals);
+
   [[nodiscard]] Cpu& cpu() { return *cpu_; }
 
  private:

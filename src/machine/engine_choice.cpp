@@ -4,8 +4,8 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 
-#include "base/log.h"
 #include "jit/engine.h"
 #include "jit/translate/classify.h"
 #include "kvm/engine.h"
@@ -32,7 +32,12 @@ constexpr std::array<uint32_t, control::jit_classes.size()> jit_off_bits{
     jit::off::chain,
 };
 
-Result<jit::JitOptions> jit_options(const control::VmConfig& config) {
+// Something is asked for that only the jit engine does.
+bool is_for_jit(const control::VmConfig& config) {
+  return !config.jit_off.empty() || config.lockstep || config.profile || config.dump_fd.has_value();
+}
+
+Result<jit::JitOptions> jit_options(const control::VmConfig& config, int dump_fd) {
   jit::JitOptions options;
   for (const std::string& name : config.jit_off) {
     const auto found = std::ranges::find(control::jit_classes, name, &control::JitClass::name);
@@ -44,13 +49,13 @@ Result<jit::JitOptions> jit_options(const control::VmConfig& config) {
   if (options.lockstep && !options.translate) {
     return fail("--lockstep compares with the translator; leave out --jit-off translate");
   }
-  for (const std::string& trace : config.trace) {
-    if (trace == "profile") {
-      options.profile = true;
-      log::set_level(log::Level::Info);
-    } else {
-      return fail("--trace {}: there is no such trace; choose from profile", trace);
-    }
+  options.profile = config.profile;
+  options.dump_fd = dump_fd;
+  for (const std::string& address : config.dump_at) {
+    const auto [end, error] =
+        std::from_chars(address.data(), address.data() + address.size(), options.dump_at.emplace_back(), 16);
+    if (error != std::errc{} || end != address.data() + address.size())
+      return fail("dump_at: {} is no address", address);
   }
   return options;
 }
@@ -71,15 +76,14 @@ ChosenEngine as_chosen(std::unique_ptr<kvm::KvmEngine> engine, std::string reaso
 }  // namespace
 
 Result<ChosenEngine> jit_instead(const control::VmConfig& config, const EngineServices& services, std::string reason) {
-  const auto options = jit_options(config);
+  const auto options = jit_options(config, -1);
   if (!options) return std::unexpected(options.error());
   return make_jit(*options, services, std::move(reason));
 }
 
 EngineProbe::EngineProbe(const control::VmConfig& config, const Fd& kvm) {
   // With these the choice is made.
-  if (config.engine != control::EngineChoice::Auto || !kvm.valid() || !config.jit_off.empty() ||
-      !config.trace.empty()) {
+  if (config.engine != control::EngineChoice::Auto || !kvm.valid() || is_for_jit(config)) {
     return;
   }
   kvm_ = Fd{::fcntl(kvm.get(), F_DUPFD_CLOEXEC, 0)};
@@ -96,8 +100,8 @@ kvm::Verdict EngineProbe::wait() {
 }
 
 Result<ChosenEngine> choose_engine(const control::VmConfig& config, const EngineServices& services, Fd kvm,
-                                   EngineProbe& probe) {
-  const auto options = jit_options(config);
+                                   EngineProbe& probe, int dump_fd) {
+  const auto options = jit_options(config, dump_fd);
   if (!options) return std::unexpected(options.error());
   if (config.engine == control::EngineChoice::Jit) return make_jit(*options, services, "asked for");
   if (config.engine == control::EngineChoice::Kvm) {
@@ -105,8 +109,8 @@ Result<ChosenEngine> choose_engine(const control::VmConfig& config, const Engine
     if (!engine) return with_context("--engine kvm", engine.error());
     return as_chosen(std::move(*engine), "asked for");
   }
-  if (!config.jit_off.empty() || !config.trace.empty() || config.lockstep) {
-    return make_jit(*options, services, "--jit-off, --lockstep and --trace are the jit engine's");
+  if (is_for_jit(config)) {
+    return make_jit(*options, services, "what was asked for is the jit engine's");
   }
   if (!kvm.valid()) return make_jit(*options, services, config.kvm_missing);
   kvm::Verdict verdict = probe.wait();

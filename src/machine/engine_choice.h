@@ -38,9 +38,9 @@ class EngineProbe {
 };
 
 // `kvm`: /dev/kvm, or nothing. With EngineChoice::Auto whatever is wrong with /dev/kvm leads to the jit engine, and is
-// the reason; with Kvm it is the error.
+// the reason; with Kvm it is the error. `dump_fd`: for translated blocks, or -1; the caller's, who keeps it open.
 [[nodiscard]] Result<ChosenEngine> choose_engine(const control::VmConfig& config, const EngineServices& services,
-                                                 Fd kvm, EngineProbe& probe);
+                                                 Fd kvm, EngineProbe& probe, int dump_fd);
 // The jit engine in place of one that cannot go on.
 [[nodiscard]] Result<ChosenEngine> jit_instead(const control::VmConfig& config, const EngineServices& services,
                                                std::string reason);

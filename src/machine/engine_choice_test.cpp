@@ -23,7 +23,7 @@ class EngineChoice : public testing::Test {
     config.engine = what;
     config.kvm_missing = "/dev/kvm is not there";
     EngineProbe probe{config, device};
-    return choose_engine(config, {*memory_, bus_, clock_, *model_}, std::move(device), probe);
+    return choose_engine(config, {*memory_, bus_, clock_, *model_}, std::move(device), probe, -1);
   }
   void expect_fallback(std::string_view cause) {
     auto device = kvm::open_device();

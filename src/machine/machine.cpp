@@ -4,10 +4,12 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <mutex>
 #include <optional>
 #include <thread>
+#include <tuple>
 #include <utility>
 
 #include "backend/console_socket.h"
@@ -31,6 +33,21 @@ namespace {
 
 using control::Exited;
 using control::ExitReason;
+
+// The largest of each group.
+control::Profiled profiled(EngineProfile profile) {
+  constexpr size_t most = 40;
+  std::ranges::stable_sort(profile.rows, [](const auto& a, const auto& b) {
+    return std::tie(a.group, b.value) < std::tie(b.group, a.value);
+  });
+  control::Profiled event;
+  size_t in_group = 0;
+  for (EngineProfile::Row& row : profile.rows) {
+    in_group = !event.rows.empty() && event.rows.back().group == row.group ? in_group + 1 : 0;
+    if (in_group < most) event.rows.push_back({std::move(row.group), std::move(row.name), row.value});
+  }
+  return event;
+}
 
 class Machine final : public PowerSink {
  public:
@@ -178,7 +195,8 @@ Result<> Machine::create() {
 
 Result<> Machine::create_engine() {
   const EngineServices services{*memory_, bus_, *clock_, *model_, loop_.get()};
-  auto engine = choose_engine(config_, services, std::move(kvm_), *probe_);
+  auto engine =
+      choose_engine(config_, services, std::move(kvm_), *probe_, config_.dump_fd ? fds_[*config_.dump_fd].get() : -1);
   if (!engine) return std::unexpected(engine.error());
   engine_ = std::move(*engine);
   auto created = create_cpus();
@@ -395,6 +413,7 @@ Exited Machine::run() {
         continue;
       }
     }
+    if (config_.profile) tell(profiled(engine_.engine->profile()));
     const std::lock_guard hold(bus_.lock());
     for (auto& disk : disks_) disk->drain();
     console_->drain(EventLoop::now_ns() + 10'000'000'000);

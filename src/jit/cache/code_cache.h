@@ -47,6 +47,7 @@ struct Block {
   uint8_t* entry = nullptr;  // where chained jumps enter: start, or 16 bytes on (see lookup_entry)
   uint32_t host_size = 0;
   uint32_t entry_offset = 0;  // entry - start
+  uint32_t cold_offset = 0;   // from start: what is jumped to seldom
   uint32_t stale_offset = 0;  // from start: code that sets RIP and leaves to the dispatcher
   uint16_t guest_size = 0;    // bytes of the guest's code it stands for (and looked at), from the first
   uint16_t instructions = 0;
@@ -90,8 +91,8 @@ class CodeCache {
   // Takes over the `block` whose code was written at write_position().
   Block* commit(const Block& block, const std::vector<HostPoint>& points);
   void advance(size_t bytes);  // for code that is no block (stubs)
-  // Everything from the first block on is forgotten. No vCPU may be in guest code. Most code that a guest ever runs it runs
-  // once: so the cache does not grow to its whole size unless it was full again soon.
+  // Everything from the first block on is forgotten. No vCPU may be in guest code. Most code that a guest ever runs it
+  // runs once: so the cache does not grow to its whole size unless it was full again soon.
   void drop_all();
   void set_base() { base_used_ = used_; }  // what was emitted so far (stubs) survives drop_all()
 
@@ -120,6 +121,9 @@ class CodeCache {
   [[nodiscard]] bool contains(const uint8_t* address) const {
     return address >= executable_ && address < executable_ + size_;
   }
+
+  // Code that belongs to no block.
+  [[nodiscard]] bool is_stub(const uint8_t* address) const { return address < executable_ + base_used_; }
 
   struct Statistics {
     uint64_t blocks = 0, host_bytes = 0, guest_bytes = 0, killed = 0, drops = 0, suspended = 0;

@@ -204,7 +204,7 @@ bool deliver_event(Cpu& cpu, const Event& event) {
 }
 
 StepResult deliver_fault(Cpu& cpu) {
-  if (cpu.write_log != nullptr) return StepResult::Done;  // a trial run only has to know that there is one
+  if (cpu.trial != nullptr) return StepResult::Done;  // a trial run only has to know that there is one
   const Fault fault = cpu.fault;
   cpu.fault = {};
   if (cpu.profile != nullptr) cpu.profile->vector(fault.vector);

@@ -3,6 +3,7 @@
 #include "jit/interpret/breakpoints.h"
 #include "jit/interpret/privilege.h"
 #include "jit/interpret/string.h"
+#include "jit/profile.h"
 
 namespace caisson::jit {
 namespace {
@@ -32,6 +33,7 @@ bool in(Step& step) {
   const unsigned size = step.in.operands[0].bits / 8;
   const uint16_t port = port_of(step, step.in.operands[1]);
   if (!check_port(step, port, size)) return false;
+  const ProfileScope profiled(cpu, Doing::Devices);
   const uint64_t value = cpu.bus->read(Space::Port, port, size);
   if (size == 1) {
     set_gpr(cpu, Rax, static_cast<uint8_t>(value));
@@ -48,6 +50,7 @@ bool out(Step& step) {
   const unsigned size = step.in.operands[1].bits / 8;
   const uint16_t port = port_of(step, step.in.operands[0]);
   if (!check_port(step, port, size)) return false;
+  const ProfileScope profiled(cpu, Doing::Devices);
   cpu.bus->write(Space::Port, port, size, truncate(cpu.gpr[Rax], size * 8));
   return true;
 }

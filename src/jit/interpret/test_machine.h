@@ -76,8 +76,11 @@ class Machine {
     auto model = x86::CpuModel::create("host", 1, clock.tsc_hz());
     EXPECT_TRUE(model.has_value());
     model_ = std::make_unique<x86::CpuModel>(std::move(*model));
-    auto engine = JitEngine::create({.memory = *memory_, .bus = bus, .clock = clock, .model = *model_},
-                                    JitOptions{.translate = false});
+    auto engine = JitEngine::create({.memory = *memory_, .bus = bus, .clock = clock, .model = *model_}, [] {
+      JitOptions options;
+      options.translate = false;
+      return options;
+    }());
     EXPECT_TRUE(engine.has_value());
     engine_ = std::move(*engine);
     bus.map(Space::Port, 0x100, 0x100, port, 0);

@@ -5,7 +5,7 @@
 #include "jit/engine.h"
 #include "jit/mmu/page_walk.h"
 #include "jit/profile.h"
-#include "jit/write_log.h"
+#include "jit/trial_log.h"
 
 namespace caisson::jit::mmu {
 namespace {
@@ -34,6 +34,7 @@ bool is_local_apic(const Cpu& cpu, Gpa gpa) {
 }
 
 void device_read(Cpu& cpu, Gpa gpa, uint8_t* out, unsigned size) {
+  const ProfileScope profiled(cpu, Doing::Devices);
   while (size > 0) {
     // Naturally sized pieces: the bus knows 1, 2, 4 and 8.
     const unsigned piece = size >= 8 ? 8 : size >= 4 ? 4 : size >= 2 ? 2 : 1;
@@ -52,6 +53,7 @@ void device_read(Cpu& cpu, Gpa gpa, uint8_t* out, unsigned size) {
 }
 
 void device_write(Cpu& cpu, Gpa gpa, const uint8_t* in, unsigned size) {
+  const ProfileScope profiled(cpu, Doing::Devices);
   while (size > 0) {
     const unsigned piece = size >= 8 ? 8 : size >= 4 ? 4 : size >= 2 ? 2 : 1;
     uint64_t value = 0;
@@ -79,7 +81,7 @@ Filled resolve(Cpu& cpu, uint64_t linear, Access access, As as) {
   }
   if (!cpu.long_mode) linear &= 0xffff'ffff;
   const Filled filled = fill(cpu, linear, access, mode);
-  if (cpu.write_log != nullptr && filled.ok && (!filled.ram || (access == Access::Write && !filled.direct))) {
+  if (cpu.trial != nullptr && filled.ok && (!filled.ram || (access == Access::Write && !filled.direct))) {
     raise(cpu, Mc);  // whatever it is: a trial run ends here
     return {};
   }
@@ -88,7 +90,7 @@ Filled resolve(Cpu& cpu, uint64_t linear, Access access, As as) {
 
 // A trial run is about to write there.
 void note(Cpu& cpu, uint8_t* host, unsigned size) {
-  if (cpu.write_log != nullptr) cpu.write_log->note(host, size);
+  if (cpu.trial != nullptr) cpu.trial->note(host, size);
 }
 
 void store(Cpu& cpu, const Filled& to, const uint8_t* in, unsigned size) {
@@ -299,6 +301,7 @@ void drop_stack_pages(Cpu& cpu) {
 void flush_all(Cpu& cpu) {
   drop_stack_pages(cpu);
   ++cpu.flushes;
+  const ProfileScope profiled(cpu, Doing::Flush);
   if (cpu.profile != nullptr) cpu.profile->count(Profile::full_flushes);
   for (Tlb& cache : cpu.tlb) {
     cache.read_tag.fill(invalid_tag);
@@ -314,6 +317,7 @@ void flush_all(Cpu& cpu) {
 
 void flush_non_global(Cpu& cpu) {
   ++cpu.flushes;
+  const ProfileScope profiled(cpu, Doing::Flush);
   if (cpu.profile != nullptr) cpu.profile->count(Profile::partial_flushes);
   for (unsigned mode = 0; mode < cpu.tlb.size(); ++mode) {
     if (!cpu.stack_pages[mode].global) drop_stack_page(cpu, static_cast<TlbMode>(mode));
@@ -340,6 +344,7 @@ void flush_non_global(Cpu& cpu) {
 
 void flush_page(Cpu& cpu, uint64_t linear) {
   ++cpu.flushes;
+  const ProfileScope profiled(cpu, Doing::Flush);
   if (cpu.profile != nullptr) cpu.profile->count(Profile::page_flushes);
   const uint64_t page = linear & ~uint64_t{0xfff};
   const unsigned slot = linear >> 12 & (tlb_entries - 1);

@@ -1,7 +1,7 @@
 #include "jit/mmu/page_walk.h"
 
 #include "jit/mmu/code_pages.h"
-#include "jit/write_log.h"
+#include "jit/trial_log.h"
 
 namespace caisson::jit::mmu {
 namespace {
@@ -42,7 +42,7 @@ bool set_bits(Cpu& cpu, Entry* entry, Gpa gpa, Entry& value, uint64_t bits) {
   if ((value & bits) == bits) return true;
   Entry expected = value;
   const Entry desired = static_cast<Entry>(value | bits);
-  if (cpu.write_log != nullptr) cpu.write_log->note(reinterpret_cast<uint8_t*>(entry), sizeof(Entry), true);
+  if (cpu.trial != nullptr) cpu.trial->note(reinterpret_cast<uint8_t*>(entry), sizeof(Entry), true);
   if (!__atomic_compare_exchange_n(entry, &expected, desired, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) return false;
   value = desired;
   cpu.memory->written(gpa, sizeof(Entry));
@@ -213,7 +213,7 @@ Filled fill(Cpu& cpu, uint64_t linear, Access access, TlbMode mode) {
   const uint64_t page = linear & ~uint64_t{0xfff};
   // A page with translated code must not be stored to behind the translator's back; see code_pages.h for the order.
   const bool direct = result.writable && claim_for_writing(cpu, result.gpa);
-  const bool keep = direct && cpu.write_log == nullptr;  // every write of a trial run is noted
+  const bool keep = direct && cpu.trial == nullptr;  // every write of a trial run is noted
   const uint64_t addend = reinterpret_cast<uint64_t>(host_page) - page;
   cache.read_tag[slot] = page;
   cache.write_tag[slot] = keep ? page : invalid_tag;

@@ -1,5 +1,5 @@
-// Results of page walks, kept beyond the translation caches of cpu.h: larger, and with the address spaces of other PCIDs.
-// Architecturally a part of the TLB (SDM vol. 3, 4.10.2): entries are only as good as the last invalidation.
+// Results of page walks, kept beyond the translation caches of cpu.h: larger, and with the address spaces of other
+// PCIDs. Architecturally a part of the TLB (SDM vol. 3, 4.10.2): entries are only as good as the last invalidation.
 //   Pages     of 4 KiB; pieces of 2 MiB of everything larger
 //   Validity  an entry is good while its generation is the one in force: one for global pages, one for each PCID
 //   Threads   the vCPU's own; used while the guest's vector registers are live
@@ -28,7 +28,8 @@ class WalkMemory {
       return true;
     }
     if (const Entry& entry = large_[large_index(linear, mode)]; matches(entry, linear >> 21, mode)) {
-      out = {.gpa = entry.gpa | (linear & 0x1f'f000), .writable = entry.writable, .global = entry.global, .large = true};
+      out = {
+          .gpa = entry.gpa | (linear & 0x1f'f000), .writable = entry.writable, .global = entry.global, .large = true};
       return true;
     }
     return false;

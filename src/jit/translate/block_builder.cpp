@@ -480,6 +480,7 @@ void BlockBuilder::build(CodeCache& cache, const BlockKey& key, const CodeBytes&
       if (flags_ == Flags::InMemory) flags_to_eflags(out);
       exit_to(out, rip_after(last));
     }
+    block_.cold_offset = static_cast<uint32_t>(out.size());
     emit_cold(out);
     block_.stale_offset = static_cast<uint32_t>(out.size());
     set_rip(out, key.rip);

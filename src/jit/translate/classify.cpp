@@ -243,8 +243,8 @@ Kind classify(const Instruction& in, ModeWord mode) {
 bool left_to_interpreter(const Instruction& in, Kind kind, uint32_t off) {
   if (in.simd) {
     const bool avx = in.encoding != Encoding::Legacy || has_register_operand_of(in, RegisterClass::Mask);
-    const bool x87 = in.isa_set == ZYDIS_ISA_SET_X87 || in.isa_set == ZYDIS_ISA_SET_FCMOV ||
-                     in.isa_set == ZYDIS_ISA_SET_PENTIUMMMX;
+    const bool x87 =
+        in.isa_set == ZYDIS_ISA_SET_X87 || in.isa_set == ZYDIS_ISA_SET_FCMOV || in.isa_set == ZYDIS_ISA_SET_PENTIUMMMX;
     return off & (avx ? off::avx : x87 ? off::x87 : off::sse);
   }
   // XCHG with memory locks by itself.

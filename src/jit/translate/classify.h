@@ -52,11 +52,11 @@ inline constexpr ModeWord tlb_mask = 3, code_32 = 4, fpu_ok = 8, sse_ok = 16, av
 // What --jit-off takes away: classes of instructions, which the interpreter does then, and optimisations.
 namespace off {
 inline constexpr uint32_t integer = 1, x87 = 2, sse = 4, avx = 8, string = 16, atomic = 32, branch = 64, system = 128,
-                          windows = 256,        // accesses checked together
-                          flags = 512,          // status flags not kept where nobody reads them
-                          chain = 1024,         // blocks that lead on without the dispatcher
-                          conditional = 2048,   // blocks that go on behind a conditional jump
-                          unrepeatable = 4096;  // RDTSC and PUSHF: lock-step runs them once
+                          windows = 256,  // accesses checked together
+    flags = 512,                          // status flags not kept where nobody reads them
+    chain = 1024,                         // blocks that lead on without the dispatcher
+    conditional = 2048,                   // blocks that go on behind a conditional jump
+    unrepeatable = 4096;                  // RDTSC and PUSHF: lock-step runs them once
 inline constexpr uint32_t simd = x87 | sse | avx;
 inline constexpr uint32_t instructions = integer | simd | string | atomic | branch | system;
 }  // namespace off

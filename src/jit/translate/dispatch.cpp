@@ -161,9 +161,7 @@ Translator::Outcome Translator::left() {
   return Outcome::Interpret;
 }
 
-const Block* Translator::find_block(Outcome& otherwise) {
-  return find_code(otherwise) == nullptr ? nullptr : found_;
-}
+const Block* Translator::find_block(Outcome& otherwise) { return find_code(otherwise) == nullptr ? nullptr : found_; }
 
 Translator::Outcome Translator::run_block(const Block& block) {
   cpu_.code_base = cpu_.rip & ~uint64_t{0xfff};
@@ -177,6 +175,7 @@ Translator::Outcome Translator::run_block(const Block& block) {
 
 Translator::Outcome Translator::run() {
   Cpu& cpu = cpu_;
+  const ProfileScope profiled(cpu, Doing::Dispatch);
   cpu.flags_ax = flags_to_ax(cpu.rflags);
   Outcome outcome = Outcome::Dispatch;
   while (cpu.exit_request.load(std::memory_order_relaxed) == 0) {

@@ -42,6 +42,7 @@ FillResult read_across_pages(Cpu& cpu, uint64_t linear, uint32_t size) {
 
 FillResult fill_from_code(Cpu* cpu, uint64_t linear, uint32_t word) {
   const FpuAside aside(*cpu);
+  const ProfileScope profiled(*cpu, Doing::Fill);
   const uint32_t size = word & fill_word::size_mask;
   if ((linear & 0xfff) + size > page_size) {
     return word & fill_word::write ? FillResult{0, 0} : read_across_pages(*cpu, linear, size);
@@ -60,6 +61,7 @@ FillResult fill_from_code(Cpu* cpu, uint64_t linear, uint32_t word) {
 
 FillResult fill_window_from_code(Cpu* cpu, uint64_t linear, uint32_t word) {
   const FpuAside aside(*cpu);
+  const ProfileScope profiled(*cpu, Doing::Fill);
   if ((linear & 0xfff) + (word & 0xffff) > page_size) return {0, 0};
   const Tlb& cache = cpu->tlb[static_cast<unsigned>(cpu->tlb_mode)];
   const unsigned slot = linear >> 12 & (tlb_entries - 1);
@@ -107,6 +109,7 @@ void repeat_store(uint8_t* to, uint64_t value, uint64_t count, uint32_t size) {
 uint64_t string_from_code(Cpu* cpu, uint32_t word) {
   using namespace x86;
   const FpuAside aside(*cpu);
+  const ProfileScope profiled(*cpu, Doing::Fill);
   if (cpu->rflags & rflags::df) return 0;
   const uint32_t size = word & string_word::size_mask;
   const bool move = word & string_word::move, repeat = word & string_word::repeat;

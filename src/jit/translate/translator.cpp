@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/check.h"
+#include "jit/block_dump.h"
 #include "jit/mmu/mmu.h"
 
 namespace caisson::jit {
@@ -72,7 +73,8 @@ bool Translator::translate_current() {
     builder_.build(cache, key, code);
     Block block = builder_.block();
     block.global = page.global;
-    cache.commit(block, builder_.points());
+    const Block* kept = cache.commit(block, builder_.points());
+    if (BlockDump* dump = engine_.dump()) dump->block(*kept, builder_.points(), cpu.rip, code.page, code.next);
     return true;
   }
 }

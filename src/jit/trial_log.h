@@ -1,15 +1,16 @@
-// What a trial run of the interpreter has written to RAM, so that it can be taken back and, once the translator has done
-// the same, compared. See lockstep.h.
+// What a trial run of the interpreter has written to RAM, so that it can be taken back and, once the translator has
+// done the same, compared. See lockstep.h.
 //   Threads  the vCPU's own
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <vector>
 
 namespace caisson::jit {
 
-class WriteLog {
+class TrialLog {
  public:
   struct Write {
     uint8_t* host;  // with some bytes before and behind what is written
@@ -54,6 +55,27 @@ class WriteLog {
       }
     }
   }
+  // Bytes around what was written that are not as they were.
+  struct Foreign {
+    uint8_t* byte;
+    uint8_t before, found;
+  };
+  // After undo(): puts them back as well, and says which those are.
+  [[nodiscard]] std::vector<Foreign> restore_margins() {
+    std::vector<Foreign> all;
+    for (const Write& write : writes_) {
+      for (uint32_t at = 0; at < write.size && !write.by_walk; ++at) {
+        uint8_t* byte = write.host + at;
+        if (*byte == before(write)[at]) continue;
+        // Only the first write that covers it knows how it was.
+        const auto covers = [&](const Write& one) { return byte >= one.host && byte < one.host + one.size; };
+        if (&*std::find_if(writes_.begin(), writes_.end(), covers) != &write) continue;
+        all.push_back({byte, before(write)[at], *byte});
+        *byte = before(write)[at];
+      }
+    }
+    return all;
+  }
   // Forgets the writes from number `first` on.
   void shorten(size_t first) {
     if (first >= writes_.size()) return;
@@ -80,6 +102,10 @@ class WriteLog {
     return write.size;
   }
 
+  // A page walk has set accessed or dirty bits.
+  [[nodiscard]] bool walked() const {
+    return std::any_of(writes_.begin(), writes_.end(), [](const Write& write) { return write.by_walk; });
+  }
   [[nodiscard]] size_t size_in_bytes() const { return bytes_.size(); }
   [[nodiscard]] const std::vector<Write>& writes() const { return writes_; }
   [[nodiscard]] const uint8_t* before(const Write& write) const { return bytes_.data() + write.bytes; }

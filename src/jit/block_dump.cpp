@@ -1,0 +1,65 @@
+#include "jit/block_dump.h"
+
+#include <algorithm>
+#include <cerrno>
+
+#include <fmt/core.h>
+#include <unistd.h>
+
+#include "jit/disassembly.h"
+#include "jit/translate/classify.h"
+
+namespace caisson::jit {
+
+std::string block_text(const Block& block, const std::vector<HostPoint>& points, uint64_t rip,
+                       std::span<const uint8_t> guest) {
+  const unsigned code_bits = block.key.mode & mode_bits::code_32 ? 32 : 64;
+  static constexpr const char* modes[]{"supervisor, SMAP", "supervisor", "user", "?"};
+  std::string text = fmt::format(
+      "block {:x} (guest-physical {:x}), {}-bit {}{}, {} instructions in {} bytes, {} bytes of host code\n", rip,
+      block.key.gpa, code_bits, modes[block.key.mode & mode_bits::tlb_mask],
+      block.key.mode & mode_bits::careful ? ", careful" : "", block.instructions, block.guest_size, block.host_size);
+  const auto host = [&](uint32_t from, uint32_t to) {
+    const std::span code(block.start + from, to - from);
+    text += disassemble_all(code, 64, reinterpret_cast<uint64_t>(block.start) + from, "        ");
+  };
+  host(0, points.empty() ? block.cold_offset : points.front().host_offset);
+  for (size_t i = 0; i < points.size(); ++i) {
+    const HostPoint& point = points[i];
+    // An instruction's code may have several points.
+    if (i == 0 || points[i - 1].guest_offset != point.guest_offset) {
+      unsigned length;
+      text += fmt::format("  {:x}  {}\n", rip + point.guest_offset,
+                          disassemble(guest.subspan(std::min<size_t>(point.guest_offset, guest.size())), code_bits,
+                                      rip + point.guest_offset, length));
+    }
+    host(point.host_offset, i + 1 < points.size() ? points[i + 1].host_offset : block.cold_offset);
+  }
+  text += "  (seldom)\n";
+  host(block.cold_offset, block.stale_offset);
+  text += "  (when it is no longer valid)\n";
+  host(block.stale_offset, block.host_size);
+  return text + "\n";
+}
+
+void BlockDump::block(const Block& block, const std::vector<HostPoint>& points, uint64_t rip,
+                      std::span<const uint8_t> page, const uint8_t* next) {
+  const bool wanted = addresses_.empty() || std::ranges::any_of(addresses_, [&](uint64_t address) {
+                        return address >= rip && address - rip < block.guest_size;
+                      });
+  if (!wanted) return;
+  const size_t here = block.guest_size - block.next_size;
+  const auto first = page.subspan(block.key.gpa % page_size, here);
+  std::vector<uint8_t> guest(first.begin(), first.end());
+  if (block.next_size != 0) guest.insert(guest.end(), next, next + block.next_size);
+  std::string_view text;
+  const std::string all = block_text(block, points, rip, guest);
+  for (text = all; !text.empty();) {
+    const ssize_t written = ::write(fd_, text.data(), text.size());
+    if (written < 0 && errno == EINTR) continue;
+    if (written <= 0) return;  // a full disk: the machine goes on
+    text.remove_prefix(static_cast<size_t>(written));
+  }
+}
+
+}  // namespace caisson::jit
