@@ -382,22 +382,27 @@ class Moves : public testing::TestWithParam<bool> {
   void run(std::chrono::microseconds time) {
     std::vector<std::thread> threads;
     std::atomic<unsigned> failed{0};
+    std::atomic<bool> over{false};
     for (const auto& cpu : cpus()) {
-      threads.emplace_back([&failed, &cpu] {
-        if (cpu->run() != ExitReason::Stopped) ++failed;
+      threads.emplace_back([&, this] {
+        // A stop that came after the end of the last run ends this one at once.
+        do {
+          if (cpu->run() != ExitReason::Stopped) ++failed;
+        } while (!over && failed == 0 && !source_.ended);
       });
     }
     const auto until = Clock::now() + time;
     while (!source_.ended && failed == 0 && Clock::now() < until) {
       std::this_thread::sleep_for(std::min(time, std::chrono::microseconds{500}));
     }
+    over = true;
     for (const auto& cpu : cpus()) cpu->stop();
     for (auto& thread : threads) thread.join();
     for (const auto& cpu : cpus()) ASSERT_EQ(failed, 0u) << cpu->error();
   }
 
   void expect_end() {
-    EXPECT_TRUE(source_.ended) << "it waits for ever";
+    EXPECT_TRUE(source_.ended) << "it waits for ever on " << (on_kvm_ ? "kvm" : "jit") << where();
     for (const uint64_t offset : {0x00, 0x08, 0x10, 0x18, 0x20}) EXPECT_EQ(count(offset), rounds) << "at " << offset;
     // The lab's processor delivers some interrupts twice that KVM injects once (tests/lab/kvm.sh).
     if (std::getenv("CAISSON_INTERRUPTS_REPEAT") == nullptr) {
@@ -405,6 +410,21 @@ class Moves : public testing::TestWithParam<bool> {
     }
     EXPECT_EQ(cpus()[0]->store().gpr[R9], sum(1, 2));
     EXPECT_EQ(cpus()[1]->store().gpr[R9], sum(2, 1));
+  }
+
+  // For a failure: where the CPUs are, and what waits for them.
+  std::string where() {
+    std::string text;
+    for (unsigned i = 0; i < cpu_count; ++i) {
+      const CpuState state = cpus()[i]->store();
+      const LocalApicState apic = chipset_->local_apic(i).state();
+      text +=
+          fmt::format("; CPU {}: rip {:#x} rflags {:#x} activity {} lvt {:#x} count {} deadline {} now {} tsc {} irr",
+                      i, state.rip, state.rflags, static_cast<int>(state.activity), apic.lvt[0], apic.initial_count,
+                      apic.timer_deadline_ns, clock_->now_ns(), apic.tsc_deadline);
+      for (unsigned n = 0; n < 8; ++n) text += fmt::format(" {:x}/{:x}", apic.irr[n], apic.isr[n]);
+    }
+    return text;
   }
 
   // What R9 comes to.
