@@ -51,7 +51,8 @@ Finding find_cpu() {
   const std::string_view best = x86::CpuModel::best_for_host();
   const std::string text = fmt::format("{}, {} usable CPUs", cpu_brand(), host_cpus());
   if (best.empty()) return {"cpu", Verdict::Bad, text, "machines need an x86-64-v2 CPU: SSE4.2, POPCNT, CMPXCHG16B"};
-  return {"cpu", Verdict::Good, text, fmt::format("machines get what this CPU has; the best model that other hosts share is {}", best)};
+  return {"cpu", Verdict::Good, text,
+          fmt::format("machines get what this CPU has; the best model that other hosts share is {}", best)};
 }
 
 Finding find_tsc() {

@@ -114,8 +114,8 @@ Result<> set_apic(int vcpu_fd, unsigned index, const Clock& clock, uint64_t tsc_
         static_cast<uint32_t>(
             std::clamp<uint64_t>(left / state.timer_divisor(), 1, std::max(state.initial_count, 1u))));
   }
-  // Twice: where the kernel's timer was in TSC-deadline mode before, the first time leaves that mode, and by that clears
-  // the count.
+  // Twice: where the kernel's timer was in TSC-deadline mode before, the first time leaves that mode, and by that
+  // clears the count.
   for (unsigned i = 0; i < 2; ++i) {
     if (control(vcpu_fd, KVM_SET_LAPIC, &page) != 0) return fail_errno(errno, "/dev/kvm: set a local APIC");
   }

@@ -124,9 +124,7 @@ Address BlockBuilder::emit_check(Emitter& out, const Item& item, const Operand& 
   }
   const bool wide = !(block_.key.mode & mode_bits::code_32);
   const bool based = memory.segment >= x86::Fs;
-  const auto home = [](uint8_t reg) {
-    return reg == Operand::no_register ? int{none} : home_of(reg);
-  };
+  const auto home = [](uint8_t reg) { return reg == Operand::no_register ? int{none} : home_of(reg); };
   if (memory.base == Operand::rip_register ||
       (memory.base == Operand::no_register && memory.index == Operand::no_register)) {
     const int64_t linear = memory.base == Operand::rip_register

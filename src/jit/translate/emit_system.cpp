@@ -44,10 +44,10 @@ void BlockBuilder::emit_push_flags(Emitter& out, const Item& item) {
   out.move(t1, rax);
   out.load32(rax, CPU_FIELD(flags_ax));
   out.u8(0x44), out.u8(0x0f), out.u8(0xb6), out.u8(0xc0 | (t0 & 7) << 3);  // movzx t0d, al
-  out.register_op(0xc1, 4, t0, false), out.u8(11);        // shl t0d, 11
-  out.u8(0x0f), out.u8(0xb6), out.u8(0xc4);                // movzx eax, ah
-  out.u8(0x25), out.u32(0xd5);                             // and eax, D5h
-  out.register_op(0x09, rax, t0, false);                  // or t0d, eax
+  out.register_op(0xc1, 4, t0, false), out.u8(11);                         // shl t0d, 11
+  out.u8(0x0f), out.u8(0xb6), out.u8(0xc4);                                // movzx eax, ah
+  out.u8(0x25), out.u32(0xd5);                                             // and eax, D5h
+  out.register_op(0x09, rax, t0, false);                                   // or t0d, eax
   out.load32(rax, CPU_FIELD(rflags));
   out.u8(0x25), out.u32(static_cast<uint32_t>(~(x86::rflags::status | x86::rflags::rf | x86::rflags::vm)));
   out.register_op(0x09, rax, t0, false);
@@ -112,13 +112,13 @@ void BlockBuilder::emit_bit_test(Emitter& out, const Item& item) {
     return;
   }
   // ZF stays as it was: it is in memory, and CF joins it there.
-  out.u8(0x41), out.u8(0x0f), out.u8(0x92), out.u8(0xc0 | (t1 & 7));  // setc t1b
+  out.u8(0x41), out.u8(0x0f), out.u8(0x92), out.u8(0xc0 | (t1 & 7));      // setc t1b
   out.u8(0x45), out.u8(0x0f), out.u8(0xb6), out.u8(0xc0 | (t1 & 7) * 9);  // movzx t1d, t1b
-  out.register_op(0xc1, 4, t1, false), out.u8(8);         // shl t1d, 8
+  out.register_op(0xc1, 4, t1, false), out.u8(8);                         // shl t1d, 8
   out.move(t0, rax);
   out.load32(rax, CPU_FIELD(flags_ax));
   out.u8(0x25), out.u32(~uint32_t{0x100});  // and eax, ~100h
-  out.register_op(0x09, t1, rax, false);   // or eax, t1d
+  out.register_op(0x09, t1, rax, false);    // or eax, t1d
   out.store32(CPU_FIELD(flags_ax), rax);
   out.move(rax, t0);
 }

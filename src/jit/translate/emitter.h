@@ -15,8 +15,9 @@ namespace caisson::jit {
 // Host registers by number.
 enum Host : int { rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15, none = -1 };
 
-// The guest's registers live in the host registers of the same name, but for these three, which compilers use least: two
-// are scratch, one holds the guest's RSP (the host needs its own). The guest's registers of these names stay in Cpu::gpr.
+// The guest's registers live in the host registers of the same name, but for these three, which compilers use least:
+// two are scratch, one holds the guest's RSP (the host needs its own). The guest's registers of these names stay in
+// Cpu::gpr.
 inline constexpr int guest_rsp = r9, t0 = r10, t1 = r11;
 [[nodiscard]] constexpr bool spilled(unsigned guest) { return guest >= 9 && guest < 12; }
 // Guest register → the host register it lives in.

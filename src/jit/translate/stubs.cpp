@@ -13,7 +13,6 @@ namespace {
 
 constexpr size_t gpr_offset(unsigned guest) { return offsetof(Cpu, gpr) + 8 * guest; }
 
-
 constexpr std::array callee_saved{rbx, rbp, r12, r13, r14, r15};
 // The guest's registers that live where C++ functions may destroy them.
 constexpr std::array caller_saved{x86::Rax, x86::Rcx, x86::Rdx, x86::Rsi, x86::Rdi, x86::R8, x86::Rsp};
@@ -191,8 +190,7 @@ Result<Stubs> emit_stubs(CodeCache& cache) {
   stubs.fill_window = begin(out);
   call_keeping_guest(
       out, reinterpret_cast<const void*>(&fill_window_from_code),
-      [&] { out.move(rsi, t0), out.register_op(0x89, t1, rdx, false); },
-      [&] { out.move(t1, rax), out.move(t0, rdx); });
+      [&] { out.move(rsi, t0), out.register_op(0x89, t1, rdx, false); }, [&] { out.move(t1, rax), out.move(t0, rdx); });
   out.u8(0xc3);
 
   stubs.fpu = begin(out);

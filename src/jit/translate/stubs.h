@@ -60,8 +60,7 @@ struct Stubs {
   const uint8_t* leave_interpret = nullptr;
   const uint8_t* leave_system = nullptr;  // T0D = system word
   const uint8_t* leave_signal = nullptr;  // leave_detail and leave_word are set
-  const uint8_t* fill =
-      nullptr;  // T0 = linear address, T1D = fill word: returns with T1 = addend, or leaves as Slow
+  const uint8_t* fill = nullptr;  // T0 = linear address, T1D = fill word: returns with T1 = addend, or leaves as Slow
   // The same for a window: returns with T0D = 1 and T1 = addend, or T0D = 0.
   const uint8_t* fill_window = nullptr;
   const uint8_t* fpu = nullptr;     // brings the FPU state back; keeps everything but T0, T1 and the flags
