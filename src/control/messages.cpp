@@ -80,9 +80,7 @@ struct JsonTable<ProfileRow> {
 };
 template <>
 struct JsonTable<Profiled> {
-  static constexpr auto fields() {
-    return std::tuple{key("rows", &Profiled::rows, {0, Profiled::max_rows}, true)};
-  }
+  static constexpr auto fields() { return std::tuple{key("rows", &Profiled::rows, {0, Profiled::max_rows}, true)}; }
 };
 template <>
 struct JsonTable<Exited> {

@@ -30,7 +30,11 @@ ModeWord mode_word(const Cpu& cpu) {
   return mode;
 }
 
-Translator::Translator(JitEngine& engine, Cpu& cpu) : engine_(engine), cpu_(cpu), builder_(engine.stubs(), engine.options().off), chain_((engine.options().off & off::chain) == 0) {
+Translator::Translator(JitEngine& engine, Cpu& cpu)
+    : engine_(engine),
+      cpu_(cpu),
+      builder_(engine.stubs(), engine.options().off),
+      chain_((engine.options().off & off::chain) == 0) {
   cpu.jump_mask = __builtin_cpu_supports("bmi2") ? uint64_t{jump_entries - 1} << 1 : 0;
 }
 

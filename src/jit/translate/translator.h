@@ -52,7 +52,7 @@ class Translator {
   uint64_t slot_rip_ = 0;  // where it leads
   ModeWord slot_mode_ = 0;
   const Block* found_ = nullptr;  // by the last find_code() that looked at the cache
-  bool careful_ = false;  // and its target is to be translated with careful checks
+  bool careful_ = false;          // and its target is to be translated with careful checks
   const bool chain_;
 };
 
