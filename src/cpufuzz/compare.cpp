@@ -56,6 +56,9 @@ std::string compare(const Case& test, const Comparison::Tolerance& tolerance, co
   uint64_t mask = rflags::status | rflags::df;
   if (ended) mask &= ~tolerance.flags;
   if (!ended && translates) mask = rflags::df;
+  // Known: a REP CMPS or SCAS that faults half-way has its last comparison's flags in the interpreter, those from
+  // before it on processors (SDM vol. 2, REP).
+  if (!ended && tolerance.half_done) mask = rflags::df;
   if ((expected.state.rflags ^ actual.state.rflags) & mask)
     differ("rflags", expected.state.rflags & mask, actual.state.rflags & mask);
   for (size_t i = 0; i < data_size; ++i) {
@@ -96,8 +99,12 @@ std::string Comparison::difference(const Case& test, const Tolerance& tolerance,
   if (expected.vector == -1) return {};  // endless, or the end of the child: nothing to compare with
   for (const Contender& contender : contenders_) {
     for (unsigned round = 0; round < (contender.translates ? 2u : 1u); ++round) {
-      const std::string text =
-          compare(test, tolerance, expected, contender.guest->run(test), contender.translates, contender.user);
+      const Outcome actual = contender.guest->run(test);
+      const std::string text = compare(test, tolerance, expected, actual, contender.translates, contender.user);
+      if (!text.empty() && actual.vector == Pf && Native::own_memory(actual.cr2)) {
+        native_->renew();
+        return {};
+      }
       if (!text.empty()) return fmt::format("{}, round {}:\n{}", contender.name, round + 1, text);
     }
   }

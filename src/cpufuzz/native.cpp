@@ -213,7 +213,22 @@ void Native::end() {
   child_ = -1;
 }
 
-Native::~Native() { end(); }
+Native::~Native() {
+  end();
+  constexpr size_t size = (sizeof(Shared) + 4095) / 4096 * 4096;
+  if (shared_ != nullptr) munmap(shared_, size + code_size + data_size);
+}
+
+void Native::renew() {
+  end();
+  (void)start();  // without a child run() tells nothing
+}
+
+// The child is a copy of this process, so this one's mappings are asked for.
+bool Native::own_memory(uint64_t address) {
+  unsigned char resident = 0;
+  return address >> 47 == 0 && mincore(reinterpret_cast<void*>(address & ~uint64_t{4095}), 1, &resident) == 0;
+}
 
 Outcome Native::run(const Case& test) {
   constexpr size_t size = (sizeof(Shared) + 4095) / 4096 * 4096;
@@ -226,8 +241,7 @@ Outcome Native::run(const Case& test) {
   uint8_t token = 1;
   Outcome outcome;
   if (write(requests_.get(), &token, 1) != 1 || read(answers_.get(), &token, 1) != 1) {
-    end();
-    (void)start();
+    renew();
     return outcome;
   }
   outcome.state = shared_->state;

@@ -21,6 +21,11 @@ class Native {
   // Ends after two seconds at the latest. A child that died is replaced; the outcome's vector is -1 then.
   [[nodiscard]] Outcome run(const Case& test);
 
+  // Whether the child has something of its own at a user address (the C library, a sanitizer's shadow): a case that
+  // reaches it tells nothing, and may have damaged the child.
+  [[nodiscard]] static bool own_memory(uint64_t address);
+  void renew();  // another child
+
  private:
   Native() = default;
   [[nodiscard]] Result<> start();

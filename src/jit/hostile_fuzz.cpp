@@ -87,7 +87,7 @@ extern "C" size_t LLVMFuzzerCustomMutator(uint8_t* data, size_t size, size_t max
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   log::set_level(log::Level::Error);
-  if (size < HostileRecipe::size) return 0;
+  if (size <= HostileRecipe::size) return 0;
   const auto recipe = HostileRecipe::from(std::span<const uint8_t, HostileRecipe::size>(data, HostileRecipe::size));
   const std::span code(data + HostileRecipe::size, size - HostileRecipe::size);
   static test::Neighbour neighbour;

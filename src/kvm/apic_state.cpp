@@ -114,7 +114,11 @@ Result<> set_apic(int vcpu_fd, unsigned index, const Clock& clock, uint64_t tsc_
         static_cast<uint32_t>(
             std::clamp<uint64_t>(left / state.timer_divisor(), 1, std::max(state.initial_count, 1u))));
   }
-  if (control(vcpu_fd, KVM_SET_LAPIC, &page) != 0) return fail_errno(errno, "/dev/kvm: set a local APIC");
+  // Twice: where the kernel's timer was in TSC-deadline mode before, the first time leaves that mode, and by that clears
+  // the count.
+  for (unsigned i = 0; i < 2; ++i) {
+    if (control(vcpu_fd, KVM_SET_LAPIC, &page) != 0) return fail_errno(errno, "/dev/kvm: set a local APIC");
+  }
   if (state.timer_mode() == TimerMode::TscDeadline && state.tsc_deadline != 0) {
     if (!set_msr(vcpu_fd, x86::msr::tsc_deadline, std::max<uint64_t>(state.tsc_deadline + tsc_offset, 1))) {
       return fail("/dev/kvm: set IA32_TSC_DEADLINE");

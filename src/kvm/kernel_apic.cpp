@@ -49,6 +49,27 @@ class PendingKick {
   sigset_t kick_{}, before_{};
 };
 
+// Within its scope this thread stays on the processor that it is on.
+class OneProcessor {
+ public:
+  OneProcessor() {
+    known_ = ::sched_getaffinity(0, sizeof before_, &before_) == 0;
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(static_cast<unsigned>(::sched_getcpu()), &one);
+    if (known_) ::sched_setaffinity(0, sizeof one, &one);
+  }
+  ~OneProcessor() {
+    if (known_) ::sched_setaffinity(0, sizeof before_, &before_);
+  }
+  OneProcessor(const OneProcessor&) = delete;
+  OneProcessor& operator=(const OneProcessor&) = delete;
+
+ private:
+  cpu_set_t before_{};
+  bool known_ = false;
+};
+
 uint32_t mp_state_of(Activity activity) {
   switch (activity) {
     case Activity::Running: return KVM_MP_STATE_RUNNABLE;
@@ -99,18 +120,29 @@ KvmVcpu::Outcome KvmVcpu::touch() {
   return Outcome::Again;
 }
 
+// touch() brings the vCPU's timer to the processor that it runs on, but not that of a CPU that sleeps in HLT: such a
+// one does not get far enough. So it is awake for that moment, in which it runs no instruction either.
+KvmVcpu::Outcome KvmVcpu::touch_awake() {
+  kvm_mp_state state{};
+  const bool halted = control(fd_.get(), KVM_GET_MP_STATE, &state) == 0 && state.mp_state == KVM_MP_STATE_HALTED;
+  kvm_mp_state awake{.mp_state = KVM_MP_STATE_RUNNABLE};
+  if (!halted || control(fd_.get(), KVM_SET_MP_STATE, &awake) != 0) return touch();
+  if (const Outcome outcome = touch(); outcome != Outcome::Again) return outcome;
+  // An interrupt that has been accepted meanwhile has ended the HLT.
+  kvm_vcpu_events events{};
+  if (control(fd_.get(), KVM_GET_VCPU_EVENTS, &events) != 0) return run_failed(errno);
+  if (events.interrupt.injected != 0 || events.nmi.injected != 0) return Outcome::Again;
+  return control(fd_.get(), KVM_SET_MP_STATE, &state) == 0 ? Outcome::Again : run_failed(errno);
+}
+
 // A one-shot count of 0 may be one whose timer the kernel has not come to yet. Timers of one processor run in their
-// order: after a sleep on the processor to which touch() has brought the vCPU's timer, that one has run.
+// order: after a sleep on the processor to which the vCPU's timer was brought, that one has run.
 KvmVcpu::Outcome KvmVcpu::wait_for_late_timer() {
-  constexpr unsigned most_tries = 20;
-  for (unsigned i = 0; i < most_tries; ++i) {
-    const int processor = ::sched_getcpu();
-    if (const Outcome outcome = touch(); outcome != Outcome::Again) return outcome;
-    const timespec moment{.tv_sec = 0, .tv_nsec = 1};
-    ::nanosleep(&moment, nullptr);
-    if (::sched_getcpu() == processor) break;
-  }
-  return Outcome::Again;
+  const OneProcessor here;
+  const Outcome outcome = touch_awake();
+  const timespec moment{.tv_sec = 0, .tv_nsec = 1};
+  ::nanosleep(&moment, nullptr);
+  return outcome;
 }
 
 KvmVcpu::Outcome KvmVcpu::settle_timer(bool& at_rest) {

@@ -68,6 +68,7 @@ class KvmVcpu final : public Vcpu {
   [[nodiscard]] Outcome touch();
   // Keeps the timer's state in apic_at_stop_; `at_rest` false: to be done again, since it has run down meanwhile.
   [[nodiscard]] Outcome settle_timer(bool& at_rest);
+  [[nodiscard]] Outcome touch_awake();
   [[nodiscard]] Outcome wait_for_late_timer();
   void keep_timer_after_failure();
   void store_apic(CpuState& state) const;

@@ -1,6 +1,7 @@
 // A machine of two CPUs with its interrupt controllers moves from engine to engine, at any moment and while interrupts
 // of every kind are under way: none is lost, none comes twice.
 #include <chrono>
+#include <cstdlib>
 #include <random>
 #include <thread>
 
@@ -46,6 +47,19 @@ asm(R"(
         mov     $\value, %al
         out     %al, $\port
         .endm
+        // What is asked for with a number is answered with it; an answer that was given already is one too many.
+        .macro  ask count
+        mov     %ebx, 0x40 + \count(%r8)
+        .endm
+        .macro  answer count, extra
+        push    %rax
+        mov     0x40 + \count(%r8), %eax
+        cmp     %eax, \count(%r8)
+        jne     883f
+        incl    \extra(%r8)
+883:    mov     %eax, \count(%r8)
+        pop     %rax
+        .endm
         .balign 4096
 moves_first:
         outb    0x20, 0x11
@@ -66,16 +80,20 @@ moves_first:
         sti
 1:      inc     %ebx
         work
+        ask     0x00
         movl    $0x01000000, 0x310(%rdi)
         movl    $0x4041, 0x300(%rdi)
         wait_spinning 0x00
+        ask     0x08
         mov     $0x100, %edx
         out     %al, %dx
         wait_halted 0x08
         work
+        ask     0x10
         mov     $0x101, %edx
         out     %al, %dx
         wait_spinning 0x10
+        ask     0x18
         mov     $0x102, %edx
         out     %al, %dx
         wait_halted 0x18
@@ -95,6 +113,7 @@ moves_second:
         sti
 1:      inc     %ebx
         work
+        ask     0x20
         test    %r10, %r10
         jz      2f
         test    $1, %bl
@@ -121,7 +140,7 @@ moves_second:
 
         .balign 64
 moves_ipi:
-        incl    0x00(%r8)
+        answer  0x00, 0x68
         movl    $0, 0xb0(%rdi)
         iretq
         .balign 64
@@ -130,15 +149,16 @@ moves_level:
         push    %rdx
         mov     $0x100, %edx
         in      %dx, %al
-        movzx   %al, %eax
-        add     %eax, 0x08(%r8)
-        pop     %rdx
+        test    %al, %al
+        jz      1f
+        answer  0x08, 0x6c
+1:      pop     %rdx
         pop     %rax
         movl    $0, 0xb0(%rdi)
         iretq
         .balign 64
 moves_msi:
-        incl    0x10(%r8)
+        answer  0x10, 0x6c
         movl    $0, 0xb0(%rdi)
         iretq
         .balign 64
@@ -151,11 +171,11 @@ moves_pic:
         out     %al, $0x20
         pop     %rdx
         pop     %rax
-        incl    0x18(%r8)
+        answer  0x18, 0x6c
         iretq
         .balign 64
 moves_timer:
-        incl    0x20(%r8)
+        answer  0x20, 0x68
         movl    $0, 0xb0(%rdi)
         iretq
 moves_end:
@@ -217,7 +237,7 @@ class Source final : public Device {
 
 class Moves : public testing::TestWithParam<bool> {
  protected:
-  static constexpr unsigned cpu_count = 2, rounds = 30;
+  static constexpr unsigned cpu_count = 2, rounds = 30, most_moves = 100;
   static constexpr uint64_t page_tables = 0x1000, gdt = 0x8000, idt = 0x9000, code = 0x20000, stacks = 0x50000,
                             data = 0x60000;
   using Clock = std::chrono::steady_clock;
@@ -362,25 +382,49 @@ class Moves : public testing::TestWithParam<bool> {
   void run(std::chrono::microseconds time) {
     std::vector<std::thread> threads;
     std::atomic<unsigned> failed{0};
+    std::atomic<bool> over{false};
     for (const auto& cpu : cpus()) {
-      threads.emplace_back([&failed, &cpu] {
-        if (cpu->run() != ExitReason::Stopped) ++failed;
+      threads.emplace_back([&, this] {
+        // A stop that came after the end of the last run ends this one at once.
+        do {
+          if (cpu->run() != ExitReason::Stopped) ++failed;
+        } while (!over && failed == 0 && !source_.ended);
       });
     }
     const auto until = Clock::now() + time;
     while (!source_.ended && failed == 0 && Clock::now() < until) {
       std::this_thread::sleep_for(std::min(time, std::chrono::microseconds{500}));
     }
+    over = true;
     for (const auto& cpu : cpus()) cpu->stop();
     for (auto& thread : threads) thread.join();
     for (const auto& cpu : cpus()) ASSERT_EQ(failed, 0u) << cpu->error();
   }
 
   void expect_end() {
-    EXPECT_TRUE(source_.ended) << "it waits for ever";
+    EXPECT_TRUE(source_.ended) << "it waits for ever on " << (on_kvm_ ? "kvm" : "jit") << where();
     for (const uint64_t offset : {0x00, 0x08, 0x10, 0x18, 0x20}) EXPECT_EQ(count(offset), rounds) << "at " << offset;
+    // The lab's processor delivers some interrupts twice that KVM injects once (tests/lab/kvm.sh).
+    if (std::getenv("CAISSON_INTERRUPTS_REPEAT") == nullptr) {
+      EXPECT_EQ(count(0x68) + count(0x6c), 0u) << "came twice";
+    }
     EXPECT_EQ(cpus()[0]->store().gpr[R9], sum(1, 2));
     EXPECT_EQ(cpus()[1]->store().gpr[R9], sum(2, 1));
+  }
+
+  // For a failure: where the CPUs are, and what waits for them.
+  std::string where() {
+    std::string text;
+    for (unsigned i = 0; i < cpu_count; ++i) {
+      const CpuState state = cpus()[i]->store();
+      const LocalApicState apic = chipset_->local_apic(i).state();
+      text +=
+          fmt::format("; CPU {}: rip {:#x} rflags {:#x} activity {} lvt {:#x} count {} deadline {} now {} tsc {} irr",
+                      i, state.rip, state.rflags, static_cast<int>(state.activity), apic.lvt[0], apic.initial_count,
+                      apic.timer_deadline_ns, clock_->now_ns(), apic.tsc_deadline);
+      for (unsigned n = 0; n < 8; ++n) text += fmt::format(" {:x}/{:x}", apic.irr[n], apic.isr[n]);
+    }
+    return text;
   }
 
   // What R9 comes to.
@@ -424,12 +468,13 @@ TEST_P(Moves, NoInterruptIsLost) {
   const auto until = Clock::now() + std::chrono::seconds{40};
   for (unsigned i = 0; moves_ < 400 && Clock::now() < until; ++i) {
     start(i % 2 == 0);
-    const auto patience = Clock::now() + std::chrono::seconds{20};
-    while (!source_.ended && Clock::now() < patience) {
+    // A slow host gets nowhere between moves: in the end it may run undisturbed, and only what is lost keeps it.
+    for (unsigned moved = 0; moved < most_moves && !source_.ended; ++moved) {
       run(std::chrono::microseconds{random_() % 2000});
       if (HasFatalFailure()) return;
       if (!source_.ended) move();
     }
+    if (!source_.ended) run(std::chrono::seconds{30});
     expect_end();
     if (HasFailure()) FAIL() << "in round " << i << ", after " << moves_ << " moves";
   }
