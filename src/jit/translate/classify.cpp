@@ -304,7 +304,8 @@ FlagUse flag_use(const Instruction& in) {
       use.overwrites = 0x40;
       break;
     case ZYDIS_MNEMONIC_PUSHF:
-    case ZYDIS_MNEMONIC_PUSHFQ: use.reads = all_status_flags; break;
+    case ZYDIS_MNEMONIC_PUSHFQ:
+    case ZYDIS_MNEMONIC_SYSCALL: use.reads = all_status_flags; break;
     case ZYDIS_MNEMONIC_LAHF: use.reads = all_status_flags & 0xff; break;
     case ZYDIS_MNEMONIC_SAHF:
       use.overwrites = all_status_flags & 0xff;

@@ -121,6 +121,13 @@ TEST(Translator, SimdBlocksAgreeWithTheInterpreter) {
   compare_random_blocks(true, environment("CAISSON_TEST_ROUNDS", 1500));
 }
 
+// SYSCALL leaves RFLAGS in R11 (vol. 2): they are read, though it changes them as well.
+TEST(Translator, FlagsLiveUntilSyscall) {
+  Instruction in;
+  ASSERT_EQ(decode(std::array<uint8_t, 2>{0x0f, 0x05}, 64, in), DecodeStatus::Ok);
+  EXPECT_EQ(flag_use(in).reads, all_status_flags);
+}
+
 // Room for a handful of blocks: everything is dropped again and again.
 TEST(Translator, FullCodeCache) {
   compare_random_blocks(false, environment("CAISSON_TEST_ROUNDS", 200), size_t{64} << 10);
