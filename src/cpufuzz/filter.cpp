@@ -157,6 +157,13 @@ uint64_t undefined_flags(const Instruction& in) {
     case ZYDIS_CATEGORY_DECIMAL: return in.flags_undefined;
     default: break;
   }
+  switch (in.mnemonic) {
+    case ZYDIS_MNEMONIC_BT:
+    case ZYDIS_MNEMONIC_BTC:
+    case ZYDIS_MNEMONIC_BTR:
+    case ZYDIS_MNEMONIC_BTS: return rflags::of | rflags::sf | rflags::af | rflags::pf;
+    default: break;
+  }
   return in.mnemonic == ZYDIS_MNEMONIC_DIV || in.mnemonic == ZYDIS_MNEMONIC_IDIV ? uint64_t{rflags::status} : 0;
 }
 
