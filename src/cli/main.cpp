@@ -68,7 +68,7 @@ void add_run(CLI::App& app, RunOptions& options) {
       ->allow_extra_args(false)
       ->group(engine);
   run->add_flag("--lockstep", options.lockstep,
-                "compare each translated block with the interpreter, and end at the first difference (some 20 times "
+                "compare each translated block with the interpreter, and end at the first difference (a hundred times "
                 "slower; one CPU at a time)")
       ->group(engine);
   run->add_flag("--profile", options.profile, "say at the end where the engine's time went")->group(engine);
