@@ -27,7 +27,7 @@ Result<std::unique_ptr<JitEngine>> JitEngine::create(const EngineServices& servi
     auto stubs = emit_stubs(*engine->cache_);
     if (!stubs) return std::unexpected(stubs.error());
     engine->stubs_ = *stubs;
-    engine->cache_->set_base();
+    engine->cache_->set_base(engine->stubs_.lookup_stale);
     install_fault_handlers(*engine->cache_, engine->stubs_);
   }
   services.memory.set_observer(engine.get());
@@ -155,7 +155,7 @@ void JitEngine::code_page_flushed(Cpu& cpu, uint64_t linear_page) {
   if (cpu.jump_memory.may_have_page(linear_page)) {
     for (JumpCache& cache : cpu.jumps) {
       for (size_t i = 0; i < jump_entries; ++i) {
-        if (((0 - cache.negative_rip[i]) ^ linear_page) >> 12 == 0) cache.drop(i);
+        if ((cache.entries[i].rip ^ linear_page) >> 12 == 0) cache.drop(i);
       }
     }
     cpu.jump_memory.flush_user();

@@ -75,6 +75,7 @@ Block* CodeCache::commit(const Block& block, const std::vector<HostPoint>& point
   kept->start = run_position();
   kept->entry = kept->start + kept->entry_offset;
   std::memcpy(&kept->entry_bytes, write_position() + kept->entry_offset, sizeof kept->entry_bytes);
+  std::memcpy(&kept->start_bytes, write_position(), sizeof kept->start_bytes);
   kept->first_point = static_cast<uint32_t>(points_.size());
   kept->points = static_cast<uint32_t>(points.size());
   points_.insert(points_.end(), points.begin(), points.end());
@@ -134,18 +135,27 @@ void CodeCache::suspend(Block& block) {
   ++statistics_.suspended;
   for (const Block::Incoming& jump : block.incoming) patch_jump(jump.slot, jump.before);
   block.incoming.clear();
-  // jmp rel32 to the stale exit, in one aligned 8-byte store.
-  uint64_t bytes = block.entry_bytes;
+  if (!block.start_to_entry) put_jump(block.start, block.start_bytes, stale_);
+  put_jump(block.entry, block.entry_bytes, block.start + block.stale_offset);
+}
+
+// jmp rel32 over the first of the 8 bytes, in one aligned store.
+void CodeCache::put_jump(const uint8_t* at, uint64_t bytes, const uint8_t* target) {
   auto* raw = reinterpret_cast<uint8_t*>(&bytes);
-  const int32_t distance = static_cast<int32_t>(block.stale_offset - block.entry_offset) - 5;
+  const int32_t distance = static_cast<int32_t>(target - (at + 5));
   raw[0] = 0xe9;
   std::memcpy(raw + 1, &distance, 4);
-  __atomic_store_n(reinterpret_cast<uint64_t*>(writable_of(block.entry)), bytes, __ATOMIC_SEQ_CST);
+  put(at, bytes);
+}
+
+void CodeCache::put(const uint8_t* at, uint64_t bytes) {
+  __atomic_store_n(reinterpret_cast<uint64_t*>(writable_of(at)), bytes, __ATOMIC_SEQ_CST);
 }
 
 void CodeCache::resume(Block& block) {
   CAISSON_CHECK(block.alive);
-  __atomic_store_n(reinterpret_cast<uint64_t*>(writable_of(block.entry)), block.entry_bytes, __ATOMIC_SEQ_CST);
+  put(block.entry, block.entry_bytes);
+  if (!block.start_to_entry) put(block.start, block.start_bytes);
   __atomic_store_n(&block.suspended, false, __ATOMIC_RELEASE);
 }
 

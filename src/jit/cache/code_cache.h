@@ -43,8 +43,10 @@ struct HostPoint {
 
 struct Block {
   BlockKey key;
-  uint8_t* start = nullptr;  // executable address of its first byte; 16-byte aligned
-  uint8_t* entry = nullptr;  // where chained jumps enter: start, or 16 bytes on (see lookup_entry)
+  // Executable address of its first byte, 16-byte aligned: where look-ups enter, with T0 = linear address and the
+  // guest's status flags in memory.
+  uint8_t* start = nullptr;
+  uint8_t* entry = nullptr;  // where chained jumps enter, with the status flags in EFLAGS; 8-byte aligned
   uint32_t host_size = 0;
   uint32_t entry_offset = 0;  // entry - start
   uint32_t cold_offset = 0;   // from start: what is jumped to seldom
@@ -54,7 +56,10 @@ struct Block {
   bool alive = true;
   bool suspended = false;    // (atomic) entry is patched though the block is good: its mapping must be looked at again
   bool global = false;       // its page was mapped by a global entry
-  uint64_t entry_bytes = 0;  // what stood at the entry before it was patched
+  // What stood at the entry, and at the start, before they were patched. A start that only brings the flags back and
+  // goes on to the entry is left as it is.
+  uint64_t entry_bytes = 0, start_bytes = 0;
+  bool start_to_entry = false;
   uint32_t first_point = 0, points = 0;  // in CodeCache::points_
   // Jumps that lead here, and where they led before.
   struct Incoming {
@@ -94,7 +99,11 @@ class CodeCache {
   // Everything from the first block on is forgotten. No vCPU may be in guest code. Most code that a guest ever runs it
   // runs once: so the cache does not grow to its whole size unless it was full again soon.
   void drop_all();
-  void set_base() { base_used_ = used_; }  // what was emitted so far (stubs) survives drop_all()
+  // What was emitted so far (stubs) survives drop_all(). `stale`: the stub that a patched start leads to.
+  void set_base(const uint8_t* stale) {
+    base_used_ = used_;
+    stale_ = stale;
+  }
 
   void kill(Block& block);
   void suspend(Block& block);
@@ -142,6 +151,8 @@ class CodeCache {
 
   void depends_on(size_t page_index, Block& block);
   void patch_jump(const uint8_t* slot, const uint8_t* target);
+  void put_jump(const uint8_t* at, uint64_t bytes, const uint8_t* target);
+  void put(const uint8_t* at, uint64_t bytes);
   explicit CodeCache(GuestMemory& memory) : memory_(memory) {}
   [[nodiscard]] uint8_t* writable_of(const uint8_t* executable) { return writable_ + (executable - executable_); }
 
@@ -154,6 +165,7 @@ class CodeCache {
   size_t limit_ = 0;  // what may be used now, at most size_: see drop_all()
   size_t used_ = 0;
   size_t base_used_ = 0;
+  const uint8_t* stale_ = nullptr;
   uint64_t generation_ = 0;
   std::chrono::steady_clock::time_point last_drop_{};
   std::vector<std::unique_ptr<Block>> blocks_;  // by address

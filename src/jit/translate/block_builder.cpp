@@ -117,7 +117,8 @@ void BlockBuilder::find_live_flags(const BlockKey& key, std::span<const uint8_t,
   };
   uint32_t live = all_status_flags;
   switch (last.kind) {
-    case Kind::Jump: live = flags_live_at(relative_target(last.in, next), page); break;
+    case Kind::Jump:
+    case Kind::Call: live = flags_live_at(relative_target(last.in, next), page); break;
     case Kind::AccessCheckFlag: live = flags_live_at(next, page); break;
     case Kind::JumpIf:
     case Kind::JumpRcx:
@@ -421,6 +422,60 @@ void BlockBuilder::emit_item(Emitter& out, const Item& item) {
   }
 }
 
+// Nothing in the block has to do with status flags, and a look-up ends it: it is better off with them in memory.
+bool BlockBuilder::passes_flags_through() const {
+  if (off_ & off::flags) return false;
+  for (const Item& item : items_) {
+    if (item.use.reads != 0 || item.use.touches) return false;
+    switch (item.kind) {
+      case Kind::Native:
+      case Kind::Nothing:
+      case Kind::PushReg:
+      case Kind::PushImmediate:
+      case Kind::PushMemory:
+      case Kind::PopReg:
+      case Kind::Leave: break;
+      case Kind::Return:
+      case Kind::JumpIndirect:
+      case Kind::CallIndirect: return true;
+      default: return false;
+    }
+  }
+  return false;
+}
+
+// Where look-ups enter (the block's start: T0 = linear address, the guest's status flags in memory) and where chained
+// jumps do (flags in EFLAGS). Each begins with an instruction of 5 to 8 bytes that can become a jump while others run
+// through it: it tells the stale exit where the flags are. (But a CPU that stands between the two when the block dies
+// finds the flags of the look-up's comparison: it runs code that another CPU changes without the synchronization that
+// vol. 3, 9.1.3 asks for.)
+void BlockBuilder::emit_entries(Emitter& out) {
+  const bool through = passes_flags_through();
+  block_.start_to_entry = items_.front().live_in != 0 && !through;
+  if (block_.start_to_entry) {
+    out.call(stubs_.restore_flags);
+    out.align(8, 0);
+  }
+  if (user()) {
+    // Notes the page that the block runs in: lea t0, [t0 - offset]; mov gs:[code_base], t0
+    out.u8(0x4d), out.u8(0x8d), out.u8(0x80 | (t0 & 7) * 9), out.u32(0 - static_cast<uint32_t>(block_.key.rip));
+    out.store(CPU_FIELD(code_base), t0);
+  } else if (!block_.start_to_entry) {
+    out.u8(0x0f), out.u8(0x1f), out.u8(0x84), out.u8(0x00), out.u32(0);  // nop of 8 bytes
+  }
+  size_t body = 0;
+  if (through) {
+    body = out.jump_short_later();
+    out.align(8, 0);
+  }
+  block_.entry_offset = static_cast<uint32_t>(out.size());
+  out.u8(0x0f), out.u8(0x1f), out.u8(0x44), out.u8(0x00), out.u8(0x00);  // nop of 5 bytes
+  if (through) {
+    save_flags(out);
+    out.land8(body);
+  }
+}
+
 void BlockBuilder::build(CodeCache& cache, const BlockKey& key, const CodeBytes& code) {
   block_ = {};
   block_.key = key;
@@ -435,21 +490,11 @@ void BlockBuilder::build(CodeCache& cache, const BlockKey& key, const CodeBytes&
 
   for (;;) {
     Emitter out(cache.write_position(), cache.run_position(), room_needed);
-    block_.entry_offset = 0;
-    if (user()) {
-      // lea t0, [t0 - offset]; mov gs:[code_base], t0: 16 bytes
-      out.u8(0x4d), out.u8(0x8d), out.u8(0x80 | (t0 & 7) * 9), out.u32(0 - static_cast<uint32_t>(key.rip));
-      out.store(CPU_FIELD(code_base), t0);
-      block_.entry_offset = lookup_entry_size;
-    }
-    // The entry: one instruction of 5 bytes, so that it can become a jump while others run through it.
-    out.u8(0x0f), out.u8(0x1f), out.u8(0x44), out.u8(0x00), out.u8(0x00);
+    emit_entries(out);
     const Item last = items_.back();
     if (leads_back(last)) {
       free_flags(out, items_.front());
-      out.u8(0x65), out.u8(0x83);  // cmp dword gs:[exit_request], 0
-      out.address(7, CPU_FIELD(exit_request));
-      out.u8(0);
+      compare_exit_request(out);
       Cold cold{.what = Cold::What::Poll};
       cold.from = out.jump_if_later(5);
       cold.target = key.rip;
@@ -477,8 +522,7 @@ void BlockBuilder::build(CodeCache& cache, const BlockKey& key, const CodeBytes&
       continue;
     }
     if (!ends_block(last.kind)) {
-      if (flags_ == Flags::InMemory) flags_to_eflags(out);
-      exit_to(out, rip_after(last));
+      exit_to(out, rip_after(last), all_status_flags);
     }
     block_.cold_offset = static_cast<uint32_t>(out.size());
     emit_cold(out);

@@ -138,8 +138,12 @@ class BlockBuilder {
   void code_address(Emitter& out, int reg, uint64_t address);
   void linear_to_t0(Emitter& out, const Item& item, const Operand& memory);
   void leave_if_not(Emitter& out, const Item& item, unsigned condition);  // to the interpreter, in the cold part
-  void exit_to(Emitter& out, uint64_t target);                            // direct jump, chained if possible
-  void exit_lookup(Emitter& out);                                         // T0 = target
+  // Direct jump, chained if possible; `live`: the status flags that matter there.
+  void exit_to(Emitter& out, uint64_t target, uint32_t live);
+  void exit_lookup(Emitter& out, bool poll);  // T0 = target; `poll`: for exit requests
+  void compare_exit_request(Emitter& out);
+  [[nodiscard]] bool passes_flags_through() const;
+  void emit_entries(Emitter& out);
   void leave_to_interpreter(Emitter& out, uint64_t rip);
   [[nodiscard]] bool same_page(uint64_t target) const {
     return (target ^ block_.key.rip) < page_size && (target ^ block_.key.rip) >> 12 == 0;

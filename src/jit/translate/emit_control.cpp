@@ -12,18 +12,45 @@ void BlockBuilder::leave_to_interpreter(Emitter& out, uint64_t rip) {
   out.jump(stubs_.leave_interpret);
 }
 
-void BlockBuilder::exit_lookup(Emitter& out) { out.jump(stubs_.lookup[block_.key.mode & mode_bits::tlb_mask]); }
+// The jump to what Cpu::jumps knows of T0, or out to the dispatcher. What is behind the jump may want the status flags
+// and seldom does: they go to memory, and whoever does brings them back.
+void BlockBuilder::exit_lookup(Emitter& out, bool poll) {
+  if (flags_ == Flags::InEflags) save_flags(out);
+  static_assert(sizeof(JumpCache::Entry) == 16);
+  const unsigned mode = block_.key.mode & mode_bits::tlb_mask;
+  const size_t table = offsetof(Cpu, jumps) + mode * sizeof(JumpCache);
+  const auto field = [&](size_t offset) {
+    return Address{.index = t1, .scale = 8, .disp = static_cast<int32_t>(table + offset), .gs = true};
+  };
+  out.register_op(0x89, t0, t1, false);
+  out.and32(t1, (jump_entries - 1) << 1);  // twice the index
+  out.compare(t0, field(offsetof(JumpCache::Entry, rip)));
+  out.jump_if(5, stubs_.lookup_miss[mode]);
+  if (poll) {
+    compare_exit_request(out);
+    out.jump_if(5, stubs_.lookup_miss[mode]);
+  }
+  out.u8(0x65), out.u8(0x42), out.u8(0xff);  // jmp gs:[t1*8 + code]
+  out.address(4, field(offsetof(JumpCache::Entry, code)));
+}
 
-void BlockBuilder::exit_to(Emitter& out, uint64_t target) {
+void BlockBuilder::compare_exit_request(Emitter& out) {
+  out.u8(0x65), out.u8(0x83);  // cmp dword gs:[exit_request], 0
+  out.address(7, CPU_FIELD(exit_request));
+  out.u8(0);
+}
+
+void BlockBuilder::exit_to(Emitter& out, uint64_t target, uint32_t live) {
   if ((block_.key.mode & mode_bits::code_32) && !user()) target &= 0xffff'ffff;
   const bool inside = same_page(target);
   if (!inside && user()) {
     // Another address space may map another page there: looked up each time.
     code_address(out, t0, target);
     if (block_.key.mode & mode_bits::code_32) out.register_op(0x89, t0, t0, false);
-    exit_lookup(out);
+    exit_lookup(out, false);  // jumps back have looked already, see leads_back()
     return;
   }
+  if (live != 0) flags_to_eflags(out);
   out.align(4, 1);
   Cold cold{.what = Cold::What::Exit};
   cold.from = out.jump_later();
@@ -77,8 +104,10 @@ void BlockBuilder::emit_jump_if(Emitter& out, const Item& item) {
     cold_.push_back(cold);
   } else {
     const size_t not_taken = out.jump_if_later(condition ^ 1);
-    exit_to(out, target);
+    const Flags before = flags_;
+    exit_to(out, target, all_status_flags);
     out.land(not_taken);
+    flags_ = before;
   }
 }
 
@@ -115,46 +144,45 @@ void BlockBuilder::emit_end(Emitter& out, const Item& item) {
       if (from != t0) out.register_op(0x89, from, t0, wide);
     }
   };
-  // Whatever follows expects the status flags in EFLAGS, if it looks at them.
-  const auto settle = [&] {
-    if (item.live_out != 0) flags_to_eflags(out);
-  };
   switch (item.kind) {
     case Kind::Jump:
-      settle();
-      exit_to(out, relative_target(in, next));
+      exit_to(out, relative_target(in, next), item.live_out);
       break;
     case Kind::JumpIf:
       flags_to_eflags(out);
       emit_jump_if(out, item);
-      exit_to(out, next);
+      exit_to(out, next, item.live_out);
       break;
     case Kind::JumpRcx: {
-      settle();
+      if (item.live_out != 0) flags_to_eflags(out);
+      const Flags before = flags_;
       if (!wide || in.mnemonic == ZYDIS_MNEMONIC_JECXZ) out.u8(0x67);  // jecxz
       const size_t taken = out.jump_rcx_zero_later();
-      exit_to(out, next);
+      exit_to(out, next, item.live_out);
       out.land8(taken);
-      exit_to(out, relative_target(in, next));
+      flags_ = before;
+      exit_to(out, relative_target(in, next), item.live_out);
       break;
     }
     case Kind::Call:
       push_return();
-      settle();
-      exit_to(out, relative_target(in, next));
+      exit_to(out, relative_target(in, next), item.live_out);
       break;
     case Kind::JumpIndirect:
       target_to_t0();
-      settle();
-      exit_lookup(out);
+      exit_lookup(out, true);
       break;
     case Kind::CallIndirect:
-      target_to_t0();
-      out.store(cpu_at(offsetof(Cpu, scratch) + 16), t0);
-      push_return();
-      settle();
-      out.load(t0, cpu_at(offsetof(Cpu, scratch) + 16));
-      exit_lookup(out);
+      if (in.operands[0].kind == Operand::Kind::Register && in.operands[0].reg != x86::Rsp) {
+        push_return();
+        target_to_t0();
+      } else {
+        target_to_t0();
+        out.store(cpu_at(offsetof(Cpu, scratch) + 16), t0);
+        push_return();
+        out.load(t0, cpu_at(offsetof(Cpu, scratch) + 16));
+      }
+      exit_lookup(out, true);
       break;
     case Kind::Return: {
       const Address from = emit_stack_check(out, item, guest_rsp, 0, static_cast<unsigned>(size), false);
@@ -163,14 +191,12 @@ void BlockBuilder::emit_end(Emitter& out, const Item& item) {
                                 ? static_cast<int32_t>(in.operands[0].immediate & 0xffff)
                                 : 0;
       out.lea(guest_rsp, {.base = guest_rsp, .disp = size + extra}, wide);
-      settle();
-      exit_lookup(out);
+      exit_lookup(out, true);
       break;
     }
     case Kind::AccessCheckFlag:
       emit_access_check_flag(out, item);
-      settle();
-      exit_to(out, next);
+      exit_to(out, next, item.live_out);
       break;
     case Kind::System:
       flags_to_eflags(out);

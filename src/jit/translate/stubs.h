@@ -45,17 +45,14 @@ inline constexpr unsigned guest_offset_shift = 16;  // of the instruction in its
 inline constexpr uint32_t window_write = 1u << 16, window_stack = 1u << 17;  // the latter: becomes the stack's page
 }  // namespace fill_word
 
-// A block of user code begins with this many bytes that note the page it runs in; T0 = linear address. Lookups enter
-// there, jumps inside the page behind it.
-inline constexpr unsigned lookup_entry_size = 16;
-
 // What the string stub is told in T1D.
 namespace string_word {
 inline constexpr uint32_t size_mask = 15, move = 16, repeat = 32;
 }
 
 struct Stubs {
-  void (*enter)(const uint8_t* code) = nullptr;  // loads the guest's registers and jumps; returns when the guest leaves
+  // Loads the guest's registers and jumps to a block's start; returns when the guest leaves.
+  void (*enter)(const uint8_t* code) = nullptr;
   const uint8_t* leave_dispatch = nullptr;       // T0 = slot
   const uint8_t* leave_interpret = nullptr;
   const uint8_t* leave_system = nullptr;  // T0D = system word
@@ -65,7 +62,11 @@ struct Stubs {
   const uint8_t* fill_window = nullptr;
   const uint8_t* fpu = nullptr;     // brings the FPU state back; keeps everything but T0, T1 and the flags
   const uint8_t* string = nullptr;  // T1D = StringWord: returns with T1 = 1, or 0 where the interpreter goes on
-  const uint8_t* lookup[3] = {};    // by TlbMode; T0 = linear target: goes there, or sets RIP and leaves to dispatch
+  // By TlbMode; T0 = linear target, which Cpu::jumps does not know, or somebody wants the vCPU to leave; the status flags
+  // are in Cpu::flags_ax: goes to what Cpu::jump_memory knows, or sets RIP and leaves to dispatch.
+  const uint8_t* lookup_miss[3] = {};
+  const uint8_t* lookup_stale = nullptr;   // the last for a dead or suspended block, from its start
+  const uint8_t* restore_flags = nullptr;  // called: status flags from Cpu::flags_ax to EFLAGS; uses T1
 };
 
 [[nodiscard]] Result<Stubs> emit_stubs(CodeCache& cache);

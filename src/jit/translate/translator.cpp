@@ -34,9 +34,7 @@ Translator::Translator(JitEngine& engine, Cpu& cpu)
     : engine_(engine),
       cpu_(cpu),
       builder_(engine.stubs(), engine.options().off),
-      chain_((engine.options().off & off::chain) == 0) {
-  cpu.jump_mask = __builtin_cpu_supports("bmi2") ? uint64_t{jump_entries - 1} << 1 : 0;
-}
+      chain_((engine.options().off & off::chain) == 0) {}
 
 void Translator::enter_thread() {
   CAISSON_CHECK(syscall(SYS_arch_prctl, ARCH_SET_GS, &cpu_) == 0);
