@@ -14,7 +14,6 @@ namespace caisson::jit {
 
 JitEngine::JitEngine(const EngineServices& services, const JitOptions& options)
     : services_(services), options_(options), turns_(std::make_unique<Turns>()) {
-  if (options_.dump_fd >= 0) dump_ = std::make_unique<BlockDump>(options_.dump_fd, options_.dump_at);
   if (options_.lockstep) options_.off |= off::chain | off::unrepeatable;
 }
 
@@ -28,6 +27,9 @@ Result<std::unique_ptr<JitEngine>> JitEngine::create(const EngineServices& servi
     if (!stubs) return std::unexpected(stubs.error());
     engine->stubs_ = *stubs;
     engine->cache_->set_base(engine->stubs_.lookup_stale);
+    if (options.dump_fd >= 0) {
+      engine->dump_ = std::make_unique<BlockDump>(options.dump_fd, options.dump_at, engine->stubs_.depart);
+    }
     install_fault_handlers(*engine->cache_, engine->stubs_);
   }
   services.memory.set_observer(engine.get());

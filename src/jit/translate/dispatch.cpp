@@ -3,6 +3,7 @@
 #include "jit/fpu_aside.h"
 #include "jit/mmu/mmu.h"
 #include "jit/profile.h"
+#include "jit/translate/departure.h"
 #include "jit/translate/stubs.h"
 #include "jit/translate/system_path.h"
 #include "jit/translate/translator.h"
@@ -108,8 +109,32 @@ const uint8_t* Translator::find_code(Outcome& otherwise) {
   return block->start;
 }
 
+// Makes one of the other reasons of Leave::Depart.
+void Translator::departed() {
+  Cpu& cpu = cpu_;
+  Departure departure;
+  departure.read(reinterpret_cast<const uint8_t*>(cpu.leave_detail));
+  cpu.rip = departure.target + (cpu.user() ? cpu.code_base : 0);
+  if (cpu.code_bits == 32) cpu.rip &= 0xffff'ffff;
+  if (!departure.flags_in_memory) cpu.flags_ax = cpu.leave_word;
+  cpu.leave_word = departure.word;
+  switch (departure.kind) {
+    case Departure::Kind::Dispatch: cpu.leave = static_cast<uint32_t>(Leave::Dispatch); break;
+    case Departure::Kind::Interpret: cpu.leave = static_cast<uint32_t>(Leave::Interpret); return;
+    case Departure::Kind::System: cpu.leave = static_cast<uint32_t>(Leave::System); return;
+    case Departure::Kind::Stale:
+      cpu.leave = static_cast<uint32_t>(Leave::Dispatch);
+      cpu.leave_detail = slot_stale;
+      return;
+  }
+  cpu.leave_detail = departure.slot;
+  if (departure.cross_page) cpu.leave_detail |= slot_cross_page;
+  if (departure.careful) cpu.leave_detail |= slot_careful;
+}
+
 Translator::Outcome Translator::left() {
   Cpu& cpu = cpu_;
+  if (cpu.leave == static_cast<uint32_t>(Leave::Depart)) departed();
   if (cpu.profile != nullptr && cpu.leave != 0)
     cpu.profile->count(static_cast<Profile::Event>(Profile::leaves_interpret + cpu.leave - 1));
   switch (static_cast<Leave>(cpu.leave)) {
@@ -127,7 +152,8 @@ Translator::Outcome Translator::left() {
       slot_rip_ = cpu.rip;
       slot_mode_ = static_cast<ModeWord>(cpu.jumps_mode[static_cast<unsigned>(cpu.tlb_mode)]);
       return Outcome::Dispatch;
-    case Leave::Interpret: return Outcome::Interpret;
+    case Leave::Interpret:
+    case Leave::Depart: return Outcome::Interpret;
     case Leave::System: slot_ = 0; return run_system(cpu, cpu.leave_word) ? Outcome::Dispatch : Outcome::Interpret;
     case Leave::Slow: {
       const std::lock_guard hold(engine_.cache().lock());

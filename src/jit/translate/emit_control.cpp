@@ -6,38 +6,26 @@
 
 namespace caisson::jit {
 
+void BlockBuilder::depart(Emitter& out, Departure departure, uint64_t target, size_t slot) {
+  departure.target = target;
+  departure.emit(out, stubs_.depart, slot);
+}
+
 void BlockBuilder::leave_to_interpreter(Emitter& out, uint64_t rip) {
-  flags_to_eflags(out);
-  set_rip(out, rip);
-  out.jump(stubs_.leave_interpret);
+  depart(out, {.kind = Departure::Kind::Interpret, .flags_in_memory = flags_ == Flags::InMemory}, rip, 0);
 }
 
 // The jump to what Cpu::jumps knows of T0, or out to the dispatcher. What is behind the jump may want the status flags
-// and seldom does: they go to memory, and whoever does brings them back.
-void BlockBuilder::exit_lookup(Emitter& out, bool poll) {
+// and seldom does: they go to memory, and whoever does brings them back. Branches whose target is in a register or in
+// memory have the look-up in line, for the processor to predict each by itself.
+void BlockBuilder::exit_lookup(Emitter& out, bool indirect) {
   if (flags_ == Flags::InEflags) save_flags(out);
-  static_assert(sizeof(JumpCache::Entry) == 16);
   const unsigned mode = block_.key.mode & mode_bits::tlb_mask;
-  const size_t table = offsetof(Cpu, jumps) + mode * sizeof(JumpCache);
-  const auto field = [&](size_t offset) {
-    return Address{.index = t1, .scale = 8, .disp = static_cast<int32_t>(table + offset), .gs = true};
-  };
-  out.register_op(0x89, t0, t1, false);
-  out.and32(t1, (jump_entries - 1) << 1);  // twice the index
-  out.compare(t0, field(offsetof(JumpCache::Entry, rip)));
-  out.jump_if(5, stubs_.lookup_miss[mode]);
-  if (poll) {
-    compare_exit_request(out);
-    out.jump_if(5, stubs_.lookup_miss[mode]);
+  if (indirect) {
+    emit_jump_lookup(out, mode, true, stubs_.lookup_miss[mode]);
+  } else {
+    out.jump(stubs_.lookup[mode]);  // jumps back have looked for exit requests already, see leads_back()
   }
-  out.u8(0x65), out.u8(0x42), out.u8(0xff);  // jmp gs:[t1*8 + code]
-  out.address(4, field(offsetof(JumpCache::Entry, code)));
-}
-
-void BlockBuilder::compare_exit_request(Emitter& out) {
-  out.u8(0x65), out.u8(0x83);  // cmp dword gs:[exit_request], 0
-  out.address(7, CPU_FIELD(exit_request));
-  out.u8(0);
 }
 
 void BlockBuilder::exit_to(Emitter& out, uint64_t target, uint32_t live) {
@@ -47,7 +35,7 @@ void BlockBuilder::exit_to(Emitter& out, uint64_t target, uint32_t live) {
     // Another address space may map another page there: looked up each time.
     code_address(out, t0, target);
     if (block_.key.mode & mode_bits::code_32) out.register_op(0x89, t0, t0, false);
-    exit_lookup(out, false);  // jumps back have looked already, see leads_back()
+    exit_lookup(out, false);
     return;
   }
   if (live != 0) flags_to_eflags(out);
@@ -145,9 +133,7 @@ void BlockBuilder::emit_end(Emitter& out, const Item& item) {
     }
   };
   switch (item.kind) {
-    case Kind::Jump:
-      exit_to(out, relative_target(in, next), item.live_out);
-      break;
+    case Kind::Jump: exit_to(out, relative_target(in, next), item.live_out); break;
     case Kind::JumpIf:
       flags_to_eflags(out);
       emit_jump_if(out, item);
@@ -198,10 +184,7 @@ void BlockBuilder::emit_end(Emitter& out, const Item& item) {
       emit_access_check_flag(out, item);
       exit_to(out, next, item.live_out);
       break;
-    case Kind::System:
-      flags_to_eflags(out);
-      emit_system(out, item);
-      break;
+    case Kind::System: emit_system(out, item); break;
     default: leave_to_interpreter(out, block_.key.rip + item.offset); break;
   }
 }
@@ -224,47 +207,23 @@ void BlockBuilder::emit_cold(Emitter& out) {
         out.lea(t0, window_address(out, cold.window, cold.window.from));
         out.move_immediate(t1, cold.word);
         out.call(stubs_.fill_window);
-        out.register_op(0x85, t0, t0, false);  // test t0d, t0d
-        const size_t careful = out.jump_if_later(4);
-        out.jump_to_offset(cold.back);
-        out.land(careful);
-        flags_ = cold.flags_in_memory ? Flags::InMemory : Flags::InEflags;
-        flags_to_eflags(out);
+        out.jump_if_to_offset(5, cold.back);
+        if (cold.flags_in_memory) out.call(stubs_.restore_flags);
         out.align(4, 1);
         const size_t slot = out.jump_later();
         out.land(slot);
-        set_rip(out, cold.target);
-        out.u8(0x4c), out.u8(0x8d), out.u8(5 | (t0 & 7) << 3);  // lea t0, [rip + slot]
-        out.u32(static_cast<uint32_t>(slot - (out.size() + 4) + slot_careful));
-        out.jump(stubs_.leave_dispatch);
+        depart(out, {.careful = true}, cold.target, slot);
         break;
       }
       case Cold::What::Fpu:
         out.call(stubs_.fpu);
         out.jump_to_offset(cold.back);
         break;
-      case Cold::What::Exit: {
-        set_rip(out, cold.target);
-        // lea t0, [rip + slot]
-        out.u8(0x4c), out.u8(0x8d), out.u8(5 | (t0 & 7) << 3);
-        const auto slot = static_cast<int64_t>(cold.from) - static_cast<int64_t>(out.size() + 4);
-        out.u32(static_cast<uint32_t>(slot + (cold.cross_page ? static_cast<int64_t>(slot_cross_page) : 0)));
-        out.jump(stubs_.leave_dispatch);
-        break;
-      }
+      case Cold::What::Exit: depart(out, {.cross_page = cold.cross_page}, cold.target, cold.from); break;
       case Cold::What::Interpret:
-        flags_ = cold.flags_in_memory ? Flags::InMemory : Flags::InEflags;
-        leave_to_interpreter(out, cold.target);
+        depart(out, {.kind = Departure::Kind::Interpret, .flags_in_memory = cold.flags_in_memory}, cold.target, 0);
         break;
-      case Cold::What::Poll:
-        if (cold.flags_in_memory) {
-          flags_ = Flags::InMemory;
-          flags_to_eflags(out);
-        }
-        set_rip(out, cold.target);
-        out.move_immediate(t0, 0);
-        out.jump(stubs_.leave_dispatch);
-        break;
+      case Cold::What::Poll: depart(out, {.flags_in_memory = cold.flags_in_memory}, cold.target, 0); break;
     }
   }
 }

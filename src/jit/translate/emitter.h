@@ -173,6 +173,11 @@ class Emitter {
   void patch_to(size_t rel32_offset, size_t target_offset) {
     patch32(rel32_offset, static_cast<uint32_t>(target_offset - (rel32_offset + 4)));
   }
+  void jump_if_to_offset(unsigned condition, size_t offset) {
+    u8(0x0f);
+    u8(0x80 | condition);
+    u32(static_cast<uint32_t>(offset - (size() + 4)));
+  }
   void jump_to_offset(size_t offset) {
     u8(0xe9);
     u32(static_cast<uint32_t>(offset - (size() + 4)));

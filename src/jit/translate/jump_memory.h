@@ -71,7 +71,7 @@ class JumpMemory {
     uint64_t rip = 0, tag = 0;  // tag 0: empty
     const uint8_t* code = nullptr;
   };
-  static constexpr unsigned bits = 14, index_shift = 13, tag_shift = 16;
+  static constexpr unsigned bits = 16, index_shift = 13, tag_shift = 16;
   // For the stub: where entries and the generations for the two kinds of code stand.
   [[nodiscard]] static size_t entries_offset() { return offsetof(JumpMemory, entries_); }
   [[nodiscard]] static size_t generation_offset(bool user) {
@@ -83,7 +83,9 @@ class JumpMemory {
   static size_t index(uint64_t rip) { return (rip ^ rip >> index_shift) & ((1u << bits) - 1); }
   static size_t page_word(uint64_t page) { return (page ^ page >> 12) >> 6 & 63; }
   static uint64_t page_bit(uint64_t page) { return uint64_t{1} << ((page ^ page >> 12) & 63); }
-  [[nodiscard]] uint64_t tag(uint32_t mode, bool user) const { return (user ? user_ : supervisor_) << tag_shift | mode; }
+  [[nodiscard]] uint64_t tag(uint32_t mode, bool user) const {
+    return (user ? user_ : supervisor_) << tag_shift | mode;
+  }
   void flush_user(unsigned pcid) { user_ = pcid_generation_[pcid] = ++newest_; }
 
   std::array<Entry, size_t{1} << bits> entries_{};

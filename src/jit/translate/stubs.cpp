@@ -34,10 +34,10 @@ void call_function(Emitter& out, const void* function) {
   out.u8(0xff);
   out.u8(0xd0);
 }
-void save_flags(Emitter& out) {              // destroys RAX
-  out.u8(0x9f);                              // lahf
-  out.u8(0x0f), out.u8(0x90), out.u8(0xc0);  // seto al
-  out.store32(CPU_FIELD(flags_ax), rax);
+void save_flags(Emitter& out, const Address& to) {  // destroys RAX
+  out.u8(0x9f);                                     // lahf
+  out.u8(0x0f), out.u8(0x90), out.u8(0xc0);         // seto al
+  out.store32(to, rax);
 }
 void restore_flags(Emitter& out) {  // destroys RAX
   out.load32(rax, CPU_FIELD(flags_ax));
@@ -93,20 +93,18 @@ const uint8_t* emit_jump_memory(Emitter& out, unsigned mode, const uint8_t* unkn
   const auto at_t1 = [](size_t offset) {
     return Address{.index = t1, .scale = 8, .disp = static_cast<int32_t>(offset), .gs = true};
   };
-  out.u8(0x65), out.u8(0x83);  // cmp dword gs:[exit_request], 0
-  out.address(7, CPU_FIELD(exit_request));
-  out.u8(0);
+  emit_exit_request_test(out);
   out.jump_if(5, unknown);
   out.move(t1, t0);
   out.register_op(0xc1, 5, t1, true), out.u8(JumpMemory::index_shift);  // shr
-  out.register_op(0x31, t0, t1, false);                                  // xor
+  out.register_op(0x31, t0, t1, false);                                 // xor
   out.and32(t1, (1u << JumpMemory::bits) - 1);
   out.lea(t1, {.base = t1, .index = t1, .scale = 2});
   out.compare(t0, at_t1(entries + offsetof(JumpMemory::Entry, rip)));
   out.jump_if(5, unknown);
   push(out, rax);
   out.load(rax, cpu_at(memory + JumpMemory::generation_offset(user)));
-  out.register_op(0xc1, 4, rax, true), out.u8(JumpMemory::tag_shift);                // shl
+  out.register_op(0xc1, 4, rax, true), out.u8(JumpMemory::tag_shift);                    // shl
   out.memory_op(0x0b, rax, cpu_at(offsetof(Cpu, jumps_mode) + 8 * size_t{mode}), true);  // or
   out.compare(rax, at_t1(entries + offsetof(JumpMemory::Entry, tag)));
   out.load(rax, at_t1(entries + offsetof(JumpMemory::Entry, code)));
@@ -131,6 +129,30 @@ const uint8_t* emit_jump_memory(Emitter& out, unsigned mode, const uint8_t* unkn
 
 }  // namespace
 
+void emit_exit_request_test(Emitter& out) {
+  out.u8(0x65), out.u8(0x83);
+  out.address(7, CPU_FIELD(exit_request));
+  out.u8(0);
+}
+
+void emit_jump_lookup(Emitter& out, unsigned mode, bool poll, const uint8_t* miss) {
+  static_assert(sizeof(JumpCache::Entry) == 16);
+  const size_t table = offsetof(Cpu, jumps) + mode * sizeof(JumpCache);
+  const auto field = [&](size_t offset) {
+    return Address{.index = t1, .scale = 8, .disp = static_cast<int32_t>(table + offset), .gs = true};
+  };
+  out.register_op(0x89, t0, t1, false);
+  out.and32(t1, (jump_entries - 1) << 1);  // twice the index
+  out.compare(t0, field(offsetof(JumpCache::Entry, rip)));
+  out.jump_if(5, miss);
+  if (poll) {
+    emit_exit_request_test(out);
+    out.jump_if(5, miss);
+  }
+  out.u8(0x65), out.u8(0x42), out.u8(0xff);  // jmp gs:[t1*8 + code]
+  out.address(4, field(offsetof(JumpCache::Entry, code)));
+}
+
 Result<Stubs> emit_stubs(CodeCache& cache) {
   constexpr size_t room = 8192;
   Emitter out(cache.write_position(), cache.run_position(), room);
@@ -148,24 +170,12 @@ Result<Stubs> emit_stubs(CodeCache& cache) {
   out.u8(0x41), out.u8(0xff), out.u8(0xe0 | (t1 & 7));  // jmp t1
 
   // --- leave -------------------------------------------------------------------------------------------------------
-  stubs.leave_dispatch = begin(out);
+  stubs.depart = begin(out);
+  pop(out, t0);
   store_guest(out);
-  save_flags(out);
-  out.store32_immediate(CPU_FIELD(leave), static_cast<int32_t>(Leave::Dispatch));
+  save_flags(out, CPU_FIELD(leave_word));
+  out.store32_immediate(CPU_FIELD(leave), static_cast<int32_t>(Leave::Depart));
   out.store(CPU_FIELD(leave_detail), t0);
-  leave_tail(out);
-
-  stubs.leave_interpret = begin(out);
-  store_guest(out);
-  save_flags(out);
-  out.store32_immediate(CPU_FIELD(leave), static_cast<int32_t>(Leave::Interpret));
-  leave_tail(out);
-
-  stubs.leave_system = begin(out);
-  store_guest(out);
-  save_flags(out);
-  out.store32_immediate(CPU_FIELD(leave), static_cast<int32_t>(Leave::System));
-  out.store32(CPU_FIELD(leave_word), t0);
   leave_tail(out);
 
   stubs.leave_signal = begin(out);
@@ -201,6 +211,7 @@ Result<Stubs> emit_stubs(CodeCache& cache) {
   call_keeping_guest(
       out, reinterpret_cast<const void*>(&fill_window_from_code),
       [&] { out.move(rsi, t0), out.register_op(0x89, t1, rdx, false); }, [&] { out.move(t1, rax), out.move(t0, rdx); });
+  out.register_op(0x85, t0, t0, false);  // test t0d, t0d
   out.u8(0xc3);
 
   stubs.fpu = begin(out);
@@ -226,7 +237,11 @@ Result<Stubs> emit_stubs(CodeCache& cache) {
   };
   const uint8_t* unknown = leave_lookup(0);
   stubs.lookup_stale = leave_lookup(slot_stale);
-  for (unsigned mode = 0; mode < 3; ++mode) stubs.lookup_miss[mode] = emit_jump_memory(out, mode, unknown);
+  for (unsigned mode = 0; mode < 3; ++mode) {
+    stubs.lookup_miss[mode] = emit_jump_memory(out, mode, unknown);
+    stubs.lookup[mode] = begin(out);
+    emit_jump_lookup(out, mode, false, stubs.lookup_miss[mode]);
+  }
 
   stubs.restore_flags = begin(out);
   out.move(t1, rax);
