@@ -42,7 +42,7 @@ struct PortForward {
 struct JitClass {
   std::string_view name, what;
 };
-inline constexpr std::array<JitClass, 14> jit_classes{{
+inline constexpr std::array<JitClass, 15> jit_classes{{
     {"translate", "everything: no translator"},
     {"all", "all instructions, one block each"},
     {"integer", "what is in no other class"},
@@ -57,6 +57,7 @@ inline constexpr std::array<JitClass, 14> jit_classes{{
     {"windows", "accesses checked together"},
     {"flags", "dead flags not kept"},
     {"chain", "blocks linked to each other"},
+    {"seldom", "interpreting what runs for the first or second time: everything is translated at once"},
 }};
 
 struct VmConfig {

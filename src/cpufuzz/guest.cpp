@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/check.h"
+#include "jit/translate/classify.h"
 #include "jit/vcpu.h"
 #include "x86/registers.h"
 
@@ -48,6 +49,7 @@ Result<> Guest::set_up(bool translate, size_t code_cache) {
   jit::JitOptions options;
   options.translate = translate;
   options.code_cache_size = code_cache;
+  options.off = jit::off::seldom;
   auto engine = jit::JitEngine::create({*memory_, bus_, clock_, *model_}, options);
   if (!engine) return std::unexpected(engine.error());
   engine_ = std::move(*engine);

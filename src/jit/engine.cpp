@@ -14,7 +14,7 @@ namespace caisson::jit {
 
 JitEngine::JitEngine(const EngineServices& services, const JitOptions& options)
     : services_(services), options_(options), turns_(std::make_unique<Turns>()) {
-  if (options_.lockstep) options_.off |= off::chain | off::unrepeatable;
+  if (options_.lockstep) options_.off |= off::chain | off::unrepeatable | off::seldom;
 }
 
 Result<std::unique_ptr<JitEngine>> JitEngine::create(const EngineServices& services, const JitOptions& options) {

@@ -20,6 +20,7 @@
 #include "base/check.h"
 #include "bus/fake_clock.h"
 #include "jit/engine.h"
+#include "jit/translate/classify.h"
 #include "jit/vcpu.h"
 #include "x86/registers.h"
 
@@ -71,6 +72,7 @@ class HostileGuest {
     JitOptions options;
     options.translate = translate;
     options.code_cache_size = code_cache_size;
+    options.off = off::seldom;
     engine_ = std::move(*JitEngine::create({*memory_, bus_, clock_, model_}, options));
     vcpu_ = std::move(*engine_->create_vcpu(0, interrupts_));
     reset_ = vcpu_->store();

@@ -267,14 +267,30 @@ StepResult JitVcpu::run_guest() {
   fpu_put_away(*cpu_);
   look_at_interrupts_ = true;
   const ProfileScope profiled(*cpu_, Doing::Interpret);
-  // Some instructions in a row while nothing happens that needs the run loop.
+  return interpret_while([&](uint64_t) { return !translator_ || !translator_->translatable(); });
+}
+
+// Some instructions in a row while nothing happens that needs the run loop, and go_on(RIP of the last one).
+template <class GoOn>
+StepResult JitVcpu::interpret_while(GoOn go_on) {
   for (unsigned i = 0; i < 64; ++i) {
+    const uint64_t rip = cpu_->rip;
     const StepResult result = step(*cpu_);
     if (result != StepResult::Done) return result;
     if (cpu_->exit_request.load(std::memory_order_relaxed) != 0 || cpu_->interrupts->pending()) break;
-    if (translator_ && translator_->translatable()) break;
+    if (!go_on(rip)) break;
   }
   return StepResult::Done;
+}
+
+// About a block's worth of instructions: up to a jump that is taken.
+StepResult JitVcpu::interpret_block() {
+  constexpr unsigned longest_instruction = 15;
+  fpu_put_away(*cpu_);
+  look_at_interrupts_ = true;
+  const ProfileScope profiled(*cpu_, Doing::Interpret);
+  return interpret_while(
+      [&](uint64_t rip) { return cpu_->rip - rip <= longest_instruction && translator_->translatable(); });
 }
 
 StepResult JitVcpu::run_translated() {
@@ -283,7 +299,9 @@ StepResult JitVcpu::run_translated() {
     case Translator::Outcome::Interpret:
       if (lockstep_ && !lockstep_->difference().empty()) return StepResult::Done;
       return interpret_one();
-    case Translator::Outcome::NeedsTranslation: break;
+    case Translator::Outcome::NeedsTranslation:
+      if (translator_->runs_seldom()) return interpret_block();
+      break;
   }
   // Out of the guest while translating: other vCPUs need not wait for this one meanwhile.
   in_guest_.store(false, std::memory_order_seq_cst);

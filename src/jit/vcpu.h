@@ -49,6 +49,9 @@ class JitVcpu final : public Vcpu {
   [[nodiscard]] StepResult run_guest();
   [[nodiscard]] StepResult run_translated();
   [[nodiscard]] StepResult interpret_one();
+  [[nodiscard]] StepResult interpret_block();
+  template <class GoOn>
+  [[nodiscard]] StepResult interpret_while(GoOn go_on);
   void drop_jump_caches();
   void take_turn();
   void give_turn();

@@ -30,6 +30,7 @@ constexpr std::array<uint32_t, control::jit_classes.size()> jit_off_bits{
     jit::off::windows,
     jit::off::flags,
     jit::off::chain,
+    jit::off::seldom,
 };
 
 // Something is asked for that only the jit engine does.

@@ -10,6 +10,7 @@
 #include "base/event_loop.h"
 #include "devices/chipset/attach.h"
 #include "jit/engine.h"
+#include "jit/translate/classify.h"
 #include "kvm/engine.h"
 #include "kvm/probe.h"
 #include "machine/machine_clock.h"
@@ -257,7 +258,9 @@ class Moves : public testing::TestWithParam<bool> {
     bus_.map(Space::Port, 0x100, 0x10, source_, 0);
     source_.chipset = chipset_.get();
     const EngineServices services{*memory_, bus_, *clock_, *model_, loop_.get()};
-    auto jit = jit::JitEngine::create(services, {});
+    jit::JitOptions options;
+    options.off = jit::off::seldom;
+    auto jit = jit::JitEngine::create(services, options);
     ASSERT_TRUE(jit) << jit.error().message;
     jit_ = std::move(*jit);
     auto kvm = kvm::KvmEngine::create(services, std::move(*opened), {.kernel_apics = GetParam()});

@@ -16,8 +16,8 @@ namespace caisson::jit {
 template <class Block, class Key>
 class BlockIndex {
  public:
-  static constexpr size_t slots = size_t{1} << 19;
-  static constexpr size_t most_blocks = slots / 2;
+  static constexpr size_t slots = size_t{1} << 18;
+  static constexpr size_t most_blocks = slots / 4 * 3;
 
   // Zeroed memory from the operating system is not touched before it is used.
   BlockIndex() : table_(static_cast<std::atomic<Block*>*>(std::calloc(slots, sizeof(std::atomic<Block*>))), std::free) {

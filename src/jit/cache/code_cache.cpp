@@ -76,8 +76,17 @@ Block* CodeCache::commit(const Block& block, const std::vector<HostPoint>& point
   Block* kept = &blocks_.emplace_back(block);
   kept->start = run_position();
   kept->first_point = static_cast<uint32_t>(points_.size());
-  kept->points = static_cast<uint16_t>(points.size());
-  points_.insert(points_.end(), points.begin(), points.end());
+  HostPoint before{};
+  for (const HostPoint& point : points) {
+    unsigned host = point.host_offset - before.host_offset;
+    for (; host > 0xff; host -= 0xff) points_.push_back({.host = 0xff, .guest = 0, .flags_in_memory = 0, .point = 0});
+    points_.push_back({.host = static_cast<uint8_t>(host),
+                       .guest = static_cast<uint8_t>((point.guest_offset - before.guest_offset) & 15),
+                       .flags_in_memory = point.flags_in_memory,
+                       .point = 1});
+    before = point;
+  }
+  kept->points = static_cast<uint16_t>(points_.size() - kept->first_point);
   depends_on(memory_.page_index(kept->key.gpa), *kept);
   if (kept->next_size != 0) depends_on(memory_.page_index(kept->next_page), *kept);
   if (!dropped_.empty()) {
@@ -273,12 +282,22 @@ Block* CodeCache::block_at(const uint8_t* address) {
 }
 
 HostPoint CodeCache::point_at(const Block& block, const uint8_t* address) const {
-  const auto first = points_.begin() + block.first_point, last = first + block.points;
-  const auto offset = static_cast<uint16_t>(address - block.start);
-  auto after =
-      std::upper_bound(first, last, offset, [](uint16_t at, const HostPoint& point) { return at < point.host_offset; });
-  CAISSON_CHECK(after != first);
-  return *std::prev(after);
+  const auto offset = static_cast<size_t>(address - block.start);
+  HostPoint point{};
+  HostPoint found{};
+  bool any = false;
+  for (size_t i = 0; i < block.points; ++i) {
+    const PackedPoint packed = points_[block.first_point + i];
+    point.host_offset = static_cast<uint16_t>(point.host_offset + packed.host);
+    if (!packed.point) continue;
+    point.guest_offset = static_cast<uint16_t>((point.guest_offset + packed.guest) & 0x7fff);
+    point.flags_in_memory = packed.flags_in_memory;
+    if (point.host_offset > offset) break;
+    found = point;
+    any = true;
+  }
+  CAISSON_CHECK(any);
+  return found;
 }
 
 }  // namespace caisson::jit

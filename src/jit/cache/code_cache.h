@@ -151,6 +151,11 @@ class CodeCache {
   struct Link {
     uint32_t slot, before, next;
   };
+  // A HostPoint, as distances from the one before. Where a byte is too few for the host's, one that is no point stands
+  // before it with 255.
+  struct PackedPoint {
+    uint16_t host : 8, guest : 4, flags_in_memory : 1, point : 1;
+  };
   struct Entries {
     uint64_t start, entry;  // what stood there
   };
@@ -181,7 +186,7 @@ class CodeCache {
   std::vector<Link> links_;        // the first is none
   uint32_t free_link_ = 0;
   std::unordered_map<const Block*, Entries> suspended_;
-  std::vector<HostPoint> points_;
+  std::deque<PackedPoint> points_;
   BlockIndex<Block, BlockKey> index_;
   std::unordered_map<size_t, CodePageBlocks> by_page_;            // by GuestMemory::page_index
   std::unordered_map<uint64_t, std::vector<Block*>> cross_page_;  // by linear page

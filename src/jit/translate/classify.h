@@ -56,7 +56,8 @@ inline constexpr uint32_t integer = 1, x87 = 2, sse = 4, avx = 8, string = 16, a
     flags = 512,                          // status flags not kept where nobody reads them
     chain = 1024,                         // blocks that lead on without the dispatcher
     conditional = 2048,                   // blocks that go on behind a conditional jump
-    unrepeatable = 4096;                  // RDTSC and PUSHF: lock-step runs them once
+    unrepeatable = 4096,                  // RDTSC and PUSHF: lock-step runs them once
+    seldom = 8192;                        // interpreting what runs for the first or second time
 inline constexpr uint32_t simd = x87 | sse | avx;
 inline constexpr uint32_t instructions = integer | simd | string | atomic | branch | system;
 }  // namespace off

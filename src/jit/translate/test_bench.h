@@ -12,6 +12,7 @@
 
 #include "bus/fake_clock.h"
 #include "jit/engine.h"
+#include "jit/translate/classify.h"
 #include "x86/registers.h"
 
 namespace caisson::jit::test {
@@ -37,7 +38,8 @@ inline constexpr Gpa tables = 0x1000, code = 0x10'0000, data = 0x20'0000;
 // One machine: flat 64-bit code at CPL 0, everything mapped one to one, no IDT, so that UD2 ends a run.
 class Bench {
  public:
-  explicit Bench(const JitOptions& options) {
+  explicit Bench(JitOptions options) {
+    options.off |= off::seldom;
     memory_ = std::move(*GuestMemory::create(memory_size));
     model_ = std::make_unique<x86::CpuModel>(std::move(*x86::CpuModel::create("host", 1, clock_.tsc_hz())));
     engine_ = std::move(*JitEngine::create({*memory_, bus_, clock_, *model_}, options));

@@ -41,6 +41,25 @@ void Translator::enter_thread() {
   cpu_.tsc_bias = cpu_.clock->tsc() - __builtin_ia32_rdtsc();
 }
 
+bool Translator::runs_seldom() {
+  if (engine_.options().off & off::seldom) return false;
+  if (seen_.empty() || seen_count_ > seen_bits / 2) {
+    seen_.assign(seen_bits / 64, 0);
+    seen_count_ = 0;
+  }
+  // The first and the second time set a bit each.
+  const uint64_t hash = cpu_.rip * 0x9e37'79b9'7f4a'7c15;
+  for (const unsigned shift : {40, 32}) {
+    const size_t bit = hash >> shift & (seen_bits - 1);
+    const uint64_t mask = uint64_t{1} << bit % 64;
+    if (seen_[bit / 64] & mask) continue;
+    seen_[bit / 64] |= mask;
+    ++seen_count_;
+    return true;
+  }
+  return false;
+}
+
 bool Translator::translate_current() {
   Cpu& cpu = cpu_;
   CodePage page;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <vector>
 
 #include "jit/cache/code_cache.h"
 #include "jit/cpu.h"
@@ -36,6 +37,9 @@ class Translator {
   // run() in two, one block at a time, for lock-step; with chain switched off. The FPU state is put away afterwards.
   [[nodiscard]] const Block* find_block(Outcome& otherwise);
   [[nodiscard]] Outcome run_block(const Block& block);
+  // Whether the code at RIP, which NeedsTranslation was said of, is asked about for the first or second time, as far as
+  // is remembered: then it is not worth a translation yet.
+  [[nodiscard]] bool runs_seldom();
   // Makes the block at RIP. Out of guest mode. False: no room; the caller drops all code while no vCPU runs, and
   // retries.
   [[nodiscard]] bool translate_current();
@@ -55,6 +59,10 @@ class Translator {
   const Block* found_ = nullptr;  // by the last find_code() that looked at the cache
   bool careful_ = false;          // and its target is to be translated with careful checks
   const bool chain_;
+  // Linear addresses that runs_seldom() was asked about: bits by hash. Emptied when half are set.
+  static constexpr size_t seen_bits = size_t{1} << 19;
+  std::vector<uint64_t> seen_;
+  size_t seen_count_ = 0;
 };
 
 }  // namespace caisson::jit
