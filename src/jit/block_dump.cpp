@@ -31,7 +31,7 @@ unsigned departure_text(std::string& text, const uint8_t* at, uint64_t rip) {
 }  // namespace
 
 std::string block_text(const Block& block, const std::vector<HostPoint>& points, uint64_t rip,
-                       std::span<const uint8_t> guest, const uint8_t* depart) {
+                       std::span<const uint8_t> guest, const Stubs& stubs) {
   const unsigned code_bits = block.key.mode & mode_bits::code_32 ? 32 : 64;
   static constexpr const char* modes[]{"supervisor, SMAP", "supervisor", "user", "?"};
   std::string text = fmt::format(
@@ -47,7 +47,10 @@ std::string block_text(const Block& block, const std::vector<HostPoint>& points,
       from += length;
       int32_t distance;
       std::memcpy(&distance, at + 1, sizeof distance);
-      if (at[0] == 0xe8 && at + length + distance == depart) from += departure_text(text, at + length, rip);
+      const uint8_t* target = at + length + distance;
+      if (at[0] != 0xe8) continue;
+      if (target == stubs.depart) from += departure_text(text, at + length, rip);
+      if (std::ranges::find(stubs.lookup_miss, target) != std::end(stubs.lookup_miss)) from += IndirectBranch::size;
     }
   };
   host(0, points.empty() ? block.cold_offset : points.front().host_offset);
@@ -80,7 +83,7 @@ void BlockDump::block(const Block& block, const std::vector<HostPoint>& points, 
   std::vector<uint8_t> guest(first.begin(), first.end());
   if (block.next_size != 0) guest.insert(guest.end(), next, next + block.next_size);
   std::string_view text;
-  const std::string all = block_text(block, points, rip, guest, depart_);
+  const std::string all = block_text(block, points, rip, guest, stubs_);
   for (text = all; !text.empty();) {
     const ssize_t written = ::write(fd_, text.data(), text.size());
     if (written < 0 && errno == EINTR) continue;

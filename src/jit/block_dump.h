@@ -9,15 +9,16 @@
 #include <vector>
 
 #include "jit/cache/code_cache.h"
+#include "jit/translate/stubs.h"
 
 namespace caisson::jit {
 
 class BlockDump {
  public:
   // `fd` stays the caller's. `addresses`: linear; a block is written if it contains one of them, or all where there are
-  // none. `depart`: the stub of that name.
-  BlockDump(int fd, std::vector<uint64_t> addresses, const uint8_t* depart)
-      : fd_(fd), addresses_(std::move(addresses)), depart_(depart) {}
+  // none. `stubs`: must stay.
+  BlockDump(int fd, std::vector<uint64_t> addresses, const Stubs& stubs)
+      : fd_(fd), addresses_(std::move(addresses)), stubs_(stubs) {}
 
   // A new block, whose code is at its place; `rip`: the linear address that it was made for. `page`: the guest's bytes,
   // `next`: those of the page behind, where the block reaches into it.
@@ -27,10 +28,10 @@ class BlockDump {
  private:
   int fd_;
   std::vector<uint64_t> addresses_;
-  const uint8_t* depart_;
+  const Stubs& stubs_;
 };
 
 [[nodiscard]] std::string block_text(const Block& block, const std::vector<HostPoint>& points, uint64_t rip,
-                                     std::span<const uint8_t> guest, const uint8_t* depart);
+                                     std::span<const uint8_t> guest, const Stubs& stubs);
 
 }  // namespace caisson::jit

@@ -28,7 +28,7 @@ Result<std::unique_ptr<JitEngine>> JitEngine::create(const EngineServices& servi
     engine->stubs_ = *stubs;
     engine->cache_->set_base(engine->stubs_.lookup_stale);
     if (options.dump_fd >= 0) {
-      engine->dump_ = std::make_unique<BlockDump>(options.dump_fd, options.dump_at, engine->stubs_.depart);
+      engine->dump_ = std::make_unique<BlockDump>(options.dump_fd, options.dump_at, engine->stubs_);
     }
     install_fault_handlers(*engine->cache_, engine->stubs_);
   }

@@ -80,12 +80,13 @@ class BlockBuilder {
   enum class Flags : uint8_t { InEflags, InMemory };
 
   struct Cold {
-    enum class What : uint8_t { Fill, Window, Fpu, Exit, Poll, Interpret } what;
+    enum class What : uint8_t { Fill, Window, Fpu, Exit, Poll, Lookup, Interpret } what;
     size_t from = 0;             // rel32 offset that jumps here
     size_t back = 0;             // code offset to return to
     Address address{};           // Fill: how to compute the linear address again
     bool address_saved = false;  // Fill: it stands in Cpu::scratch[0]
     Window window{};             // Window
+    IndirectBranch branch{};     // Lookup
     uint32_t word = 0;           // Fill
     uint64_t target = 0;         // Exit: guest address to go on at; Poll: too
     bool cross_page = false;
@@ -140,7 +141,8 @@ class BlockBuilder {
   void leave_if_not(Emitter& out, const Item& item, unsigned condition);  // to the interpreter, in the cold part
   // Direct jump, chained if possible; `live`: the status flags that matter there.
   void exit_to(Emitter& out, uint64_t target, uint32_t live);
-  void exit_lookup(Emitter& out, bool indirect);  // T0 = target
+  // T0 = target; `undo`: what takes the branch's change of RSP back.
+  void exit_indirect(Emitter& out, const Item& item, int32_t undo);
   [[nodiscard]] bool passes_flags_through() const;
   void emit_entries(Emitter& out);
   void leave_to_interpreter(Emitter& out, uint64_t rip);

@@ -70,4 +70,22 @@ struct Departure {
   static constexpr unsigned flags_bit = 4, cross_page_bit = 8, careful_bit = 16, wide_bit = 32;
 };
 
+// Behind the call to Stubs::lookup_miss of a branch to an address in a register or in memory: enough to take it back,
+// for a target that is not canonical faults before the branch is done (vol. 2, CALL, JMP, RET).
+struct IndirectBranch {
+  static constexpr unsigned size = 6;  // uint16_t guest_offset, int32_t undo
+  uint16_t guest_offset = 0;           // of the instruction in its block
+  int32_t undo = 0;                    // what to add to RSP
+
+  void emit(Emitter& out, const uint8_t* stub) const {
+    out.call(stub);
+    out.u8(guest_offset & 0xff), out.u8(guest_offset >> 8);
+    out.u32(static_cast<uint32_t>(undo));
+  }
+  void read(const uint8_t* at) {
+    std::memcpy(&guest_offset, at, 2);
+    std::memcpy(&undo, at + 2, 4);
+  }
+};
+
 }  // namespace caisson::jit

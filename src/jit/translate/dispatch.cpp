@@ -135,7 +135,7 @@ void Translator::departed() {
 Translator::Outcome Translator::left() {
   Cpu& cpu = cpu_;
   if (cpu.leave == static_cast<uint32_t>(Leave::Depart)) departed();
-  if (cpu.profile != nullptr && cpu.leave != 0)
+  if (cpu.profile != nullptr && cpu.leave != 0 && cpu.leave <= static_cast<uint32_t>(Leave::System))
     cpu.profile->count(static_cast<Profile::Event>(Profile::leaves_interpret + cpu.leave - 1));
   switch (static_cast<Leave>(cpu.leave)) {
     case Leave::Dispatch:
@@ -154,6 +154,19 @@ Translator::Outcome Translator::left() {
       return Outcome::Dispatch;
     case Leave::Interpret:
     case Leave::Depart: return Outcome::Interpret;
+    case Leave::Lookup: {
+      slot_ = 0;
+      careful_ = false;
+      if (cpu.profile != nullptr) cpu.profile->count(Profile::polls);
+      if (cpu.leave_detail == 0 || cpu.code_bits != 64 || canonical(cpu.rip)) return Outcome::Dispatch;
+      const std::lock_guard hold(engine_.cache().lock());
+      const auto* at = reinterpret_cast<const uint8_t*>(cpu.leave_detail);
+      IndirectBranch branch;
+      branch.read(at);
+      cpu.rip = first_rip(cpu, *engine_.cache().block_at(at)) + branch.guest_offset;
+      cpu.gpr[Rsp] += static_cast<uint64_t>(int64_t{branch.undo});
+      return Outcome::Interpret;
+    }
     case Leave::System: slot_ = 0; return run_system(cpu, cpu.leave_word) ? Outcome::Dispatch : Outcome::Interpret;
     case Leave::Slow: {
       const std::lock_guard hold(engine_.cache().lock());

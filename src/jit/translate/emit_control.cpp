@@ -18,14 +18,15 @@ void BlockBuilder::leave_to_interpreter(Emitter& out, uint64_t rip) {
 // The jump to what Cpu::jumps knows of T0, or out to the dispatcher. What is behind the jump may want the status flags
 // and seldom does: they go to memory, and whoever does brings them back. Branches whose target is in a register or in
 // memory have the look-up in line, for the processor to predict each by itself.
-void BlockBuilder::exit_lookup(Emitter& out, bool indirect) {
+void BlockBuilder::exit_indirect(Emitter& out, const Item& item, int32_t undo) {
   if (flags_ == Flags::InEflags) save_flags(out);
-  const unsigned mode = block_.key.mode & mode_bits::tlb_mask;
-  if (indirect) {
-    emit_jump_lookup(out, mode, true, stubs_.lookup_miss[mode]);
-  } else {
-    out.jump(stubs_.lookup[mode]);  // jumps back have looked for exit requests already, see leads_back()
-  }
+  Cold cold{.what = Cold::What::Lookup};
+  cold.branch = {.guest_offset = item.offset, .undo = undo};
+  emit_exit_request_test(out);
+  cold.from = out.jump_if_later(5);
+  cold_.push_back(cold);
+  cold.from = emit_jump_lookup(out, block_.key.mode & mode_bits::tlb_mask);
+  cold_.push_back(cold);
 }
 
 void BlockBuilder::exit_to(Emitter& out, uint64_t target, uint32_t live) {
@@ -35,7 +36,9 @@ void BlockBuilder::exit_to(Emitter& out, uint64_t target, uint32_t live) {
     // Another address space may map another page there: looked up each time.
     code_address(out, t0, target);
     if (block_.key.mode & mode_bits::code_32) out.register_op(0x89, t0, t0, false);
-    exit_lookup(out, false);
+    if (flags_ == Flags::InEflags) save_flags(out);
+    // (Jumps back have looked for exit requests already, see leads_back().)
+    out.jump(stubs_.lookup[block_.key.mode & mode_bits::tlb_mask]);
     return;
   }
   if (live != 0) flags_to_eflags(out);
@@ -156,7 +159,7 @@ void BlockBuilder::emit_end(Emitter& out, const Item& item) {
       break;
     case Kind::JumpIndirect:
       target_to_t0();
-      exit_lookup(out, true);
+      exit_indirect(out, item, 0);
       break;
     case Kind::CallIndirect:
       if (in.operands[0].kind == Operand::Kind::Register && in.operands[0].reg != x86::Rsp) {
@@ -168,7 +171,7 @@ void BlockBuilder::emit_end(Emitter& out, const Item& item) {
         push_return();
         out.load(t0, cpu_at(offsetof(Cpu, scratch) + 16));
       }
-      exit_lookup(out, true);
+      exit_indirect(out, item, size);
       break;
     case Kind::Return: {
       const Address from = emit_stack_check(out, item, guest_rsp, 0, static_cast<unsigned>(size), false);
@@ -177,7 +180,7 @@ void BlockBuilder::emit_end(Emitter& out, const Item& item) {
                                 ? static_cast<int32_t>(in.operands[0].immediate & 0xffff)
                                 : 0;
       out.lea(guest_rsp, {.base = guest_rsp, .disp = size + extra}, wide);
-      exit_lookup(out, true);
+      exit_indirect(out, item, -size - extra);
       break;
     }
     case Kind::AccessCheckFlag:
@@ -190,7 +193,8 @@ void BlockBuilder::emit_end(Emitter& out, const Item& item) {
 }
 
 void BlockBuilder::emit_cold(Emitter& out) {
-  for (const Cold& cold : cold_) {
+  for (size_t i = 0; i < cold_.size(); ++i) {
+    const Cold& cold = cold_[i];
     out.land(cold.from);
     switch (cold.what) {
       case Cold::What::Fill:
@@ -220,6 +224,11 @@ void BlockBuilder::emit_cold(Emitter& out) {
         out.jump_to_offset(cold.back);
         break;
       case Cold::What::Exit: depart(out, {.cross_page = cold.cross_page}, cold.target, cold.from); break;
+      case Cold::What::Lookup:
+        // The two ways here stand one behind the other.
+        if (i + 1 < cold_.size() && cold_[i + 1].what == Cold::What::Lookup) out.land(cold_[++i].from);
+        cold.branch.emit(out, stubs_.lookup_miss[block_.key.mode & mode_bits::tlb_mask]);
+        break;
       case Cold::What::Interpret:
         depart(out, {.kind = Departure::Kind::Interpret, .flags_in_memory = cold.flags_in_memory}, cold.target, 0);
         break;

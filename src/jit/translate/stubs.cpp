@@ -83,9 +83,8 @@ const uint8_t* begin(Emitter& out) {
 }
 
 // The look-up in Cpu::jump_memory, T0 = linear target: what it knows goes to Cpu::jumps and is jumped to.
-const uint8_t* emit_jump_memory(Emitter& out, unsigned mode, const uint8_t* unknown) {
-  static_assert(sizeof(JumpMemory::Entry) == 24 && sizeof(JumpCache::Entry) == 16);
-  const uint8_t* start = begin(out);
+void emit_jump_memory(Emitter& out, unsigned mode, const uint8_t* unknown) {
+  static_assert(sizeof(JumpMemory::Entry) == 24);
   const bool user = static_cast<TlbMode>(mode) == TlbMode::User;
   const size_t memory = offsetof(Cpu, jump_memory);
   const size_t entries = memory + JumpMemory::entries_offset();
@@ -124,7 +123,6 @@ const uint8_t* emit_jump_memory(Emitter& out, unsigned mode, const uint8_t* unkn
   out.move(t1, rax);
   pop(out, rax);
   out.u8(0x41), out.u8(0xff), out.u8(0xe0 | (t1 & 7));  // jmp t1
-  return start;
 }
 
 }  // namespace
@@ -135,7 +133,7 @@ void emit_exit_request_test(Emitter& out) {
   out.u8(0);
 }
 
-void emit_jump_lookup(Emitter& out, unsigned mode, bool poll, const uint8_t* miss) {
+size_t emit_jump_lookup(Emitter& out, unsigned mode) {
   static_assert(sizeof(JumpCache::Entry) == 16);
   const size_t table = offsetof(Cpu, jumps) + mode * sizeof(JumpCache);
   const auto field = [&](size_t offset) {
@@ -144,13 +142,10 @@ void emit_jump_lookup(Emitter& out, unsigned mode, bool poll, const uint8_t* mis
   out.register_op(0x89, t0, t1, false);
   out.and32(t1, (jump_entries - 1) << 1);  // twice the index
   out.compare(t0, field(offsetof(JumpCache::Entry, rip)));
-  out.jump_if(5, miss);
-  if (poll) {
-    emit_exit_request_test(out);
-    out.jump_if(5, miss);
-  }
+  const size_t miss = out.jump_if_later(5);
   out.u8(0x65), out.u8(0x42), out.u8(0xff);  // jmp gs:[t1*8 + code]
   out.address(4, field(offsetof(JumpCache::Entry, code)));
+  return miss;
 }
 
 Result<Stubs> emit_stubs(CodeCache& cache) {
@@ -226,21 +221,30 @@ Result<Stubs> emit_stubs(CodeCache& cache) {
   out.u8(0xc3);
 
   // --- indirect branches -------------------------------------------------------------------------------------------
-  const auto leave_lookup = [&](int32_t slot) {
-    const uint8_t* start = begin(out);
-    out.store(CPU_FIELD(rip), t0);
-    store_guest(out);
-    out.store32_immediate(CPU_FIELD(leave), static_cast<int32_t>(Leave::Dispatch));
-    out.store_immediate(CPU_FIELD(leave_detail), slot);
-    leave_tail(out);
-    return start;
-  };
-  const uint8_t* unknown = leave_lookup(0);
-  stubs.lookup_stale = leave_lookup(slot_stale);
+  const uint8_t* unknown = begin(out);
+  out.store(CPU_FIELD(rip), t0);
+  store_guest(out);
+  out.store32_immediate(CPU_FIELD(leave), static_cast<int32_t>(Leave::Lookup));
+  leave_tail(out);
+
+  stubs.lookup_stale = begin(out);
+  out.store(CPU_FIELD(rip), t0);
+  store_guest(out);
+  out.store32_immediate(CPU_FIELD(leave), static_cast<int32_t>(Leave::Dispatch));
+  out.store_immediate(CPU_FIELD(leave_detail), slot_stale);
+  leave_tail(out);
+
   for (unsigned mode = 0; mode < 3; ++mode) {
-    stubs.lookup_miss[mode] = emit_jump_memory(out, mode, unknown);
     stubs.lookup[mode] = begin(out);
-    emit_jump_lookup(out, mode, false, stubs.lookup_miss[mode]);
+    const size_t miss = emit_jump_lookup(out, mode);
+    stubs.lookup_miss[mode] = begin(out);
+    pop(out, t1);
+    out.store(CPU_FIELD(leave_detail), t1);
+    const size_t indirect = out.jump_short_later();
+    out.land(miss);
+    out.store_immediate(CPU_FIELD(leave_detail), 0);
+    out.land8(indirect);
+    emit_jump_memory(out, mode, unknown);
   }
 
   stubs.restore_flags = begin(out);

@@ -23,6 +23,7 @@ enum class Leave : uint32_t {
   System = 4,  // the instruction at RIP is for run_system(); leave_word is its system word
   Depart = 5,  // one of the above: what it is, and RIP, stand at the executable address leave_detail (departure.h);
                // EFLAGS' status flags in leave_word, as in Cpu::flags_ax
+  Lookup = 6,  // to the block at RIP; leave_detail is the executable address of the IndirectBranch, or 0
 };
 
 // What run_system() is told.
@@ -64,20 +65,21 @@ struct Stubs {
   const uint8_t* fill_window = nullptr;
   const uint8_t* fpu = nullptr;     // brings the FPU state back; keeps everything but T0, T1 and the flags
   const uint8_t* string = nullptr;  // T1D = StringWord: returns with T1 = 1, or 0 where the interpreter goes on
-  // By TlbMode; T0 = linear target, which Cpu::jumps does not know, or somebody wants the vCPU to leave; the status
-  // flags are in Cpu::flags_ax: goes to what Cpu::jump_memory knows, or sets RIP and leaves to dispatch.
+  // By TlbMode; called, with an IndirectBranch behind the call. T0 = linear target, which Cpu::jumps does not know, or
+  // somebody wants the vCPU to leave; the status flags are in Cpu::flags_ax: goes to what Cpu::jump_memory knows, or
+  // sets RIP and leaves. Never returns.
   const uint8_t* lookup_miss[3] = {};
-  // By TlbMode; the same T0 and flags: looks into Cpu::jumps, too.
+  // By TlbMode; jumped to, for direct branches. The same T0 and flags; looks into Cpu::jumps, too.
   const uint8_t* lookup[3] = {};
-  const uint8_t* lookup_stale = nullptr;   // the last for a dead or suspended block, from its start
+  const uint8_t* lookup_stale = nullptr;   // the same for a dead or suspended block, from its start
   const uint8_t* restore_flags = nullptr;  // called: status flags from Cpu::flags_ax to EFLAGS; uses T1
 };
 
 // cmp dword gs:[exit_request], 0
 void emit_exit_request_test(Emitter& out);
-// The look-up in Cpu::jumps of the mode, T0 = linear target, and the jump; or on to `miss`, also on exit requests if it
-// is to `poll` for them.
-void emit_jump_lookup(Emitter& out, unsigned mode, bool poll, const uint8_t* miss);
+// The look-up in Cpu::jumps of the mode, T0 = linear target, and the jump. Returns the rel32 of the jump to where it
+// goes on with what it does not find.
+[[nodiscard]] size_t emit_jump_lookup(Emitter& out, unsigned mode);
 
 [[nodiscard]] Result<Stubs> emit_stubs(CodeCache& cache);
 
