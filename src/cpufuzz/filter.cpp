@@ -177,9 +177,12 @@ bool vague_after_fault(const Instruction& in) {
   // Masked: which of the faulting bytes is told differs.
   if (in.memory() != nullptr && in.memory()->writes && in.encoding == Encoding::Evex) return true;
   for (unsigned i = 0; i < in.operand_count; ++i) {
+    const bool masked = in.operands[i].reg_class == jit::RegisterClass::Mask && in.operands[i].reg != 0;
+    if (in.memory() != nullptr && in.encoding == Encoding::Evex && masked) return true;
     if (in.operands[i].reg_class == jit::RegisterClass::Mmx) return true;  // x87 mode may have been left already
   }
   switch (in.mnemonic) {
+    case ZYDIS_MNEMONIC_FBSTP:  // across a page: whether the first part is stored
     case ZYDIS_MNEMONIC_FLDENV:
     case ZYDIS_MNEMONIC_FRSTOR:
     case ZYDIS_MNEMONIC_FXRSTOR:

@@ -142,10 +142,12 @@ bool lods(Step& step) {
   return true;
 }
 
-// CMPS (`Source`) compares [rSI] with ES:[rDI], SCAS compares the accumulator.
+// CMPS (`Source`) compares [rSI] with ES:[rDI], SCAS compares the accumulator. After a fault the flags are those from
+// before the instruction (vol. 2, REP).
 template <bool Source, class T>
 bool compare(Step& step) {
   Cpu& cpu = step.cpu;
+  uint64_t flags = cpu.rflags;
   const unsigned segment = StringRegisters::source_segment(step);
   StringRegisters regs(step, sizeof(T));
   for (uint64_t left = regs.iterations(bytes_per_step / sizeof(T)); left > 0; --left) {
@@ -158,9 +160,13 @@ bool compare(Step& step) {
     if (!linear_address(step, x86::Es, regs.destination(), sizeof(T), false, linear)) return false;
     if (!mmu::read(cpu, linear, b)) return false;
     regs.advance(1, Source, true);
-    Cmp::run(a, b, cpu.rflags);
-    if (regs.repeated() && (a == b) == step.in.repne) return true;  // the condition ends it
+    Cmp::run(a, b, flags);
+    if (regs.repeated() && (a == b) == step.in.repne) {  // the condition ends it
+      cpu.rflags = flags;
+      return true;
+    }
   }
+  cpu.rflags = flags;
   regs.finish(step);
   return true;
 }
