@@ -404,10 +404,7 @@ class Moves : public testing::TestWithParam<bool> {
   void expect_end() {
     EXPECT_TRUE(source_.ended) << "it waits for ever on " << (on_kvm_ ? "kvm" : "jit") << where();
     for (const uint64_t offset : {0x00, 0x08, 0x10, 0x18, 0x20}) EXPECT_EQ(count(offset), rounds) << "at " << offset;
-    // The lab's processor delivers some interrupts twice that KVM injects once (tests/lab/kvm.sh).
-    if (std::getenv("CAISSON_INTERRUPTS_REPEAT") == nullptr) {
-      EXPECT_EQ(count(0x68) + count(0x6c), 0u) << "came twice";
-    }
+    EXPECT_EQ(count(0x68) + count(0x6c), 0u) << "came twice";
     EXPECT_EQ(cpus()[0]->store().gpr[R9], sum(1, 2));
     EXPECT_EQ(cpus()[1]->store().gpr[R9], sum(2, 1));
   }

@@ -44,8 +44,6 @@ no_device() { # no_device ENGINE STATUS
 
 # QEMU 7.2 does not arm the breakpoints that VMRUN loads with DR7.
 check "unit tests" unit_tests caisson_kvm_test --gtest_filter=-KvmDebug.BreakpointsStopBeforeTheirInstruction
-# QEMU 7.2 sometimes delivers an event twice that KVM injects once: kvm_inj_virq counts fewer than the guest's handler.
-export CAISSON_INTERRUPTS_REPEAT=1
 check "states between engines" unit_tests caisson_machine_test
 check "auto chooses kvm" chosen
 check "auto goes on with jit" goes_on
