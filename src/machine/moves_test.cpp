@@ -1,7 +1,6 @@
 // A machine of two CPUs with its interrupt controllers moves from engine to engine, at any moment and while interrupts
 // of every kind are under way: none is lost, none comes twice.
 #include <chrono>
-#include <cstdlib>
 #include <random>
 #include <thread>
 
@@ -249,7 +248,7 @@ class Moves : public testing::TestWithParam<bool> {
     deadlines_ = kvm::examine(*opened).use;
     memory_ = *GuestMemory::create(uint64_t{16} << 20);
     loop_ = *EventLoop::create(&bus_.lock());
-    clock_ = std::make_unique<MachineClock>(*loop_, host_tsc_hz());
+    clock_ = std::make_unique<MachineClock>(*loop_, host_tsc_hz({}));
     auto model = CpuModel::create("x86-64-v2", cpu_count, clock_->tsc_hz());
     ASSERT_TRUE(model) << model.error().message;
     model_ = std::make_unique<CpuModel>(std::move(*model));
