@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <cstring>
 #include <ctime>
+#include <iterator>
 
 #include <linux/kvm.h>
 #include <sys/mman.h>
@@ -18,7 +19,7 @@ namespace caisson::kvm {
 namespace {
 
 // The loop is looked at after each of these; the first entries of a guest are slow everywhere.
-constexpr uint64_t windows_ns[] = {1'000'000, 2'000'000, 4'000'000, 8'000'000};
+constexpr uint64_t windows_ns[] = {500'000, 500'000, 1'000'000, 2'000'000, 4'000'000, 8'000'000};
 // From the second window on, less than this part of least_speed is beyond hope.
 constexpr double hope = 0.1;
 
@@ -114,8 +115,8 @@ Result<uint64_t> ring0_speed(const Fd& fd) {
   if (!interrupter.made()) return fail_errno(errno, "a timer for measuring /dev/kvm");
   double best = 0;
   uint64_t rounds = 0;
-  for (const uint64_t window : windows_ns) {
-    interrupter.arm(window);
+  for (size_t i = 0; i < std::size(windows_ns); ++i) {
+    interrupter.arm(windows_ns[i]);
     // Time in which the host ran something else does not count.
     const uint64_t start = read_clock(CLOCK_THREAD_CPUTIME_ID);
     // Any exit but that of the timer's signal means that it cannot run two plain instructions.
@@ -132,7 +133,7 @@ Result<uint64_t> ring0_speed(const Fd& fd) {
     best = std::max(best, speed);
     rounds = regs.rcx;
     const double wanted = static_cast<double>(least_speed);
-    if (best >= wanted || (window != windows_ns[0] && best < hope * wanted)) break;
+    if (best >= wanted || (i != 0 && best < hope * wanted)) break;
   }
   return static_cast<uint64_t>(best);
 }
