@@ -20,9 +20,9 @@ namespace caisson::kvm {
 namespace {
 
 // The loop is looked at after each of these; the first entries of a guest are slow everywhere.
-constexpr uint64_t windows_ns[] = {500'000, 500'000, 1'000'000, 2'000'000, 4'000'000, 8'000'000};
+constexpr uint64_t windows_ns[] = {250'000, 250'000, 500'000, 1'000'000, 2'000'000, 4'000'000, 8'000'000};
 // From the second window on, less than this part of least_speed is beyond hope.
-constexpr double hope = 0.1;
+constexpr double hope = 0.25;
 
 uint64_t read_clock(clockid_t id) {
   timespec now{};
