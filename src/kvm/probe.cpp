@@ -6,6 +6,7 @@
 #include <ctime>
 #include <iterator>
 #include <optional>
+#include <utility>
 
 #include <linux/kvm.h>
 #include <sys/mman.h>
@@ -21,8 +22,10 @@ namespace {
 
 // The loop is looked at after each of these; the first entries of a guest are slow everywhere.
 constexpr uint64_t windows_ns[] = {250'000, 250'000, 500'000, 1'000'000, 2'000'000, 4'000'000, 8'000'000};
-// From the second window on, less than this part of least_speed is beyond hope.
+// Less than this part of least_speed is beyond hope, when two windows in a row say so that agree to a factor of two and
+// are no mere beginnings: where entering the guest takes as long as a window, its loop gets nowhere.
 constexpr double hope = 0.25;
+constexpr uint64_t few_rounds = 64;
 
 uint64_t read_clock(clockid_t id) {
   timespec now{};
@@ -127,7 +130,7 @@ Result<uint64_t> ScratchMachine::speed() {
   install_kick_signal();
   const Interrupter interrupter;
   if (!interrupter.made()) return fail_errno(errno, "a timer for measuring /dev/kvm");
-  double best = 0;
+  double best = 0, last = 0;
   uint64_t rounds = 0;
   for (size_t i = 0; i < std::size(windows_ns); ++i) {
     interrupter.arm(windows_ns[i]);
@@ -142,12 +145,14 @@ Result<uint64_t> ScratchMachine::speed() {
     const uint64_t spent = read_clock(CLOCK_THREAD_CPUTIME_ID) - start;
     kvm_regs regs{};
     if (control(vcpu_.get(), KVM_GET_REGS, &regs) != 0) return fail_errno(errno, "/dev/kvm: read the count of a loop");
-    const double speed = static_cast<double>((regs.rcx - rounds) * instructions_per_round) * 1e9 /
-                         static_cast<double>(std::max<uint64_t>(spent, 1));
+    const uint64_t done = regs.rcx - std::exchange(rounds, regs.rcx);
+    const double speed =
+        static_cast<double>(done * instructions_per_round) * 1e9 / static_cast<double>(std::max<uint64_t>(spent, 1));
     best = std::max(best, speed);
-    rounds = regs.rcx;
+    const double before = std::exchange(last, done < few_rounds ? 0 : speed);
+    const bool steady = last < 2 * before && before < 2 * last;
     const double wanted = static_cast<double>(least_speed);
-    if (best >= wanted || (i != 0 && best < hope * wanted)) break;
+    if (best >= wanted || (steady && best < hope * wanted)) break;
   }
   return static_cast<uint64_t>(best);
 }

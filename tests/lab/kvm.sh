@@ -44,7 +44,7 @@ no_device() { # no_device ENGINE STATUS
 
 # Of the VMM after a boot: what it shares with nobody, less the guest's memory. Printed; the aim is 5 MiB.
 footprint() {
-  caisson run --kernel guests/cloud-amd64/vmlinuz --initrd guests/cloud-amd64/initrd.gz --append 'quiet test=wait' \
+  caisson run --kernel $GUESTS/cloud-amd64/vmlinuz --initrd $GUESTS/cloud-amd64/initrd.gz --append 'quiet test=wait' \
     --engine kvm --cpu-model $model --cpus 1 --memory 512M --net none </dev/null >/tmp/out 2>&1 &
   command=$!
   waited=0
