@@ -2,17 +2,36 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 
 #include <fmt/core.h>
 #include <unistd.h>
 
 #include "jit/disassembly.h"
 #include "jit/translate/classify.h"
+#include "jit/translate/departure.h"
 
 namespace caisson::jit {
 
+namespace {
+
+// Bytes that it takes.
+unsigned departure_text(std::string& text, const uint8_t* at, uint64_t rip) {
+  static constexpr const char* kinds[]{"goes on", "interpreted", "system instruction", "looked for again"};
+  Departure departure;
+  const unsigned size = departure.read(at);
+  const bool from_page = departure.target < page_size;  // user code
+  text += fmt::format("        {:x}  ({}: {:x}{})\n", reinterpret_cast<uint64_t>(at),
+                      kinds[static_cast<unsigned>(departure.kind)],
+                      departure.target + (from_page ? rip & ~uint64_t{0xfff} : 0),
+                      departure.slot != 0 ? fmt::format(", chained from {:x}", departure.slot - 1) : "");
+  return size;
+}
+
+}  // namespace
+
 std::string block_text(const Block& block, const std::vector<HostPoint>& points, uint64_t rip,
-                       std::span<const uint8_t> guest) {
+                       std::span<const uint8_t> guest, const uint8_t* depart) {
   const unsigned code_bits = block.key.mode & mode_bits::code_32 ? 32 : 64;
   static constexpr const char* modes[]{"supervisor, SMAP", "supervisor", "user", "?"};
   std::string text = fmt::format(
@@ -20,8 +39,16 @@ std::string block_text(const Block& block, const std::vector<HostPoint>& points,
       block.key.gpa, code_bits, modes[block.key.mode & mode_bits::tlb_mask],
       block.key.mode & mode_bits::careful ? ", careful" : "", block.instructions, block.guest_size, block.host_size);
   const auto host = [&](uint32_t from, uint32_t to) {
-    const std::span code(block.start + from, to - from);
-    text += disassemble_all(code, 64, reinterpret_cast<uint64_t>(block.start) + from, "        ");
+    while (from < to) {
+      unsigned length;
+      const uint8_t* at = block.start + from;
+      const std::string line = disassemble({at, to - from}, 64, reinterpret_cast<uint64_t>(at), length);
+      text += fmt::format("        {:x}  {}\n", reinterpret_cast<uint64_t>(at), line);
+      from += length;
+      int32_t distance;
+      std::memcpy(&distance, at + 1, sizeof distance);
+      if (at[0] == 0xe8 && at + length + distance == depart) from += departure_text(text, at + length, rip);
+    }
   };
   host(0, points.empty() ? block.cold_offset : points.front().host_offset);
   for (size_t i = 0; i < points.size(); ++i) {
@@ -53,7 +80,7 @@ void BlockDump::block(const Block& block, const std::vector<HostPoint>& points, 
   std::vector<uint8_t> guest(first.begin(), first.end());
   if (block.next_size != 0) guest.insert(guest.end(), next, next + block.next_size);
   std::string_view text;
-  const std::string all = block_text(block, points, rip, guest);
+  const std::string all = block_text(block, points, rip, guest, depart_);
   for (text = all; !text.empty();) {
     const ssize_t written = ::write(fd_, text.data(), text.size());
     if (written < 0 && errno == EINTR) continue;

@@ -15,8 +15,9 @@ namespace caisson::jit {
 class BlockDump {
  public:
   // `fd` stays the caller's. `addresses`: linear; a block is written if it contains one of them, or all where there are
-  // none.
-  BlockDump(int fd, std::vector<uint64_t> addresses) : fd_(fd), addresses_(std::move(addresses)) {}
+  // none. `depart`: the stub of that name.
+  BlockDump(int fd, std::vector<uint64_t> addresses, const uint8_t* depart)
+      : fd_(fd), addresses_(std::move(addresses)), depart_(depart) {}
 
   // A new block, whose code is at its place; `rip`: the linear address that it was made for. `page`: the guest's bytes,
   // `next`: those of the page behind, where the block reaches into it.
@@ -26,9 +27,10 @@ class BlockDump {
  private:
   int fd_;
   std::vector<uint64_t> addresses_;
+  const uint8_t* depart_;
 };
 
 [[nodiscard]] std::string block_text(const Block& block, const std::vector<HostPoint>& points, uint64_t rip,
-                                     std::span<const uint8_t> guest);
+                                     std::span<const uint8_t> guest, const uint8_t* depart);
 
 }  // namespace caisson::jit

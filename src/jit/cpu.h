@@ -99,19 +99,22 @@ struct CodePage {
 };
 inline constexpr unsigned code_page_entries = 256;
 
-// Where indirect branches find the translation of their target: one table per TlbMode, by pieces of the target's
+// Where indirect branches find the translation of their target: one table per TlbMode, by bits 1.. of the target's
 // address.
 inline constexpr unsigned jump_bits = 12;
 inline constexpr unsigned jump_entries = 1u << jump_bits;
 struct JumpCache {
-  std::array<uint64_t, jump_entries> negative_rip;  // 0 - linear RIP
-  std::array<const uint8_t*, jump_entries> code;
+  struct Entry {
+    uint64_t rip;  // linear
+    const uint8_t* code;
+  };
+  std::array<Entry, jump_entries> entries;
 
+  [[nodiscard]] static constexpr size_t index(uint64_t rip) { return rip >> 1 & (jump_entries - 1); }
   // An empty entry has an address that belongs into another: no branch, to whatever address, finds it.
-  void drop(size_t index) { negative_rip[index] = index == 0 ? 1 : 0; }
+  void drop(size_t index) { entries[index].rip = index == 0 ? 2 : 0; }
   void clear() {
-    negative_rip.fill(0);
-    drop(0);
+    for (size_t i = 0; i < jump_entries; ++i) drop(i);
   }
 };
 
@@ -138,7 +141,6 @@ struct alignas(64) Cpu {
   uint64_t code_base = 0;
   uint64_t tsc_bias = 0;            // the machine's TSC less the host's
   bool interrupts_waiting = false;  // something is pending that could not be delivered so far
-  uint64_t jump_mask = 0;           // PEXT mask that makes a jump-cache index of an address
   bool fpu_live = false;            // the guest's x87/SSE/AVX state is in the host's registers, not in `xsave`
   // Derived by update_mode():
   uint8_t code_bits = 16;  // 16, 32, 64
@@ -150,7 +152,7 @@ struct alignas(64) Cpu {
   std::array<Segment, 6> segments{};
   std::array<Tlb, 3> tlb{};
   std::array<JumpCache, 3> jumps{};
-  std::array<uint32_t, 3> jumps_mode{};  // mode word of the code in each table
+  std::array<uint64_t, 3> jumps_mode{};  // mode word of the code in each table
   // Whether a table may hold something that is not mapped globally: a switch of address spaces leaves the others alone.
   std::array<bool, 3> jumps_local{}, tlb_local{};
   std::array<CodePage, code_page_entries> code_pages{};

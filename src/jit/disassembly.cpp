@@ -21,17 +21,4 @@ std::string disassemble(std::span<const uint8_t> code, unsigned code_bits, uint6
   return text.text;
 }
 
-std::string disassemble_all(std::span<const uint8_t> code, unsigned code_bits, uint64_t address,
-                            std::string_view indent) {
-  std::string all;
-  while (!code.empty()) {
-    unsigned length;
-    const std::string text = disassemble(code, code_bits, address, length);
-    all += fmt::format("{}{:x}  {}\n", indent, address, text);
-    code = code.subspan(length);
-    address += length;
-  }
-  return all;
-}
-
 }  // namespace caisson::jit

@@ -12,8 +12,4 @@ namespace caisson::jit {
 [[nodiscard]] std::string disassemble(std::span<const uint8_t> code, unsigned code_bits, uint64_t address,
                                       unsigned& length);
 
-// All of `code`, one line for each instruction: indent, address, text.
-[[nodiscard]] std::string disassemble_all(std::span<const uint8_t> code, unsigned code_bits, uint64_t address,
-                                          std::string_view indent);
-
 }  // namespace caisson::jit

@@ -14,7 +14,6 @@ namespace caisson::jit {
 
 JitEngine::JitEngine(const EngineServices& services, const JitOptions& options)
     : services_(services), options_(options), turns_(std::make_unique<Turns>()) {
-  if (options_.dump_fd >= 0) dump_ = std::make_unique<BlockDump>(options_.dump_fd, options_.dump_at);
   if (options_.lockstep) options_.off |= off::chain | off::unrepeatable;
 }
 
@@ -27,7 +26,10 @@ Result<std::unique_ptr<JitEngine>> JitEngine::create(const EngineServices& servi
     auto stubs = emit_stubs(*engine->cache_);
     if (!stubs) return std::unexpected(stubs.error());
     engine->stubs_ = *stubs;
-    engine->cache_->set_base();
+    engine->cache_->set_base(engine->stubs_.lookup_stale);
+    if (options.dump_fd >= 0) {
+      engine->dump_ = std::make_unique<BlockDump>(options.dump_fd, options.dump_at, engine->stubs_.depart);
+    }
     install_fault_handlers(*engine->cache_, engine->stubs_);
   }
   services.memory.set_observer(engine.get());
@@ -155,7 +157,7 @@ void JitEngine::code_page_flushed(Cpu& cpu, uint64_t linear_page) {
   if (cpu.jump_memory.may_have_page(linear_page)) {
     for (JumpCache& cache : cpu.jumps) {
       for (size_t i = 0; i < jump_entries; ++i) {
-        if (((0 - cache.negative_rip[i]) ^ linear_page) >> 12 == 0) cache.drop(i);
+        if ((cache.entries[i].rip ^ linear_page) >> 12 == 0) cache.drop(i);
       }
     }
     cpu.jump_memory.flush_user();

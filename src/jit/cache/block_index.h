@@ -24,6 +24,12 @@ class BlockIndex {
     CAISSON_CHECK(table_ != nullptr);
   }
 
+  [[nodiscard]] static size_t hash(const Key& key) {
+    uint64_t hash = key.gpa ^ key.rip * 0x9e37'79b9'7f4a'7c15 ^ key.mode * 0xc2b2'ae3d'27d4'eb4f;
+    hash ^= hash >> 29;
+    return hash * 0xff51'afd7'ed55'8ccd >> 32;
+  }
+
   [[nodiscard]] bool full() const { return used_ >= most_blocks; }
 
   [[nodiscard]] Block* find(const Key& key) const {
@@ -61,11 +67,6 @@ class BlockIndex {
 
  private:
   static Block* gone() { return reinterpret_cast<Block*>(1); }
-  static size_t hash(const Key& key) {
-    uint64_t hash = key.gpa ^ key.rip * 0x9e37'79b9'7f4a'7c15 ^ key.mode * 0xc2b2'ae3d'27d4'eb4f;
-    hash ^= hash >> 29;
-    return hash * 0xff51'afd7'ed55'8ccd >> 32;
-  }
 
   std::unique_ptr<std::atomic<Block*>, void (*)(void*)> table_;
   size_t used_ = 0;  // slots that are not null

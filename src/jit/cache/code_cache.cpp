@@ -14,9 +14,11 @@ namespace {
 
 constexpr unsigned granule_shift = 7;
 
-// Bytes that the cache uses at first, and how soon it must be full again to get twice as many.
+// Bytes that the cache uses at first.
 constexpr size_t first_limit = size_t{20} << 20;
-constexpr std::chrono::seconds soon{2};
+// It gets twice as many where it filled with one block in this many that it had held before.
+constexpr size_t worth_keeping = 4;
+constexpr size_t dropped_bits = size_t{1} << 20;
 
 // Calls visit(offset, size) for the pieces of the guest page that the block was made from.
 template <class Visit>
@@ -45,6 +47,7 @@ Result<std::unique_ptr<CodeCache>> CodeCache::create(GuestMemory& memory, size_t
     return fail_errno(errno, "create the code cache");
   }
   cache->size_ = size;
+  cache->links_.resize(1);
   cache->limit_ = std::min(size, first_limit);
   const auto map = [&](uint8_t*& at, int protection) {
     at = reserve_address_space(size);
@@ -70,16 +73,17 @@ CodeCache::~CodeCache() {
 }
 
 Block* CodeCache::commit(const Block& block, const std::vector<HostPoint>& points) {
-  blocks_.push_back(std::make_unique<Block>(block));
-  Block* kept = blocks_.back().get();
+  Block* kept = &blocks_.emplace_back(block);
   kept->start = run_position();
-  kept->entry = kept->start + kept->entry_offset;
-  std::memcpy(&kept->entry_bytes, write_position() + kept->entry_offset, sizeof kept->entry_bytes);
   kept->first_point = static_cast<uint32_t>(points_.size());
-  kept->points = static_cast<uint32_t>(points.size());
+  kept->points = static_cast<uint16_t>(points.size());
   points_.insert(points_.end(), points.begin(), points.end());
   depends_on(memory_.page_index(kept->key.gpa), *kept);
   if (kept->next_size != 0) depends_on(memory_.page_index(kept->next_page), *kept);
+  if (!dropped_.empty()) {
+    const size_t bit = index_.hash(kept->key) % dropped_bits;
+    made_again_ += dropped_[bit / 64] >> bit % 64 & 1;
+  }
   ++statistics_.blocks;
   statistics_.host_bytes += kept->host_size;
   statistics_.guest_bytes += kept->guest_size;
@@ -110,19 +114,32 @@ void CodeCache::drop_all() {
   by_page_.clear();
   index_.clear();
   cross_page_.clear();
+  if (made_again_ > blocks_.size() / worth_keeping) limit_ = std::min(2 * limit_, size_);
+  made_again_ = 0;
+  dropped_.assign(dropped_bits / 64, 0);
+  for (const Block& block : blocks_) {
+    const size_t bit = index_.hash(block.key) % dropped_bits;
+    if (block.alive) dropped_[bit / 64] |= uint64_t{1} << bit % 64;
+  }
+  suspended_.clear();
   blocks_.clear();
   points_.clear();
+  links_.resize(1);
+  free_link_ = 0;
   used_ = base_used_;
-  const auto now = std::chrono::steady_clock::now();
-  if (now - last_drop_ < soon) limit_ = std::min(2 * limit_, size_);
-  last_drop_ = now;
   ++generation_;
   ++statistics_.drops;
 }
 
 void CodeCache::kill(Block& block) {
   if (!block.alive) return;
-  suspend(block);
+  if (block.suspended) {
+    suspended_.erase(&block);
+  } else {
+    close_entries(block);
+  }
+  __atomic_store_n(&block.suspended, true, __ATOMIC_RELEASE);
+  unlink(block);
   block.alive = false;
   index_.erase(&block);
   ++statistics_.killed;
@@ -132,20 +149,54 @@ void CodeCache::suspend(Block& block) {
   if (block.suspended) return;
   __atomic_store_n(&block.suspended, true, __ATOMIC_RELEASE);
   ++statistics_.suspended;
-  for (const Block::Incoming& jump : block.incoming) patch_jump(jump.slot, jump.before);
-  block.incoming.clear();
-  // jmp rel32 to the stale exit, in one aligned 8-byte store.
-  uint64_t bytes = block.entry_bytes;
+  unlink(block);
+  Entries& entries = suspended_[&block];
+  std::memcpy(&entries.start, block.start, sizeof entries.start);
+  std::memcpy(&entries.entry, block.entry(), sizeof entries.entry);
+  close_entries(block);
+}
+
+// Jumps that were chained to the block lead where they led before.
+void CodeCache::unlink(Block& block) {
+  for (uint32_t at = block.incoming; at != 0;) {
+    Link& link = links_[at];
+    patch_jump(executable_ + link.slot, executable_ + link.before);
+    const uint32_t next = link.next;
+    link.next = free_link_;
+    free_link_ = at;
+    at = next;
+  }
+  block.incoming = 0;
+}
+
+// Both entries lead out to the dispatcher, and say each where the guest's flags are.
+void CodeCache::close_entries(const Block& block) {
+  if (!block.start_to_entry) put_jump(block.start, stale_);
+  put_jump(block.entry(), block.start + block.stale_offset);
+}
+
+// jmp rel32 in place of the first of 8 bytes, in one aligned store.
+void CodeCache::put_jump(const uint8_t* at, const uint8_t* target) {
+  uint64_t bytes;
+  std::memcpy(&bytes, at, sizeof bytes);
   auto* raw = reinterpret_cast<uint8_t*>(&bytes);
-  const int32_t distance = static_cast<int32_t>(block.stale_offset - block.entry_offset) - 5;
+  const int32_t distance = static_cast<int32_t>(target - (at + 5));
   raw[0] = 0xe9;
   std::memcpy(raw + 1, &distance, 4);
-  __atomic_store_n(reinterpret_cast<uint64_t*>(writable_of(block.entry)), bytes, __ATOMIC_SEQ_CST);
+  put(at, bytes);
+}
+
+void CodeCache::put(const uint8_t* at, uint64_t bytes) {
+  __atomic_store_n(reinterpret_cast<uint64_t*>(writable_of(at)), bytes, __ATOMIC_SEQ_CST);
 }
 
 void CodeCache::resume(Block& block) {
   CAISSON_CHECK(block.alive);
-  __atomic_store_n(reinterpret_cast<uint64_t*>(writable_of(block.entry)), block.entry_bytes, __ATOMIC_SEQ_CST);
+  const auto entries = suspended_.find(&block);
+  CAISSON_CHECK(entries != suspended_.end());
+  put(block.entry(), entries->second.entry);
+  put(block.start, entries->second.start);
+  suspended_.erase(entries);
   __atomic_store_n(&block.suspended, false, __ATOMIC_RELEASE);
 }
 
@@ -188,9 +239,19 @@ bool CodeCache::written(Gpa gpa, uint64_t length) {
 void CodeCache::chain(const uint8_t* slot, Block& target) {
   int32_t distance;
   std::memcpy(&distance, slot, 4);
-  if (slot + 4 + distance == target.entry) return;
-  target.incoming.push_back({slot, slot + 4 + distance});
-  patch_jump(slot, target.entry);
+  if (slot + 4 + distance == target.entry()) return;
+  uint32_t place = free_link_;
+  if (place != 0) {
+    free_link_ = links_[place].next;
+  } else {
+    place = static_cast<uint32_t>(links_.size());
+    links_.emplace_back();
+  }
+  links_[place] = {.slot = static_cast<uint32_t>(slot - executable_),
+                   .before = static_cast<uint32_t>(slot + 4 + distance - executable_),
+                   .next = target.incoming};
+  target.incoming = place;
+  patch_jump(slot, target.entry());
 }
 
 void CodeCache::patch_jump(const uint8_t* slot, const uint8_t* target) {
@@ -204,11 +265,11 @@ void CodeCache::note_cross_page_target(Block& block) {
 }
 
 Block* CodeCache::block_at(const uint8_t* address) {
-  auto after = std::upper_bound(blocks_.begin(), blocks_.end(), address,
-                                [](const uint8_t* at, const auto& block) { return at < block->start; });
+  const auto after = std::upper_bound(blocks_.begin(), blocks_.end(), address,
+                                      [](const uint8_t* at, const Block& block) { return at < block.start; });
   if (after == blocks_.begin()) return nullptr;
-  Block* block = std::prev(after)->get();
-  return address < block->start + block->host_size ? block : nullptr;
+  Block& block = *std::prev(after);
+  return address < block.start + block.host_size ? &block : nullptr;
 }
 
 HostPoint CodeCache::point_at(const Block& block, const uint8_t* address) const {

@@ -10,8 +10,8 @@
 #pragma once
 
 #include <atomic>
-#include <chrono>
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <mutex>
 #include <unordered_map>
@@ -41,33 +41,36 @@ struct HostPoint {
   uint16_t flags_in_memory : 1;  // guest status flags stand in Cpu::flags_ax there
 };
 
+// There are a hundred thousand of these: what is kept for each is counted in bytes.
 struct Block {
   BlockKey key;
-  uint8_t* start = nullptr;  // executable address of its first byte; 16-byte aligned
-  uint8_t* entry = nullptr;  // where chained jumps enter: start, or 16 bytes on (see lookup_entry)
-  uint32_t host_size = 0;
-  uint32_t entry_offset = 0;  // entry - start
-  uint32_t cold_offset = 0;   // from start: what is jumped to seldom
-  uint32_t stale_offset = 0;  // from start: code that sets RIP and leaves to the dispatcher
-  uint16_t guest_size = 0;    // bytes of the guest's code it stands for (and looked at), from the first
-  uint16_t instructions = 0;
-  bool alive = true;
-  bool suspended = false;    // (atomic) entry is patched though the block is good: its mapping must be looked at again
-  bool global = false;       // its page was mapped by a global entry
-  uint64_t entry_bytes = 0;  // what stood at the entry before it was patched
-  uint32_t first_point = 0, points = 0;  // in CodeCache::points_
-  // Jumps that lead here, and where they led before.
-  struct Incoming {
-    const uint8_t* slot;
-    const uint8_t* before;
-  };
-  std::vector<Incoming> incoming;
+  // Executable address of its first byte, 16-byte aligned: where look-ups enter, with T0 = linear address and the
+  // guest's status flags in memory.
+  uint8_t* start = nullptr;
   // Its last instruction ends on another page: that page, and how many bytes of it.
   Gpa next_page = 0;
-  uint16_t next_size = 0;
-  // A second piece of guest code on the same page that was looked at (flags on the way out): [offset in page, size).
-  uint16_t peek_offset[2] = {0, 0}, peek_size[2] = {0, 0};
+  uint32_t first_point = 0;  // in CodeCache::points_
+  uint32_t incoming = 0;     // jumps that lead here: the first one's place in CodeCache::links_, or 0
+  uint16_t points = 0;
+  uint16_t host_size = 0;
+  uint16_t cold_offset = 0;   // from start: what is jumped to seldom
+  uint16_t stale_offset = 0;  // from start: code that leaves to the dispatcher
+  uint16_t guest_size = 0;    // bytes of the guest's code it stands for (and looked at), from the first
+  // Other pieces of guest code on the same page that were looked at (flags on the way out): [offset in page, size).
+  uint16_t peek_offset[2] = {0, 0};
+  uint8_t peek_size[2] = {0, 0};
+  uint8_t next_size = 0;
+  uint8_t instructions = 0;
+  uint8_t entry_offset = 0;  // entry - start
+  bool alive = true;
+  bool suspended = false;  // (atomic) entries are patched though the block is good: its mapping must be looked at again
+  bool global = false;     // its page was mapped by a global entry
+  bool start_to_entry = false;  // the start only brings the flags back and goes on to the entry
+
+  // Where chained jumps enter, with the status flags in EFLAGS; 8-byte aligned.
+  [[nodiscard]] uint8_t* entry() const { return start + entry_offset; }
 };
+static_assert(sizeof(Block) <= 80);
 
 class CodeCache {
  public:
@@ -92,9 +95,13 @@ class CodeCache {
   Block* commit(const Block& block, const std::vector<HostPoint>& points);
   void advance(size_t bytes);  // for code that is no block (stubs)
   // Everything from the first block on is forgotten. No vCPU may be in guest code. Most code that a guest ever runs it
-  // runs once: so the cache does not grow to its whole size unless it was full again soon.
+  // runs once: so the cache does not grow to its whole size unless much of what was dropped had to be made again.
   void drop_all();
-  void set_base() { base_used_ = used_; }  // what was emitted so far (stubs) survives drop_all()
+  // What was emitted so far (stubs) survives drop_all(). `stale`: the stub that a patched start leads to.
+  void set_base(const uint8_t* stale) {
+    base_used_ = used_;
+    stale_ = stale;
+  }
 
   void kill(Block& block);
   void suspend(Block& block);
@@ -140,8 +147,20 @@ class CodeCache {
     std::vector<Block*> blocks;
   };
 
+  // A jump chained to a block: offsets in the cache of its rel32 and of where it led before; the next one's place.
+  struct Link {
+    uint32_t slot, before, next;
+  };
+  struct Entries {
+    uint64_t start, entry;  // what stood there
+  };
+
   void depends_on(size_t page_index, Block& block);
+  void unlink(Block& block);
+  void close_entries(const Block& block);
   void patch_jump(const uint8_t* slot, const uint8_t* target);
+  void put_jump(const uint8_t* at, const uint8_t* target);
+  void put(const uint8_t* at, uint64_t bytes);
   explicit CodeCache(GuestMemory& memory) : memory_(memory) {}
   [[nodiscard]] uint8_t* writable_of(const uint8_t* executable) { return writable_ + (executable - executable_); }
 
@@ -154,9 +173,14 @@ class CodeCache {
   size_t limit_ = 0;  // what may be used now, at most size_: see drop_all()
   size_t used_ = 0;
   size_t base_used_ = 0;
+  const uint8_t* stale_ = nullptr;
   uint64_t generation_ = 0;
-  std::chrono::steady_clock::time_point last_drop_{};
-  std::vector<std::unique_ptr<Block>> blocks_;  // by address
+  std::vector<uint64_t> dropped_;  // hashes of the blocks that the last drop_all() dropped: a bit for each
+  size_t made_again_ = 0;          // blocks since then that are among them
+  std::deque<Block> blocks_;       // by address; they stay where they are
+  std::vector<Link> links_;        // the first is none
+  uint32_t free_link_ = 0;
+  std::unordered_map<const Block*, Entries> suspended_;
   std::vector<HostPoint> points_;
   BlockIndex<Block, BlockKey> index_;
   std::unordered_map<size_t, CodePageBlocks> by_page_;            // by GuestMemory::page_index

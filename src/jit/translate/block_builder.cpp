@@ -11,7 +11,7 @@ constexpr unsigned longest_instruction = 15;
 
 }  // namespace
 
-void BlockBuilder::read_items(const BlockKey& key, const CodeBytes& code) {
+bool BlockBuilder::read_items(const BlockKey& key, const CodeBytes& code) {
   items_.clear();
   const unsigned code_bits = key.mode & mode_bits::code_32 ? 32 : 64;
   unsigned at = static_cast<unsigned>(key.rip % page_size);
@@ -24,13 +24,14 @@ void BlockBuilder::read_items(const BlockKey& key, const CodeBytes& code) {
     const auto bytes = code.page.subspan(at, std::min<size_t>(longest_instruction, page_size - at));
     item.offset = static_cast<uint16_t>(at - start);
     DecodeStatus status = decode(bytes, code_bits, item.in);
+    if (status == DecodeStatus::Truncated && !code.next_known) return false;
     if (status == DecodeStatus::Truncated && code.next != nullptr) {
       std::array<uint8_t, longest_instruction> joined;
       std::copy(bytes.begin(), bytes.end(), joined.begin());
       std::copy_n(code.next, longest_instruction - bytes.size(), joined.begin() + bytes.size());
       status = decode(joined, code_bits, item.in);
       block_.next_page = code.next_page;
-      block_.next_size = static_cast<uint16_t>(item.in.length - bytes.size());
+      block_.next_size = static_cast<uint8_t>(item.in.length - bytes.size());
     }
     // What does not decode, or goes on where nothing is mapped, is the interpreter's.
     if (status != DecodeStatus::Ok) {
@@ -50,28 +51,13 @@ void BlockBuilder::read_items(const BlockKey& key, const CodeBytes& code) {
     }
     if (ends_block(item.kind)) break;
   }
+  return true;
 }
 
 bool BlockBuilder::leads_back(const Item& item) const {
   const bool jump =
       item.kind == Kind::Jump || item.kind == Kind::JumpIf || item.kind == Kind::JumpRcx || item.kind == Kind::Call;
   return jump && relative_target(item.in, rip_after(item)) <= block_.key.rip + item.offset;
-}
-
-bool BlockBuilder::reaches_next_page(const BlockKey& key, std::span<const uint8_t, page_size> page) {
-  const unsigned code_bits = key.mode & mode_bits::code_32 ? 32 : 64;
-  unsigned at = static_cast<unsigned>(key.rip % page_size);
-  if (at + max_instructions * longest_instruction < page_size) return false;
-  Instruction in;
-  for (unsigned i = 0; i < max_instructions && at < page_size; ++i) {
-    const auto bytes = page.subspan(at, std::min<size_t>(longest_instruction, page_size - at));
-    const DecodeStatus status = decode(bytes, code_bits, in);
-    if (status != DecodeStatus::Ok) return status == DecodeStatus::Truncated;
-    const Kind kind = classify(in, key.mode);
-    if (ends_block(kind) && kind != Kind::JumpIf) return false;
-    at += in.length;
-  }
-  return false;
 }
 
 // Which status flags may be read from `rip` on before they are overwritten: a look at a few instructions of this page.
@@ -94,7 +80,7 @@ uint32_t BlockBuilder::flags_live_at(uint64_t rip, std::span<const uint8_t, page
   }
   if (peeks_ < 2) {
     block_.peek_offset[peeks_] = static_cast<uint16_t>(start);
-    block_.peek_size[peeks_] = static_cast<uint16_t>(at - start);
+    block_.peek_size[peeks_] = static_cast<uint8_t>(at - start);
     ++peeks_;
   } else {
     return all_status_flags;
@@ -117,7 +103,8 @@ void BlockBuilder::find_live_flags(const BlockKey& key, std::span<const uint8_t,
   };
   uint32_t live = all_status_flags;
   switch (last.kind) {
-    case Kind::Jump: live = flags_live_at(relative_target(last.in, next), page); break;
+    case Kind::Jump:
+    case Kind::Call: live = flags_live_at(relative_target(last.in, next), page); break;
     case Kind::AccessCheckFlag: live = flags_live_at(next, page); break;
     case Kind::JumpIf:
     case Kind::JumpRcx:
@@ -150,19 +137,6 @@ void BlockBuilder::code_address(Emitter& out, int reg, uint64_t address) {
     out.lea(reg, {.base = reg, .disp = static_cast<int32_t>(address)});
   } else {
     out.move_immediate(reg, address);
-  }
-}
-
-void BlockBuilder::set_rip(Emitter& out, uint64_t rip) {
-  if (user()) {
-    code_address(out, t1, rip);
-    if (block_.key.mode & mode_bits::code_32) out.register_op(0x89, t1, t1, false);
-    out.store(CPU_FIELD(rip), t1);
-  } else if (static_cast<int64_t>(rip) == static_cast<int32_t>(rip)) {
-    out.store_immediate(CPU_FIELD(rip), static_cast<int32_t>(rip));
-  } else {
-    out.move_immediate(t1, rip);
-    out.store(CPU_FIELD(rip), t1);
   }
 }
 
@@ -421,7 +395,61 @@ void BlockBuilder::emit_item(Emitter& out, const Item& item) {
   }
 }
 
-void BlockBuilder::build(CodeCache& cache, const BlockKey& key, const CodeBytes& code) {
+// Nothing in the block has to do with status flags, and a look-up ends it: it is better off with them in memory.
+bool BlockBuilder::passes_flags_through() const {
+  if (off_ & off::flags) return false;
+  for (const Item& item : items_) {
+    if (item.use.reads != 0 || item.use.touches) return false;
+    switch (item.kind) {
+      case Kind::Native:
+      case Kind::Nothing:
+      case Kind::PushReg:
+      case Kind::PushImmediate:
+      case Kind::PushMemory:
+      case Kind::PopReg:
+      case Kind::Leave: break;
+      case Kind::Return:
+      case Kind::JumpIndirect:
+      case Kind::CallIndirect: return true;
+      default: return false;
+    }
+  }
+  return false;
+}
+
+// Where look-ups enter (the block's start: T0 = linear address, the guest's status flags in memory) and where chained
+// jumps do (flags in EFLAGS). Each begins with an instruction of 5 to 8 bytes that can become a jump while others run
+// through it: it tells the stale exit where the flags are. (But a CPU that stands between the two when the block dies
+// finds the flags of the look-up's comparison: it runs code that another CPU changes without the synchronization that
+// vol. 3, 9.1.3 asks for.)
+void BlockBuilder::emit_entries(Emitter& out) {
+  const bool through = passes_flags_through();
+  block_.start_to_entry = items_.front().live_in != 0 && !through;
+  if (block_.start_to_entry) {
+    out.call(stubs_.restore_flags);
+    out.align(8, 0);
+  }
+  if (user()) {
+    // Notes the page that the block runs in: lea t0, [t0 - offset]; mov gs:[code_base], t0
+    out.u8(0x4d), out.u8(0x8d), out.u8(0x80 | (t0 & 7) * 9), out.u32(0 - static_cast<uint32_t>(block_.key.rip));
+    out.store(CPU_FIELD(code_base), t0);
+  } else if (!block_.start_to_entry) {
+    out.u8(0x0f), out.u8(0x1f), out.u8(0x84), out.u8(0x00), out.u32(0);  // nop of 8 bytes
+  }
+  size_t body = 0;
+  if (through) {
+    body = out.jump_short_later();
+    out.align(8, 0);
+  }
+  block_.entry_offset = static_cast<uint8_t>(out.size());
+  out.u8(0x0f), out.u8(0x1f), out.u8(0x44), out.u8(0x00), out.u8(0x00);  // nop of 5 bytes
+  if (through) {
+    save_flags(out);
+    out.land8(body);
+  }
+}
+
+bool BlockBuilder::build(CodeCache& cache, const BlockKey& key, const CodeBytes& code) {
   block_ = {};
   block_.key = key;
   cold_.clear();
@@ -429,27 +457,17 @@ void BlockBuilder::build(CodeCache& cache, const BlockKey& key, const CodeBytes&
   flags_ = Flags::InEflags;
   fpu_checked_ = false;
   peeks_ = 0;
-  read_items(key, code);
+  if (!read_items(key, code)) return false;
   find_live_flags(key, code.page);
   plan_windows();
 
   for (;;) {
     Emitter out(cache.write_position(), cache.run_position(), room_needed);
-    block_.entry_offset = 0;
-    if (user()) {
-      // lea t0, [t0 - offset]; mov gs:[code_base], t0: 16 bytes
-      out.u8(0x4d), out.u8(0x8d), out.u8(0x80 | (t0 & 7) * 9), out.u32(0 - static_cast<uint32_t>(key.rip));
-      out.store(CPU_FIELD(code_base), t0);
-      block_.entry_offset = lookup_entry_size;
-    }
-    // The entry: one instruction of 5 bytes, so that it can become a jump while others run through it.
-    out.u8(0x0f), out.u8(0x1f), out.u8(0x44), out.u8(0x00), out.u8(0x00);
+    emit_entries(out);
     const Item last = items_.back();
     if (leads_back(last)) {
       free_flags(out, items_.front());
-      out.u8(0x65), out.u8(0x83);  // cmp dword gs:[exit_request], 0
-      out.address(7, CPU_FIELD(exit_request));
-      out.u8(0);
+      emit_exit_request_test(out);
       Cold cold{.what = Cold::What::Poll};
       cold.from = out.jump_if_later(5);
       cold.target = key.rip;
@@ -477,19 +495,16 @@ void BlockBuilder::build(CodeCache& cache, const BlockKey& key, const CodeBytes&
       continue;
     }
     if (!ends_block(last.kind)) {
-      if (flags_ == Flags::InMemory) flags_to_eflags(out);
-      exit_to(out, rip_after(last));
+      exit_to(out, rip_after(last), all_status_flags);
     }
-    block_.cold_offset = static_cast<uint32_t>(out.size());
+    block_.cold_offset = static_cast<uint16_t>(out.size());
     emit_cold(out);
-    block_.stale_offset = static_cast<uint32_t>(out.size());
-    set_rip(out, key.rip);
-    out.move_immediate(t0, slot_stale);
-    out.jump(stubs_.leave_dispatch);
-    block_.host_size = static_cast<uint32_t>(out.size());
+    block_.stale_offset = static_cast<uint16_t>(out.size());
+    depart(out, {.kind = Departure::Kind::Stale}, key.rip, 0);
+    block_.host_size = static_cast<uint16_t>(out.size());
     block_.guest_size = static_cast<uint16_t>(last.offset + last.in.length);
-    block_.instructions = static_cast<uint16_t>(items_.size());
-    return;
+    block_.instructions = static_cast<uint8_t>(items_.size());
+    return true;
   }
 }
 

@@ -11,6 +11,7 @@
 
 #include "jit/cache/code_cache.h"
 #include "jit/translate/classify.h"
+#include "jit/translate/departure.h"
 #include "jit/translate/emitter.h"
 #include "jit/translate/rewrite.h"
 #include "jit/translate/stubs.h"
@@ -23,6 +24,7 @@ struct CodeBytes {
   std::span<const uint8_t, page_size> page;
   const uint8_t* next = nullptr;
   Gpa next_page = 0;
+  bool next_known = false;  // whether there is one has been looked up
 };
 
 // Where a relative jump leads; `next`: address of the instruction behind it.
@@ -40,10 +42,9 @@ class BlockBuilder {
   // `off`: what not to do, see off in classify.h.
   BlockBuilder(const Stubs& stubs, uint32_t off) : stubs_(stubs), off_(off) {}
 
-  // The block starts at key.rip's offset in the page.
-  void build(CodeCache& cache, const BlockKey& key, const CodeBytes& code);
-  // The block's last instruction goes on on the next page (as far as the bytes tell now).
-  [[nodiscard]] bool reaches_next_page(const BlockKey& key, std::span<const uint8_t, page_size> page);
+  // The block starts at key.rip's offset in the page. False: its last instruction goes on on the next page, and whether
+  // there is one is not known.
+  [[nodiscard]] bool build(CodeCache& cache, const BlockKey& key, const CodeBytes& code);
 
   [[nodiscard]] const Block& block() const { return block_; }
   [[nodiscard]] const std::vector<HostPoint>& points() const { return points_; }
@@ -91,7 +92,7 @@ class BlockBuilder {
     bool flags_in_memory = false;
   };
 
-  void read_items(const BlockKey& key, const CodeBytes& code);
+  [[nodiscard]] bool read_items(const BlockKey& key, const CodeBytes& code);
   void plan_windows();
   void use_window(Item& item, uint8_t Item::*which, const Operand& address, unsigned size, bool write);
   void find_live_flags(const BlockKey& key, std::span<const uint8_t, page_size> page);
@@ -133,14 +134,18 @@ class BlockBuilder {
   void save_flags(Emitter& out);
 
   int load_guest(Emitter& out, unsigned guest, int scratch);  // host register that holds it (the scratch if spilled)
-  void set_rip(Emitter& out, uint64_t rip);
   // A linear address of code into a register: relative to the running page in user code.
   void code_address(Emitter& out, int reg, uint64_t address);
   void linear_to_t0(Emitter& out, const Item& item, const Operand& memory);
   void leave_if_not(Emitter& out, const Item& item, unsigned condition);  // to the interpreter, in the cold part
-  void exit_to(Emitter& out, uint64_t target);                            // direct jump, chained if possible
-  void exit_lookup(Emitter& out);                                         // T0 = target
+  // Direct jump, chained if possible; `live`: the status flags that matter there.
+  void exit_to(Emitter& out, uint64_t target, uint32_t live);
+  void exit_lookup(Emitter& out, bool indirect);  // T0 = target
+  [[nodiscard]] bool passes_flags_through() const;
+  void emit_entries(Emitter& out);
   void leave_to_interpreter(Emitter& out, uint64_t rip);
+  // `slot`: offset of the rel32 that is to be chained, or 0.
+  void depart(Emitter& out, Departure departure, uint64_t target, size_t slot);
   [[nodiscard]] bool same_page(uint64_t target) const {
     return (target ^ block_.key.rip) < page_size && (target ^ block_.key.rip) >> 12 == 0;
   }

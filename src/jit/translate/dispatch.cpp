@@ -3,6 +3,7 @@
 #include "jit/fpu_aside.h"
 #include "jit/mmu/mmu.h"
 #include "jit/profile.h"
+#include "jit/translate/departure.h"
 #include "jit/translate/stubs.h"
 #include "jit/translate/system_path.h"
 #include "jit/translate/translator.h"
@@ -11,12 +12,6 @@ namespace caisson::jit {
 namespace {
 
 using namespace x86;
-
-unsigned jump_index(const Cpu& cpu, uint64_t rip) {
-  if (cpu.jump_mask == 0) return rip & 0xff;
-  // jump_mask is a run of bits: what PEXT makes of it is a shift.
-  return static_cast<unsigned>((rip & cpu.jump_mask) >> __builtin_ctzll(cpu.jump_mask));
-}
 
 // User code's key has no linear address: the page it runs in is in the Cpu.
 uint64_t first_rip(const Cpu& cpu, const Block& block) {
@@ -55,20 +50,15 @@ const uint8_t* Translator::find_code(Outcome& otherwise) {
     jumps.clear();
     cpu.jumps_mode[table] = mode;
   }
-  const unsigned index = jump_index(cpu, cpu.rip);
+  JumpCache::Entry& known = jumps.entries[JumpCache::index(cpu.rip)];
   const bool careful = careful_ && slot_rip_ == cpu.rip && slot_mode_ == mode;
-  if (slot_ == 0 && !careful && jumps.negative_rip[index] == 0 - cpu.rip) {
-    cpu.code_base = cpu.rip & ~uint64_t{0xfff};
-    return jumps.code[index] + (cpu.user() ? lookup_entry_size : 0);
-  }
+  if (slot_ == 0 && !careful && known.rip == cpu.rip) return known.code;
 
   if (slot_ == 0 && !careful) {
     if (const uint8_t* code = cpu.jump_memory.find(cpu.rip, mode, cpu.user())) {
-      jumps.negative_rip[index] = 0 - cpu.rip;
-      jumps.code[index] = code;
+      known = {.rip = cpu.rip, .code = code};
       if (cpu.user()) cpu.jumps_local[table] = true;
-      cpu.code_base = cpu.rip & ~uint64_t{0xfff};
-      return code + (cpu.user() ? lookup_entry_size : 0);
+      return code;
     }
   }
 
@@ -107,22 +97,44 @@ const uint8_t* Translator::find_code(Outcome& otherwise) {
   if (cpu.profile != nullptr && slot_ != 0) cpu.profile->count(chain ? Profile::chained : Profile::not_chained);
   slot_ = 0;
   careful_ = false;
-  cpu.code_base = cpu.rip & ~uint64_t{0xfff};
   found_ = block;
-  if (careful || !chain_) return block->entry;
+  if (careful || !chain_) return block->start;
   if (!page.global || cpu.user()) cpu.jumps_local[table] = true;
-  jumps.negative_rip[index] = 0 - cpu.rip;
-  jumps.code[index] = block->start;
+  known = {.rip = cpu.rip, .code = block->start};
   if (cpu.user() && page.global) {
     cpu.jump_memory.note_page(cpu.rip);  // belongs to all PCIDs: not worth a kind of its own
   } else {
     cpu.jump_memory.put(cpu.rip, mode, cpu.user(), block->start);
   }
-  return block->entry;
+  return block->start;
+}
+
+// Makes one of the other reasons of Leave::Depart.
+void Translator::departed() {
+  Cpu& cpu = cpu_;
+  Departure departure;
+  departure.read(reinterpret_cast<const uint8_t*>(cpu.leave_detail));
+  cpu.rip = departure.target + (cpu.user() ? cpu.code_base : 0);
+  if (cpu.code_bits == 32) cpu.rip &= 0xffff'ffff;
+  if (!departure.flags_in_memory) cpu.flags_ax = cpu.leave_word;
+  cpu.leave_word = departure.word;
+  switch (departure.kind) {
+    case Departure::Kind::Dispatch: cpu.leave = static_cast<uint32_t>(Leave::Dispatch); break;
+    case Departure::Kind::Interpret: cpu.leave = static_cast<uint32_t>(Leave::Interpret); return;
+    case Departure::Kind::System: cpu.leave = static_cast<uint32_t>(Leave::System); return;
+    case Departure::Kind::Stale:
+      cpu.leave = static_cast<uint32_t>(Leave::Dispatch);
+      cpu.leave_detail = slot_stale;
+      return;
+  }
+  cpu.leave_detail = departure.slot;
+  if (departure.cross_page) cpu.leave_detail |= slot_cross_page;
+  if (departure.careful) cpu.leave_detail |= slot_careful;
 }
 
 Translator::Outcome Translator::left() {
   Cpu& cpu = cpu_;
+  if (cpu.leave == static_cast<uint32_t>(Leave::Depart)) departed();
   if (cpu.profile != nullptr && cpu.leave != 0)
     cpu.profile->count(static_cast<Profile::Event>(Profile::leaves_interpret + cpu.leave - 1));
   switch (static_cast<Leave>(cpu.leave)) {
@@ -133,14 +145,15 @@ Translator::Outcome Translator::left() {
       if (cpu.profile != nullptr && slot_ == slot_stale) cpu.profile->count(Profile::stale);
       if (slot_ == slot_stale) {
         // A dead or suspended block: what pointed to it was this cache, or a chained jump that stays as it is.
-        cpu.jumps[static_cast<unsigned>(cpu.tlb_mode)].drop(jump_index(cpu, cpu.rip));
+        cpu.jumps[static_cast<unsigned>(cpu.tlb_mode)].drop(JumpCache::index(cpu.rip));
         cpu.jump_memory.drop(cpu.rip);
         slot_ = 0;
       }
       slot_rip_ = cpu.rip;
-      slot_mode_ = cpu.jumps_mode[static_cast<unsigned>(cpu.tlb_mode)];
+      slot_mode_ = static_cast<ModeWord>(cpu.jumps_mode[static_cast<unsigned>(cpu.tlb_mode)]);
       return Outcome::Dispatch;
-    case Leave::Interpret: return Outcome::Interpret;
+    case Leave::Interpret:
+    case Leave::Depart: return Outcome::Interpret;
     case Leave::System: slot_ = 0; return run_system(cpu, cpu.leave_word) ? Outcome::Dispatch : Outcome::Interpret;
     case Leave::Slow: {
       const std::lock_guard hold(engine_.cache().lock());
@@ -164,9 +177,8 @@ Translator::Outcome Translator::left() {
 const Block* Translator::find_block(Outcome& otherwise) { return find_code(otherwise) == nullptr ? nullptr : found_; }
 
 Translator::Outcome Translator::run_block(const Block& block) {
-  cpu_.code_base = cpu_.rip & ~uint64_t{0xfff};
   cpu_.flags_ax = flags_to_ax(cpu_.rflags);
-  engine_.stubs().enter(block.entry);
+  engine_.stubs().enter(block.start);
   const Outcome outcome = left();
   cpu_.rflags = flags_from_ax(cpu_.flags_ax, cpu_.rflags);
   fpu_put_away(cpu_);

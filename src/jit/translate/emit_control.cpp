@@ -6,24 +6,39 @@
 
 namespace caisson::jit {
 
-void BlockBuilder::leave_to_interpreter(Emitter& out, uint64_t rip) {
-  flags_to_eflags(out);
-  set_rip(out, rip);
-  out.jump(stubs_.leave_interpret);
+void BlockBuilder::depart(Emitter& out, Departure departure, uint64_t target, size_t slot) {
+  departure.target = target;
+  departure.emit(out, stubs_.depart, slot);
 }
 
-void BlockBuilder::exit_lookup(Emitter& out) { out.jump(stubs_.lookup[block_.key.mode & mode_bits::tlb_mask]); }
+void BlockBuilder::leave_to_interpreter(Emitter& out, uint64_t rip) {
+  depart(out, {.kind = Departure::Kind::Interpret, .flags_in_memory = flags_ == Flags::InMemory}, rip, 0);
+}
 
-void BlockBuilder::exit_to(Emitter& out, uint64_t target) {
+// The jump to what Cpu::jumps knows of T0, or out to the dispatcher. What is behind the jump may want the status flags
+// and seldom does: they go to memory, and whoever does brings them back. Branches whose target is in a register or in
+// memory have the look-up in line, for the processor to predict each by itself.
+void BlockBuilder::exit_lookup(Emitter& out, bool indirect) {
+  if (flags_ == Flags::InEflags) save_flags(out);
+  const unsigned mode = block_.key.mode & mode_bits::tlb_mask;
+  if (indirect) {
+    emit_jump_lookup(out, mode, true, stubs_.lookup_miss[mode]);
+  } else {
+    out.jump(stubs_.lookup[mode]);  // jumps back have looked for exit requests already, see leads_back()
+  }
+}
+
+void BlockBuilder::exit_to(Emitter& out, uint64_t target, uint32_t live) {
   if ((block_.key.mode & mode_bits::code_32) && !user()) target &= 0xffff'ffff;
   const bool inside = same_page(target);
   if (!inside && user()) {
     // Another address space may map another page there: looked up each time.
     code_address(out, t0, target);
     if (block_.key.mode & mode_bits::code_32) out.register_op(0x89, t0, t0, false);
-    exit_lookup(out);
+    exit_lookup(out, false);
     return;
   }
+  if (live != 0) flags_to_eflags(out);
   out.align(4, 1);
   Cold cold{.what = Cold::What::Exit};
   cold.from = out.jump_later();
@@ -77,8 +92,10 @@ void BlockBuilder::emit_jump_if(Emitter& out, const Item& item) {
     cold_.push_back(cold);
   } else {
     const size_t not_taken = out.jump_if_later(condition ^ 1);
-    exit_to(out, target);
+    const Flags before = flags_;
+    exit_to(out, target, all_status_flags);
     out.land(not_taken);
+    flags_ = before;
   }
 }
 
@@ -115,46 +132,43 @@ void BlockBuilder::emit_end(Emitter& out, const Item& item) {
       if (from != t0) out.register_op(0x89, from, t0, wide);
     }
   };
-  // Whatever follows expects the status flags in EFLAGS, if it looks at them.
-  const auto settle = [&] {
-    if (item.live_out != 0) flags_to_eflags(out);
-  };
   switch (item.kind) {
-    case Kind::Jump:
-      settle();
-      exit_to(out, relative_target(in, next));
-      break;
+    case Kind::Jump: exit_to(out, relative_target(in, next), item.live_out); break;
     case Kind::JumpIf:
       flags_to_eflags(out);
       emit_jump_if(out, item);
-      exit_to(out, next);
+      exit_to(out, next, item.live_out);
       break;
     case Kind::JumpRcx: {
-      settle();
+      if (item.live_out != 0) flags_to_eflags(out);
+      const Flags before = flags_;
       if (!wide || in.mnemonic == ZYDIS_MNEMONIC_JECXZ) out.u8(0x67);  // jecxz
       const size_t taken = out.jump_rcx_zero_later();
-      exit_to(out, next);
+      exit_to(out, next, item.live_out);
       out.land8(taken);
-      exit_to(out, relative_target(in, next));
+      flags_ = before;
+      exit_to(out, relative_target(in, next), item.live_out);
       break;
     }
     case Kind::Call:
       push_return();
-      settle();
-      exit_to(out, relative_target(in, next));
+      exit_to(out, relative_target(in, next), item.live_out);
       break;
     case Kind::JumpIndirect:
       target_to_t0();
-      settle();
-      exit_lookup(out);
+      exit_lookup(out, true);
       break;
     case Kind::CallIndirect:
-      target_to_t0();
-      out.store(cpu_at(offsetof(Cpu, scratch) + 16), t0);
-      push_return();
-      settle();
-      out.load(t0, cpu_at(offsetof(Cpu, scratch) + 16));
-      exit_lookup(out);
+      if (in.operands[0].kind == Operand::Kind::Register && in.operands[0].reg != x86::Rsp) {
+        push_return();
+        target_to_t0();
+      } else {
+        target_to_t0();
+        out.store(cpu_at(offsetof(Cpu, scratch) + 16), t0);
+        push_return();
+        out.load(t0, cpu_at(offsetof(Cpu, scratch) + 16));
+      }
+      exit_lookup(out, true);
       break;
     case Kind::Return: {
       const Address from = emit_stack_check(out, item, guest_rsp, 0, static_cast<unsigned>(size), false);
@@ -163,19 +177,14 @@ void BlockBuilder::emit_end(Emitter& out, const Item& item) {
                                 ? static_cast<int32_t>(in.operands[0].immediate & 0xffff)
                                 : 0;
       out.lea(guest_rsp, {.base = guest_rsp, .disp = size + extra}, wide);
-      settle();
-      exit_lookup(out);
+      exit_lookup(out, true);
       break;
     }
     case Kind::AccessCheckFlag:
       emit_access_check_flag(out, item);
-      settle();
-      exit_to(out, next);
+      exit_to(out, next, item.live_out);
       break;
-    case Kind::System:
-      flags_to_eflags(out);
-      emit_system(out, item);
-      break;
+    case Kind::System: emit_system(out, item); break;
     default: leave_to_interpreter(out, block_.key.rip + item.offset); break;
   }
 }
@@ -198,47 +207,23 @@ void BlockBuilder::emit_cold(Emitter& out) {
         out.lea(t0, window_address(out, cold.window, cold.window.from));
         out.move_immediate(t1, cold.word);
         out.call(stubs_.fill_window);
-        out.register_op(0x85, t0, t0, false);  // test t0d, t0d
-        const size_t careful = out.jump_if_later(4);
-        out.jump_to_offset(cold.back);
-        out.land(careful);
-        flags_ = cold.flags_in_memory ? Flags::InMemory : Flags::InEflags;
-        flags_to_eflags(out);
+        out.jump_if_to_offset(5, cold.back);
+        if (cold.flags_in_memory) out.call(stubs_.restore_flags);
         out.align(4, 1);
         const size_t slot = out.jump_later();
         out.land(slot);
-        set_rip(out, cold.target);
-        out.u8(0x4c), out.u8(0x8d), out.u8(5 | (t0 & 7) << 3);  // lea t0, [rip + slot]
-        out.u32(static_cast<uint32_t>(slot - (out.size() + 4) + slot_careful));
-        out.jump(stubs_.leave_dispatch);
+        depart(out, {.careful = true}, cold.target, slot);
         break;
       }
       case Cold::What::Fpu:
         out.call(stubs_.fpu);
         out.jump_to_offset(cold.back);
         break;
-      case Cold::What::Exit: {
-        set_rip(out, cold.target);
-        // lea t0, [rip + slot]
-        out.u8(0x4c), out.u8(0x8d), out.u8(5 | (t0 & 7) << 3);
-        const auto slot = static_cast<int64_t>(cold.from) - static_cast<int64_t>(out.size() + 4);
-        out.u32(static_cast<uint32_t>(slot + (cold.cross_page ? static_cast<int64_t>(slot_cross_page) : 0)));
-        out.jump(stubs_.leave_dispatch);
-        break;
-      }
+      case Cold::What::Exit: depart(out, {.cross_page = cold.cross_page}, cold.target, cold.from); break;
       case Cold::What::Interpret:
-        flags_ = cold.flags_in_memory ? Flags::InMemory : Flags::InEflags;
-        leave_to_interpreter(out, cold.target);
+        depart(out, {.kind = Departure::Kind::Interpret, .flags_in_memory = cold.flags_in_memory}, cold.target, 0);
         break;
-      case Cold::What::Poll:
-        if (cold.flags_in_memory) {
-          flags_ = Flags::InMemory;
-          flags_to_eflags(out);
-        }
-        set_rip(out, cold.target);
-        out.move_immediate(t0, 0);
-        out.jump(stubs_.leave_dispatch);
-        break;
+      case Cold::What::Poll: depart(out, {.flags_in_memory = cold.flags_in_memory}, cold.target, 0); break;
     }
   }
 }

@@ -186,9 +186,8 @@ void BlockBuilder::emit_system(Emitter& out, const Item& item) {
   }
   if (in.operand_count > 0) word |= uint32_t{in.operands[0].reg} << system_word::register_shift;
   if (in.operand_bits == 64) word |= system_word::wide;
-  set_rip(out, block_.key.rip + item.offset);
-  out.move_immediate(t0, word);
-  out.jump(stubs_.leave_system);
+  depart(out, {.kind = Departure::Kind::System, .flags_in_memory = flags_ == Flags::InMemory, .word = word},
+         block_.key.rip + item.offset, 0);
 }
 
 }  // namespace caisson::jit

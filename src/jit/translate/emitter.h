@@ -153,6 +153,10 @@ class Emitter {
   // jmp/jcc/call rel32 to a known executable address.
   void jump(const uint8_t* target) { relative(0xe9, target); }
   void call(const uint8_t* target) { relative(0xe8, target); }
+  void jump_if(unsigned condition, const uint8_t* target) {
+    u8(0x0f);
+    relative(0x80 | condition, target);
+  }
   // Returns the offset of the rel32, to be set by patch_to().
   size_t jump_later() {
     u8(0xe9);
@@ -169,16 +173,18 @@ class Emitter {
   void patch_to(size_t rel32_offset, size_t target_offset) {
     patch32(rel32_offset, static_cast<uint32_t>(target_offset - (rel32_offset + 4)));
   }
+  void jump_if_to_offset(unsigned condition, size_t offset) {
+    u8(0x0f);
+    u8(0x80 | condition);
+    u32(static_cast<uint32_t>(offset - (size() + 4)));
+  }
   void jump_to_offset(size_t offset) {
     u8(0xe9);
     u32(static_cast<uint32_t>(offset - (size() + 4)));
   }
   // jrcxz to an address set later; returns the offset of the rel8.
-  size_t jump_rcx_zero_later() {
-    u8(0xe3);
-    u8(0);
-    return size() - 1;
-  }
+  size_t jump_rcx_zero_later() { return short_later(0xe3); }
+  size_t jump_short_later() { return short_later(0xeb); }
   void land8(size_t rel8_offset) { start_[rel8_offset] = static_cast<uint8_t>(size() - (rel8_offset + 1)); }
 
   void align(size_t boundary, size_t ahead) {  // so that size() + ahead is a multiple of boundary
@@ -193,6 +199,11 @@ class Emitter {
   }
 
  private:
+  size_t short_later(unsigned opcode) {
+    u8(opcode);
+    u8(0);
+    return size() - 1;
+  }
   template <class T>
   void put(T value) {
     std::memcpy(at_, &value, sizeof value);

@@ -1,5 +1,6 @@
 // What stands behind the jump caches that translated code looks into: a larger table of the same kind that survives
-// changes of the address space. It saves the dispatcher the lock and the hash map of the code cache.
+// changes of the address space. A stub looks into it where a jump cache knows nothing (stubs.cpp, which has to agree
+// with find()); the dispatcher does, too, before it asks the code cache.
 //   Validity  an entry is good while its generation is the one in force for its kind of code: one for supervisor code
 //             (mapped globally as a rule), one for each PCID for user code. A flush takes a new generation into use; a
 //             switch that keeps a PCID's translations (MOV CR3 with bit 63, SDM vol. 3, 4.10.4.1) goes back to its own.
@@ -66,16 +67,25 @@ class JumpMemory {
     flush_user(pcid_);
   }
 
- private:
-  static constexpr unsigned bits = 14, pcids = 4096;
   struct Entry {
     uint64_t rip = 0, tag = 0;  // tag 0: empty
     const uint8_t* code = nullptr;
   };
-  static size_t index(uint64_t rip) { return (rip ^ rip >> 13) & ((1u << bits) - 1); }
+  static constexpr unsigned bits = 16, index_shift = 13, tag_shift = 16;
+  // For the stub: where entries and the generations for the two kinds of code stand.
+  [[nodiscard]] static size_t entries_offset() { return offsetof(JumpMemory, entries_); }
+  [[nodiscard]] static size_t generation_offset(bool user) {
+    return user ? offsetof(JumpMemory, user_) : offsetof(JumpMemory, supervisor_);
+  }
+
+ private:
+  static constexpr unsigned pcids = 4096;
+  static size_t index(uint64_t rip) { return (rip ^ rip >> index_shift) & ((1u << bits) - 1); }
   static size_t page_word(uint64_t page) { return (page ^ page >> 12) >> 6 & 63; }
   static uint64_t page_bit(uint64_t page) { return uint64_t{1} << ((page ^ page >> 12) & 63); }
-  [[nodiscard]] uint64_t tag(uint32_t mode, bool user) const { return (user ? user_ : supervisor_) << 16 | mode; }
+  [[nodiscard]] uint64_t tag(uint32_t mode, bool user) const {
+    return (user ? user_ : supervisor_) << tag_shift | mode;
+  }
   void flush_user(unsigned pcid) { user_ = pcid_generation_[pcid] = ++newest_; }
 
   std::array<Entry, size_t{1} << bits> entries_{};

@@ -34,10 +34,10 @@ void call_function(Emitter& out, const void* function) {
   out.u8(0xff);
   out.u8(0xd0);
 }
-void save_flags(Emitter& out) {              // destroys RAX
-  out.u8(0x9f);                              // lahf
-  out.u8(0x0f), out.u8(0x90), out.u8(0xc0);  // seto al
-  out.store32(CPU_FIELD(flags_ax), rax);
+void save_flags(Emitter& out, const Address& to) {  // destroys RAX
+  out.u8(0x9f);                                     // lahf
+  out.u8(0x0f), out.u8(0x90), out.u8(0xc0);         // seto al
+  out.store32(to, rax);
 }
 void restore_flags(Emitter& out) {  // destroys RAX
   out.load32(rax, CPU_FIELD(flags_ax));
@@ -82,44 +82,76 @@ const uint8_t* begin(Emitter& out) {
   return out.run_address();
 }
 
-// T0 = target. Flag-free: the comparison is an addition and JRCXZ.
-const uint8_t* emit_lookup(Emitter& out, unsigned mode, const uint8_t* leave_dispatch) {
+// The look-up in Cpu::jump_memory, T0 = linear target: what it knows goes to Cpu::jumps and is jumped to.
+const uint8_t* emit_jump_memory(Emitter& out, unsigned mode, const uint8_t* unknown) {
+  static_assert(sizeof(JumpMemory::Entry) == 24 && sizeof(JumpCache::Entry) == 16);
   const uint8_t* start = begin(out);
+  const bool user = static_cast<TlbMode>(mode) == TlbMode::User;
+  const size_t memory = offsetof(Cpu, jump_memory);
+  const size_t entries = memory + JumpMemory::entries_offset();
   const size_t table = offsetof(Cpu, jumps) + mode * sizeof(JumpCache);
-  const auto tag = static_cast<int32_t>(table + offsetof(JumpCache, negative_rip));
-  const auto code = static_cast<int32_t>(table + offsetof(JumpCache, code));
-  out.store(cpu_at(offsetof(Cpu, scratch) + 8), rcx);
-  if (__builtin_cpu_supports("bmi2")) {
-    // pext t1, t0, gs:[jump_mask]
-    out.u8(0x65);
-    out.u8(0xc4), out.u8(0x62), out.u8(0x82 | (~t0 & 15) << 3), out.u8(0xf5);  // VEX.LZ.F3.0F38.W1 F5
-    out.address(t1, CPU_FIELD(jump_mask));
-  } else {
-    out.u8(0x45), out.u8(0x0f), out.u8(0xb6), out.u8(0xc0 | (t1 & 7) << 3 | (t0 & 7));  // movzx t1d, t0b
+  const auto at_t1 = [](size_t offset) {
+    return Address{.index = t1, .scale = 8, .disp = static_cast<int32_t>(offset), .gs = true};
+  };
+  emit_exit_request_test(out);
+  out.jump_if(5, unknown);
+  out.move(t1, t0);
+  out.register_op(0xc1, 5, t1, true), out.u8(JumpMemory::index_shift);  // shr
+  out.register_op(0x31, t0, t1, false);                                 // xor
+  out.and32(t1, (1u << JumpMemory::bits) - 1);
+  out.lea(t1, {.base = t1, .index = t1, .scale = 2});
+  out.compare(t0, at_t1(entries + offsetof(JumpMemory::Entry, rip)));
+  out.jump_if(5, unknown);
+  push(out, rax);
+  out.load(rax, cpu_at(memory + JumpMemory::generation_offset(user)));
+  out.register_op(0xc1, 4, rax, true), out.u8(JumpMemory::tag_shift);                    // shl
+  out.memory_op(0x0b, rax, cpu_at(offsetof(Cpu, jumps_mode) + 8 * size_t{mode}), true);  // or
+  out.compare(rax, at_t1(entries + offsetof(JumpMemory::Entry, tag)));
+  out.load(rax, at_t1(entries + offsetof(JumpMemory::Entry, code)));
+  const size_t known = out.jump_if_later(4);
+  pop(out, rax);
+  out.jump(unknown);
+  out.land(known);
+  out.register_op(0x89, t0, t1, false);
+  out.and32(t1, (jump_entries - 1) << 1);
+  out.store(at_t1(table + offsetof(JumpCache::Entry, rip)), t0);
+  out.store(at_t1(table + offsetof(JumpCache::Entry, code)), rax);
+  if (user) {
+    out.u8(0x65), out.u8(0xc6);  // mov byte gs:[jumps_local], 1
+    out.address(0, cpu_at(offsetof(Cpu, jumps_local) + mode));
+    out.u8(1);
   }
-  out.load(rcx, {.index = t1, .scale = 8, .disp = tag, .gs = true});
-  out.lea(rcx, {.base = rcx, .index = t0});
-  const size_t equal = out.jump_rcx_zero_later();
-  out.load(rcx, cpu_at(offsetof(Cpu, scratch) + 8));
-  out.store(CPU_FIELD(rip), t0);
-  out.move_immediate(t0, 0);
-  out.jump(leave_dispatch);
-  out.land8(equal);
-  out.load32(rcx, CPU_FIELD(exit_request));
-  const size_t hit = out.jump_rcx_zero_later();
-  out.load(rcx, cpu_at(offsetof(Cpu, scratch) + 8));
-  out.store(CPU_FIELD(rip), t0);
-  out.move_immediate(t0, 0);
-  out.jump(leave_dispatch);
-  out.land8(hit);
-  out.load(rcx, cpu_at(offsetof(Cpu, scratch) + 8));
-  // jmp gs:[t1*8 + code]
-  out.u8(0x65), out.u8(0x42), out.u8(0xff);
-  out.address(4, {.index = t1, .scale = 8, .disp = code});
+  out.move(t1, rax);
+  pop(out, rax);
+  out.u8(0x41), out.u8(0xff), out.u8(0xe0 | (t1 & 7));  // jmp t1
   return start;
 }
 
 }  // namespace
+
+void emit_exit_request_test(Emitter& out) {
+  out.u8(0x65), out.u8(0x83);
+  out.address(7, CPU_FIELD(exit_request));
+  out.u8(0);
+}
+
+void emit_jump_lookup(Emitter& out, unsigned mode, bool poll, const uint8_t* miss) {
+  static_assert(sizeof(JumpCache::Entry) == 16);
+  const size_t table = offsetof(Cpu, jumps) + mode * sizeof(JumpCache);
+  const auto field = [&](size_t offset) {
+    return Address{.index = t1, .scale = 8, .disp = static_cast<int32_t>(table + offset), .gs = true};
+  };
+  out.register_op(0x89, t0, t1, false);
+  out.and32(t1, (jump_entries - 1) << 1);  // twice the index
+  out.compare(t0, field(offsetof(JumpCache::Entry, rip)));
+  out.jump_if(5, miss);
+  if (poll) {
+    emit_exit_request_test(out);
+    out.jump_if(5, miss);
+  }
+  out.u8(0x65), out.u8(0x42), out.u8(0xff);  // jmp gs:[t1*8 + code]
+  out.address(4, field(offsetof(JumpCache::Entry, code)));
+}
 
 Result<Stubs> emit_stubs(CodeCache& cache) {
   constexpr size_t room = 8192;
@@ -130,32 +162,20 @@ Result<Stubs> emit_stubs(CodeCache& cache) {
   stubs.enter = reinterpret_cast<void (*)(const uint8_t*)>(const_cast<uint8_t*>(begin(out)));
   for (const int reg : callee_saved) push(out, reg);
   adjust_stack(out, -8);
-  out.move(t0, rdi);
-  restore_flags(out);
+  out.move(t1, rdi);
+  out.load(t0, CPU_FIELD(rip));
   for (unsigned i = 0; i < 16; ++i) {
     if (!spilled(i)) out.load(home_of(i), cpu_at(gpr_offset(i)));
   }
-  out.u8(0x41), out.u8(0xff), out.u8(0xe0 | (t0 & 7));  // jmp t0
+  out.u8(0x41), out.u8(0xff), out.u8(0xe0 | (t1 & 7));  // jmp t1
 
   // --- leave -------------------------------------------------------------------------------------------------------
-  stubs.leave_dispatch = begin(out);
+  stubs.depart = begin(out);
+  pop(out, t0);
   store_guest(out);
-  save_flags(out);
-  out.store32_immediate(CPU_FIELD(leave), static_cast<int32_t>(Leave::Dispatch));
+  save_flags(out, CPU_FIELD(leave_word));
+  out.store32_immediate(CPU_FIELD(leave), static_cast<int32_t>(Leave::Depart));
   out.store(CPU_FIELD(leave_detail), t0);
-  leave_tail(out);
-
-  stubs.leave_interpret = begin(out);
-  store_guest(out);
-  save_flags(out);
-  out.store32_immediate(CPU_FIELD(leave), static_cast<int32_t>(Leave::Interpret));
-  leave_tail(out);
-
-  stubs.leave_system = begin(out);
-  store_guest(out);
-  save_flags(out);
-  out.store32_immediate(CPU_FIELD(leave), static_cast<int32_t>(Leave::System));
-  out.store32(CPU_FIELD(leave_word), t0);
   leave_tail(out);
 
   stubs.leave_signal = begin(out);
@@ -191,6 +211,7 @@ Result<Stubs> emit_stubs(CodeCache& cache) {
   call_keeping_guest(
       out, reinterpret_cast<const void*>(&fill_window_from_code),
       [&] { out.move(rsi, t0), out.register_op(0x89, t1, rdx, false); }, [&] { out.move(t1, rax), out.move(t0, rdx); });
+  out.register_op(0x85, t0, t0, false);  // test t0d, t0d
   out.u8(0xc3);
 
   stubs.fpu = begin(out);
@@ -204,7 +225,30 @@ Result<Stubs> emit_stubs(CodeCache& cache) {
       [&] { out.move(t1, rax); });
   out.u8(0xc3);
 
-  for (unsigned mode = 0; mode < 3; ++mode) stubs.lookup[mode] = emit_lookup(out, mode, stubs.leave_dispatch);
+  // --- indirect branches -------------------------------------------------------------------------------------------
+  const auto leave_lookup = [&](int32_t slot) {
+    const uint8_t* start = begin(out);
+    out.store(CPU_FIELD(rip), t0);
+    store_guest(out);
+    out.store32_immediate(CPU_FIELD(leave), static_cast<int32_t>(Leave::Dispatch));
+    out.store_immediate(CPU_FIELD(leave_detail), slot);
+    leave_tail(out);
+    return start;
+  };
+  const uint8_t* unknown = leave_lookup(0);
+  stubs.lookup_stale = leave_lookup(slot_stale);
+  for (unsigned mode = 0; mode < 3; ++mode) {
+    stubs.lookup_miss[mode] = emit_jump_memory(out, mode, unknown);
+    stubs.lookup[mode] = begin(out);
+    emit_jump_lookup(out, mode, false, stubs.lookup_miss[mode]);
+  }
+
+  stubs.restore_flags = begin(out);
+  out.move(t1, rax);
+  restore_flags(out);
+  out.move(rax, t1);
+  out.u8(0xc3);
+
   CAISSON_CHECK(out.size() < room);
   cache.advance(out.size());
   return stubs;

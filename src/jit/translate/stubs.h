@@ -11,7 +11,9 @@
 
 namespace caisson::jit {
 
-// Why translated code was left: Cpu::leave when `enter` returns. RIP is set for the first two.
+class Emitter;
+
+// Why translated code was left: Cpu::leave when `enter` returns.
 enum class Leave : uint32_t {
   Dispatch = 0,   // to the block at RIP; Cpu::leave_detail is the jump slot to chain (see slot bits), or 0
   Interpret = 1,  // the instruction at RIP is for the interpreter
@@ -19,6 +21,8 @@ enum class Leave : uint32_t {
       2,  // memory access for the interpreter: leave_detail is an address in the block's code, leave_word its FillWord
   Signal = 3,  // host fault at the executable address leave_detail; host flags in leave_word
   System = 4,  // the instruction at RIP is for run_system(); leave_word is its system word
+  Depart = 5,  // one of the above: what it is, and RIP, stand at the executable address leave_detail (departure.h);
+               // EFLAGS' status flags in leave_word, as in Cpu::flags_ax
 };
 
 // What run_system() is told.
@@ -45,28 +49,35 @@ inline constexpr unsigned guest_offset_shift = 16;  // of the instruction in its
 inline constexpr uint32_t window_write = 1u << 16, window_stack = 1u << 17;  // the latter: becomes the stack's page
 }  // namespace fill_word
 
-// A block of user code begins with this many bytes that note the page it runs in; T0 = linear address. Lookups enter
-// there, jumps inside the page behind it.
-inline constexpr unsigned lookup_entry_size = 16;
-
 // What the string stub is told in T1D.
 namespace string_word {
 inline constexpr uint32_t size_mask = 15, move = 16, repeat = 32;
 }
 
 struct Stubs {
-  void (*enter)(const uint8_t* code) = nullptr;  // loads the guest's registers and jumps; returns when the guest leaves
-  const uint8_t* leave_dispatch = nullptr;       // T0 = slot
-  const uint8_t* leave_interpret = nullptr;
-  const uint8_t* leave_system = nullptr;  // T0D = system word
+  // Loads the guest's registers and jumps to a block's start; returns when the guest leaves.
+  void (*enter)(const uint8_t* code) = nullptr;
+  const uint8_t* depart = nullptr;        // called, with a Departure behind the call; does not return
   const uint8_t* leave_signal = nullptr;  // leave_detail and leave_word are set
   const uint8_t* fill = nullptr;  // T0 = linear address, T1D = fill word: returns with T1 = addend, or leaves as Slow
-  // The same for a window: returns with T0D = 1 and T1 = addend, or T0D = 0.
+  // The same for a window: returns with ZF = 0 and T1 = addend, or with ZF = 1.
   const uint8_t* fill_window = nullptr;
   const uint8_t* fpu = nullptr;     // brings the FPU state back; keeps everything but T0, T1 and the flags
   const uint8_t* string = nullptr;  // T1D = StringWord: returns with T1 = 1, or 0 where the interpreter goes on
-  const uint8_t* lookup[3] = {};    // by TlbMode; T0 = linear target: goes there, or sets RIP and leaves to dispatch
+  // By TlbMode; T0 = linear target, which Cpu::jumps does not know, or somebody wants the vCPU to leave; the status
+  // flags are in Cpu::flags_ax: goes to what Cpu::jump_memory knows, or sets RIP and leaves to dispatch.
+  const uint8_t* lookup_miss[3] = {};
+  // By TlbMode; the same T0 and flags: looks into Cpu::jumps, too.
+  const uint8_t* lookup[3] = {};
+  const uint8_t* lookup_stale = nullptr;   // the last for a dead or suspended block, from its start
+  const uint8_t* restore_flags = nullptr;  // called: status flags from Cpu::flags_ax to EFLAGS; uses T1
 };
+
+// cmp dword gs:[exit_request], 0
+void emit_exit_request_test(Emitter& out);
+// The look-up in Cpu::jumps of the mode, T0 = linear target, and the jump; or on to `miss`, also on exit requests if it
+// is to `poll` for them.
+void emit_jump_lookup(Emitter& out, unsigned mode, bool poll, const uint8_t* miss);
 
 [[nodiscard]] Result<Stubs> emit_stubs(CodeCache& cache);
 

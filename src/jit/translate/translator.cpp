@@ -34,9 +34,7 @@ Translator::Translator(JitEngine& engine, Cpu& cpu)
     : engine_(engine),
       cpu_(cpu),
       builder_(engine.stubs(), engine.options().off),
-      chain_((engine.options().off & off::chain) == 0) {
-  cpu.jump_mask = __builtin_cpu_supports("bmi2") ? uint64_t{jump_entries - 1} << 1 : 0;
-}
+      chain_((engine.options().off & off::chain) == 0) {}
 
 void Translator::enter_thread() {
   CAISSON_CHECK(syscall(SYS_arch_prctl, ARCH_SET_GS, &cpu_) == 0);
@@ -55,7 +53,7 @@ bool Translator::translate_current() {
   const BlockKey key = block_key(cpu, page, mode);
   CodeBytes code{.page = std::span<const uint8_t, page_size>(page.host, page_size)};
   CodePage next;
-  if (builder_.reaches_next_page(key, code.page)) {
+  const auto find_next = [&] {
     const uint64_t linear = (cpu.rip | (page_size - 1)) + 1;
     if (mmu::code_page(cpu, cpu.code_bits == 64 ? linear : linear & 0xffff'ffff, next) && next.host != nullptr &&
         next.gpa != page.gpa) {
@@ -63,18 +61,23 @@ bool Translator::translate_current() {
       code.next_page = next.gpa;
     }
     cpu.fault = {};
-  }
+    code.next_known = true;
+  };
   CodeCache& cache = engine_.cache();
   const auto marked = [&](Gpa gpa) { return (cpu.memory->page_flags(gpa).load() & GuestMemory::code_flag) != 0; };
   for (;;) {
     engine_.page_becomes_code(cpu, page.gpa);
     if (code.next != nullptr) engine_.page_becomes_code(cpu, next.gpa);
-    const std::lock_guard hold(cache.lock());
+    std::unique_lock hold(cache.lock());
     if (cache.find(key) != nullptr) return true;
     if (!cache.has_room(BlockBuilder::room_needed)) return false;
     // The page may have lost its last block, and with it the mark, since it was made.
     if (!marked(page.gpa) || (code.next != nullptr && !marked(next.gpa))) continue;
-    builder_.build(cache, key, code);
+    if (!builder_.build(cache, key, code)) {
+      hold.unlock();
+      find_next();
+      continue;
+    }
     Block block = builder_.block();
     block.global = page.global;
     const Block* kept = cache.commit(block, builder_.points());

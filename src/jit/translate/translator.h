@@ -43,6 +43,7 @@ class Translator {
  private:
   [[nodiscard]] const uint8_t* find_code(Outcome& otherwise);
   [[nodiscard]] Outcome left();
+  void departed();
 
   JitEngine& engine_;
   Cpu& cpu_;
