@@ -25,19 +25,20 @@ constexpr size_t gather_bytes = 4096;
 // A ring of bytes with a fixed capacity.
 class ByteRing {
  public:
-  explicit ByteRing(size_t capacity) : bytes_(capacity) {}
+  explicit ByteRing(size_t capacity)
+      : bytes_(std::make_unique_for_overwrite<uint8_t[]>(capacity)), capacity_(capacity) {}
 
   [[nodiscard]] bool empty() const { return count_ == 0; }
   [[nodiscard]] size_t size() const { return count_; }
-  [[nodiscard]] size_t room() const { return bytes_.size() - count_; }
+  [[nodiscard]] size_t room() const { return capacity_ - count_; }
 
   // As many as there is room for.
   size_t push(std::span<const uint8_t> from) {
     const size_t total = std::min(from.size(), room());
     for (size_t done = 0; done < total;) {
-      const size_t at = (head_ + count_) % bytes_.size();
-      const size_t part = std::min(total - done, bytes_.size() - at);
-      std::memcpy(bytes_.data() + at, from.data() + done, part);
+      const size_t at = (head_ + count_) % capacity_;
+      const size_t part = std::min(total - done, capacity_ - at);
+      std::memcpy(bytes_.get() + at, from.data() + done, part);
       count_ += part;
       done += part;
     }
@@ -46,16 +47,17 @@ class ByteRing {
 
   // The longest piece at the front that lies in one place.
   [[nodiscard]] std::span<const uint8_t> front() const {
-    return {bytes_.data() + head_, std::min(count_, bytes_.size() - head_)};
+    return {bytes_.get() + head_, std::min(count_, capacity_ - head_)};
   }
   void pop(size_t size) {
-    head_ = (head_ + size) % bytes_.size();
+    head_ = (head_ + size) % capacity_;
     count_ -= size;
   }
   void clear() { head_ = count_ = 0; }
 
  private:
-  std::vector<uint8_t> bytes_;
+  std::unique_ptr<uint8_t[]> bytes_;  // not touched before it is used
+  size_t capacity_;
   size_t head_ = 0;
   size_t count_ = 0;
 };

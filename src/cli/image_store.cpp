@@ -8,7 +8,9 @@
 
 #include <fcntl.h>
 #include <fmt/core.h>
-#include <openssl/evp.h>
+// The functions of before EVP: they bring SHA-256 alone into a static program, and not all of OpenSSL.
+#define OPENSSL_API_COMPAT 0x10100000L
+#include <openssl/sha.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <nlohmann/json.hpp>
@@ -130,21 +132,20 @@ Result<Fd> lock_file(const std::string& path, bool wait, std::string_view waitin
 Result<std::string> sha256_file(const std::string& path) {
   Fd fd{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
   if (!fd.valid()) return fail_errno(errno, "cannot open " + path);
-  const std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)> context{EVP_MD_CTX_new(), EVP_MD_CTX_free};
-  if (!context || EVP_DigestInit_ex(context.get(), EVP_sha256(), nullptr) != 1) return fail("SHA-256 is not available");
+  SHA256_CTX context;
+  SHA256_Init(&context);
   std::array<unsigned char, 256 * 1024> buffer;
   for (;;) {
     const ssize_t size = ::read(fd.get(), buffer.data(), buffer.size());
     if (size < 0 && errno == EINTR) continue;
     if (size < 0) return fail_errno(errno, "cannot read " + path);
     if (size == 0) break;
-    EVP_DigestUpdate(context.get(), buffer.data(), static_cast<size_t>(size));
+    SHA256_Update(&context, buffer.data(), static_cast<size_t>(size));
   }
-  std::array<unsigned char, EVP_MAX_MD_SIZE> digest;
-  unsigned length = 0;
-  EVP_DigestFinal_ex(context.get(), digest.data(), &length);
+  std::array<unsigned char, SHA256_DIGEST_LENGTH> digest;
+  SHA256_Final(digest.data(), &context);
   std::string text;
-  for (unsigned i = 0; i < length; ++i) text += fmt::format("{:02x}", digest[i]);
+  for (const unsigned char byte : digest) text += fmt::format("{:02x}", byte);
   return text;
 }
 

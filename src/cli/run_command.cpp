@@ -16,6 +16,7 @@
 
 #include "backend/disk_file.h"
 #include "base/log.h"
+#include "base/tsc_reading.h"
 #include "cli/exit_status.h"
 #include "cli/files.h"
 #include "cli/image_build.h"
@@ -211,6 +212,7 @@ int report_end(const RunOptions& options, const control::Exited& exited) {
 }  // namespace
 
 int run(RunOptions options) {
+  const TscReading before = read_tsc();
   auto machine = prepare(options);
   if (!machine) return report(options, machine.error());
   const auto program = vmm_program();
@@ -219,6 +221,8 @@ int run(RunOptions options) {
   block_session_signals();
   auto vmm = VmmProcess::start(*program);
   if (!vmm) return report(options, {vmm.error()});
+  machine->config.tsc_before = before.tsc;
+  machine->config.tsc_before_ns = before.ns;
   machine->config.console_fd = machine->add(std::move(vmm->guest_console));
   std::vector<int> numbers;
   for (const auto& fd : machine->fds) numbers.push_back(fd.get());

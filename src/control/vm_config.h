@@ -96,6 +96,10 @@ struct VmConfig {
   bool profile = false;              // the engine samples and counts: event Profiled
   std::optional<uint32_t> dump_fd;   // translated blocks as text
   std::vector<std::string> dump_at;  // only those with one of these addresses: hexadecimal, without 0x
+  // Start-up: a reading of the host's TSC and CLOCK_MONOTONIC_RAW (base/tsc_reading.h) by whoever starts the VM, so
+  // that the VMM need not wait to measure the TSC's frequency; 0: none.
+  uint64_t tsc_before = 0;
+  uint64_t tsc_before_ns = 0;
 
   bool operator==(const VmConfig&) const = default;
 

@@ -73,6 +73,8 @@ struct JsonTable<VmConfig> {
         key("profile", &VmConfig::profile),
         key("dump_fd", &VmConfig::dump_fd, {0, 63}),
         key("dump_at", &VmConfig::dump_at, {0, 64, 16}),
+        key("tsc_before", &VmConfig::tsc_before, {0, INT64_MAX}),
+        key("tsc_before_ns", &VmConfig::tsc_before_ns, {0, INT64_MAX}),
     };
   }
 };

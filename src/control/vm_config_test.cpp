@@ -25,6 +25,8 @@ VmConfig example() {
   config.profile = true;
   config.lockstep = true;
   config.dump_at = {"ffffffff81000000"};
+  config.tsc_before = 0x1234'5678'9abc;
+  config.tsc_before_ns = 1;
   return config;
 }
 

@@ -9,6 +9,7 @@
 
 #include "base/log.h"
 #include "jit/fpu.h"
+#include "jit/interpret/pvclock.h"
 #include "jit/lockstep.h"
 #include "jit/mmu/mmu.h"
 #include "jit/sampling.h"
@@ -359,6 +360,7 @@ Result<> JitVcpu::load(const CpuState& state) {
   cpu.fault = {};
   update_mode(cpu);
   mmu::flush_all(cpu);
+  update_system_time(cpu);  // what stands there was written by another engine, or another host's
   return {};
 }
 

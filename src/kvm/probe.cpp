@@ -4,6 +4,9 @@
 #include <cerrno>
 #include <cstring>
 #include <ctime>
+#include <iterator>
+#include <optional>
+#include <utility>
 
 #include <linux/kvm.h>
 #include <sys/mman.h>
@@ -18,9 +21,11 @@ namespace caisson::kvm {
 namespace {
 
 // The loop is looked at after each of these; the first entries of a guest are slow everywhere.
-constexpr uint64_t windows_ns[] = {1'000'000, 2'000'000, 4'000'000, 8'000'000};
-// From the second window on, less than this part of least_speed is beyond hope.
-constexpr double hope = 0.1;
+constexpr uint64_t windows_ns[] = {250'000, 250'000, 500'000, 1'000'000, 2'000'000, 4'000'000, 8'000'000};
+// Less than this part of least_speed is beyond hope, when two windows in a row say so that agree to a factor of two and
+// are no mere beginnings: where entering the guest takes as long as a window, its loop gets nowhere.
+constexpr double hope = 0.25;
+constexpr uint64_t few_rounds = 64;
 
 uint64_t read_clock(clockid_t id) {
   timespec now{};
@@ -84,61 +89,85 @@ bool enter_long_mode(int vcpu) {
   return control(vcpu, KVM_SET_SREGS, &sregs) == 0 && control(vcpu, KVM_SET_REGS, &regs) == 0;
 }
 
-}  // namespace
+class ScratchMachine {
+ public:
+  [[nodiscard]] Result<> create(const Fd& fd);
+  [[nodiscard]] Result<uint64_t> speed();
 
-Result<uint64_t> ring0_speed(const Fd& fd) {
+ private:
+  Scratch memory_;
+  Fd vm_, vcpu_;
+  std::optional<SharedRun> run_;
+};
+
+Result<> ScratchMachine::create(const Fd& fd) {
   Fd copy{::dup(fd.get())};
   if (!copy.valid()) return fail_errno(errno, "/dev/kvm: copy its descriptor");
   auto device = KvmDevice::create(std::move(copy));
   if (!device) return std::unexpected(device.error());
-  const Scratch scratch;
-  if (!scratch.valid()) return fail_errno(errno, "/dev/kvm: memory for a measurement");
+  if (!memory_.valid()) return fail_errno(errno, "/dev/kvm: memory for a measurement");
   auto vm = device->create_vm();
   if (!vm) return std::unexpected(vm.error());
+  vm_ = std::move(*vm);
   // Where Intel's processors keep their pages for real mode, should they want any.
-  (void)control(vm->get(), KVM_SET_TSS_ADDR, 0xfffb'd000ul);
+  (void)control(vm_.get(), KVM_SET_TSS_ADDR, 0xfffb'd000ul);
   kvm_userspace_memory_region region{};
   region.memory_size = Scratch::size;
-  region.userspace_addr = reinterpret_cast<uint64_t>(scratch.at);
-  if (control(vm->get(), KVM_SET_USER_MEMORY_REGION, &region) != 0) {
+  region.userspace_addr = reinterpret_cast<uint64_t>(memory_.at);
+  if (control(vm_.get(), KVM_SET_USER_MEMORY_REGION, &region) != 0) {
     return fail_errno(errno, "/dev/kvm: memory of a scratch machine; use --engine jit");
   }
-  const Fd vcpu{control(vm->get(), KVM_CREATE_VCPU, 0)};
-  if (!vcpu.valid()) return fail_errno(errno, "/dev/kvm: CPU of a scratch machine; use --engine jit");
-  auto run = SharedRun::create(vcpu.get(), device->run_size());
+  vcpu_ = Fd{control(vm_.get(), KVM_CREATE_VCPU, 0)};
+  if (!vcpu_.valid()) return fail_errno(errno, "/dev/kvm: CPU of a scratch machine; use --engine jit");
+  auto run = SharedRun::create(vcpu_.get(), device->run_size());
   if (!run) return std::unexpected(run.error());
-  if (!enter_long_mode(vcpu.get())) return fail_errno(errno, "/dev/kvm: set up a scratch machine; use --engine jit");
+  run_ = std::move(*run);
+  if (!enter_long_mode(vcpu_.get())) return fail_errno(errno, "/dev/kvm: set up a scratch machine; use --engine jit");
+  return {};
+}
 
+Result<uint64_t> ScratchMachine::speed() {
   install_kick_signal();
   const Interrupter interrupter;
   if (!interrupter.made()) return fail_errno(errno, "a timer for measuring /dev/kvm");
-  double best = 0;
+  double best = 0, last = 0;
   uint64_t rounds = 0;
-  for (const uint64_t window : windows_ns) {
-    interrupter.arm(window);
+  for (size_t i = 0; i < std::size(windows_ns); ++i) {
+    interrupter.arm(windows_ns[i]);
     // Time in which the host ran something else does not count.
     const uint64_t start = read_clock(CLOCK_THREAD_CPUTIME_ID);
     // Any exit but that of the timer's signal means that it cannot run two plain instructions.
-    if (call(vcpu.get(), KVM_RUN, 0) == 0) {
+    if (call(vcpu_.get(), KVM_RUN, 0) == 0) {
       return fail("/dev/kvm: a plain loop in ring 0 ends with exit {}; use --engine jit",
-                  uint32_t{(*run)->exit_reason});
+                  uint32_t{(*run_)->exit_reason});
     }
     if (errno != EINTR) return fail_errno(errno, "/dev/kvm: run a plain loop in ring 0; use --engine jit");
     const uint64_t spent = read_clock(CLOCK_THREAD_CPUTIME_ID) - start;
     kvm_regs regs{};
-    if (control(vcpu.get(), KVM_GET_REGS, &regs) != 0) return fail_errno(errno, "/dev/kvm: read the count of a loop");
-    const double speed = static_cast<double>((regs.rcx - rounds) * instructions_per_round) * 1e9 /
-                         static_cast<double>(std::max<uint64_t>(spent, 1));
+    if (control(vcpu_.get(), KVM_GET_REGS, &regs) != 0) return fail_errno(errno, "/dev/kvm: read the count of a loop");
+    const uint64_t done = regs.rcx - std::exchange(rounds, regs.rcx);
+    const double speed =
+        static_cast<double>(done * instructions_per_round) * 1e9 / static_cast<double>(std::max<uint64_t>(spent, 1));
     best = std::max(best, speed);
-    rounds = regs.rcx;
+    const double before = std::exchange(last, done < few_rounds ? 0 : speed);
+    const bool steady = last < 2 * before && before < 2 * last;
     const double wanted = static_cast<double>(least_speed);
-    if (best >= wanted || (window != windows_ns[0] && best < hope * wanted)) break;
+    if (best >= wanted || (steady && best < hope * wanted)) break;
   }
   return static_cast<uint64_t>(best);
 }
 
-Verdict examine(const Fd& device) {
-  const auto speed = ring0_speed(device);
+}  // namespace
+
+Result<uint64_t> ring0_speed(const Fd& fd) {
+  ScratchMachine machine;
+  if (auto done = machine.create(fd); !done) return std::unexpected(done.error());
+  return machine.speed();
+}
+
+namespace {
+
+Verdict verdict_on(const Result<uint64_t>& speed) {
   if (!speed) return {false, speed.error().message};
   const auto millions = [](uint64_t count) { return static_cast<double>(count) / 1e6; };
   if (*speed < least_speed) {
@@ -147,6 +176,16 @@ Verdict examine(const Fd& device) {
                                millions(*speed), millions(least_speed))};
   }
   return {true, fmt::format("/dev/kvm runs ring 0 at {:.0f} million instructions a second", millions(*speed))};
+}
+
+}  // namespace
+
+Verdict examine(const Fd& device) { return verdict_on(ring0_speed(device)); }
+
+void examine(const Fd& device, const std::function<void(Verdict)>& tell) {
+  ScratchMachine machine;
+  const auto made = machine.create(device);
+  tell(verdict_on(made ? machine.speed() : std::unexpected(made.error())));
 }
 
 }  // namespace caisson::kvm

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 
 #include "base/fd.h"
@@ -24,5 +25,7 @@ struct Verdict {
   std::string why;  // one line, in both cases
 };
 [[nodiscard]] Verdict examine(const Fd& device);
+// Tells the verdict once, before it takes the scratch machine apart, which may last as long as the measurement.
+void examine(const Fd& device, const std::function<void(Verdict)>& tell);
 
 }  // namespace caisson::kvm

@@ -198,6 +198,17 @@ constexpr auto make_slots() {
 }
 constexpr auto slots = make_slots();
 
+// Reads them in one request, into `state` unless null. How many the kernel gave before it met one that it does not
+// know.
+int read_msrs(int vcpu_fd, std::span<const SlotMsr> wanted, CpuState* state) {
+  const List<kvm_msr_entry> list{static_cast<uint32_t>(wanted.size())};
+  const std::span<kvm_msr_entry> entries = list.entries();
+  for (size_t i = 0; i < wanted.size(); ++i) entries[i].index = wanted[i].number;
+  const int count = control(vcpu_fd, get_msrs, list.get());
+  for (int i = 0; state != nullptr && i < count; ++i) state->msrs[wanted[i].slot] = entries[i].data;
+  return count;
+}
+
 constexpr uint64_t misc_enable_reset = 1u << 11 | 1u << 12 | 1;  // no BTS, no PEBS, fast strings
 
 }  // namespace
@@ -259,6 +270,17 @@ bool set_msr(int vcpu_fd, uint32_t number, uint64_t value) {
   return control(vcpu_fd, set_msrs, list.get()) == 1;
 }
 
+std::vector<SlotMsr> known_msrs(int vcpu_fd, std::span<const SlotMsr> wanted) {
+  std::vector<SlotMsr> known;
+  while (!wanted.empty()) {
+    // The kernel stops at the first that it does not know.
+    const int count = std::max(read_msrs(vcpu_fd, wanted, nullptr), 0);
+    known.insert(known.end(), wanted.begin(), wanted.begin() + count);
+    wanted = wanted.subspan(std::min<size_t>(static_cast<size_t>(count) + 1, wanted.size()));
+  }
+  return known;
+}
+
 Result<> get_state(int vcpu_fd, const StateAbilities& abilities, std::span<const SlotMsr> held, CpuState& state) {
   kvm_regs regs{};
   if (control(vcpu_fd, KVM_GET_REGS, &regs) != 0) return failed("read a vCPU's registers");
@@ -288,10 +310,9 @@ Result<> get_state(int vcpu_fd, const StateAbilities& abilities, std::span<const
   state.interrupt_shadow = (events.interrupt.shadow & KVM_X86_SHADOW_INT_MOV_SS) != 0 ? 2
                            : events.interrupt.shadow != 0                             ? 1
                                                                                       : 0;
-  for (const SlotMsr& row : held) {
-    if (!get_msr(vcpu_fd, row.number, state.msrs[row.slot])) {
-      return fail("/dev/kvm: read MSR {:#x}: the host's kernel does not know it any more", row.number);
-    }
+  if (const int count = read_msrs(vcpu_fd, held, &state); count != static_cast<int>(held.size())) {
+    return fail("/dev/kvm: read MSR {:#x}: the host's kernel does not know it any more",
+                held[static_cast<size_t>(std::max(count, 0))].number);
   }
   return {};
 }
@@ -317,11 +338,14 @@ Result<> set_state(int vcpu_fd, const StateAbilities& abilities, std::span<const
   debug.dr6 = state.dr[6];
   debug.dr7 = state.dr[7];
   if (control(vcpu_fd, KVM_SET_DEBUGREGS, &debug) != 0) return failed("set debug registers");
-  for (const SlotMsr& row : held) {
-    if (!set_msr(vcpu_fd, row.number, state.msrs[row.slot])) {
-      return fail("/dev/kvm: the host's kernel refuses {:#x} for MSR {:#x}; use --engine jit", state.msrs[row.slot],
-                  row.number);
-    }
+  const List<kvm_msr_entry> msrs{static_cast<uint32_t>(held.size())};
+  std::ranges::transform(held, msrs.entries().begin(), [&](const SlotMsr& row) {
+    return kvm_msr_entry{.index = row.number, .reserved = 0, .data = state.msrs[row.slot]};
+  });
+  if (const int count = control(vcpu_fd, set_msrs, msrs.get()); count != static_cast<int>(held.size())) {
+    const SlotMsr& refused = held[static_cast<size_t>(std::max(count, 0))];
+    return fail("/dev/kvm: the host's kernel refuses {:#x} for MSR {:#x}; use --engine jit", state.msrs[refused.slot],
+                refused.number);
   }
   return set_events(vcpu_fd, state);
 }

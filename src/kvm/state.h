@@ -31,6 +31,9 @@ struct SlotMsr {
 // None where no slot is this MSR's.
 [[nodiscard]] const SlotMsr* find_slot(uint32_t number);
 
+// Those of `wanted` that the kernel knows.
+[[nodiscard]] std::vector<SlotMsr> known_msrs(int vcpu_fd, std::span<const SlotMsr> wanted);
+
 // One MSR; false where the kernel does not know it or refuses the value.
 [[nodiscard]] bool get_msr(int vcpu_fd, uint32_t number, uint64_t& value);
 [[nodiscard]] bool set_msr(int vcpu_fd, uint32_t number, uint64_t value);

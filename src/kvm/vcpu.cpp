@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
 
 #include <linux/futex.h>
 #include <sys/syscall.h>
@@ -44,10 +45,10 @@ Result<std::unique_ptr<Vcpu>> KvmVcpu::create(KvmEngine& engine, unsigned index,
   vcpu->run_ = std::move(*run);
   if (auto done = engine.write_log().add_vcpu(vcpu->fd_.get()); !done) return std::unexpected(done.error());
   if (auto done = set_cpuid(vcpu->fd_.get(), cpuid); !done) return std::unexpected(done.error());
-  for (const SlotMsr& row : slot_msrs()) {
-    uint64_t value;
-    if (!own_msr(row.number) && get_msr(vcpu->fd_.get(), row.number, value)) vcpu->held_.push_back(row);
-  }
+  std::vector<SlotMsr> kernels;
+  std::ranges::copy_if(slot_msrs(), std::back_inserter(kernels),
+                       [](const SlotMsr& row) { return !own_msr(row.number); });
+  vcpu->held_ = known_msrs(vcpu->fd_.get(), kernels);
   CpuState state = power_on_state(engine.services().model);
   if (index != 0) state.activity = Activity::WaitForSipi;
   if (auto done = vcpu->load(state); !done) return std::unexpected(done.error());

@@ -6,6 +6,7 @@
 #include <array>
 #include <charconv>
 
+#include "base/check.h"
 #include "jit/engine.h"
 #include "jit/translate/classify.h"
 #include "kvm/engine.h"
@@ -88,7 +89,10 @@ EngineProbe::EngineProbe(const control::VmConfig& config, const Fd& kvm) {
     return;
   }
   kvm_ = Fd{::fcntl(kvm.get(), F_DUPFD_CLOEXEC, 0)};
-  thread_ = std::thread{[this] { verdict_ = kvm::examine(kvm_); }};
+  thread_ = std::thread{[this] {
+    kvm::examine(kvm_, [this](kvm::Verdict verdict) { verdict_.set_value(std::move(verdict)); });
+    kvm_.reset();
+  }};
 }
 
 EngineProbe::~EngineProbe() {
@@ -96,8 +100,8 @@ EngineProbe::~EngineProbe() {
 }
 
 kvm::Verdict EngineProbe::wait() {
-  if (thread_.joinable()) thread_.join();
-  return verdict_;
+  CAISSON_CHECK(thread_.joinable());
+  return verdict_.get_future().get();
 }
 
 Result<ChosenEngine> choose_engine(const control::VmConfig& config, const EngineServices& services, Fd kvm,

@@ -2,6 +2,7 @@
 //   Threads  before the machine runs
 #pragma once
 
+#include <future>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -29,11 +30,11 @@ class EngineProbe {
   ~EngineProbe();
   EngineProbe(const EngineProbe&) = delete;
   EngineProbe& operator=(const EngineProbe&) = delete;
-  [[nodiscard]] kvm::Verdict wait();
+  [[nodiscard]] kvm::Verdict wait();  // once, where it measures
 
  private:
   Fd kvm_;
-  kvm::Verdict verdict_;
+  std::promise<kvm::Verdict> verdict_;
   std::thread thread_;
 };
 

@@ -138,7 +138,7 @@ Result<> Machine::create() {
   auto loop = EventLoop::create(&bus_.lock());
   if (!loop) return std::unexpected(loop.error());
   loop_ = std::move(*loop);
-  const uint64_t tsc_hz = host_tsc_hz();
+  const uint64_t tsc_hz = host_tsc_hz({config_.tsc_before, config_.tsc_before_ns});
   clock_ = std::make_unique<MachineClock>(*loop_, tsc_hz);
   // Nothing moves between hosts yet: a machine gets what this one has (docs/decisions/0006).
   auto model = x86::CpuModel::create(

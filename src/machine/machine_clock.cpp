@@ -12,24 +12,20 @@ uint64_t read_clock(clockid_t id) {
   return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
 }
 
-uint64_t measured_tsc_hz() {
-  // The shortest of several readings brackets the clock best.
-  const auto sample = [](uint64_t& ns) {
-    uint64_t best = ~uint64_t{0}, tsc = 0;
-    for (int i = 0; i < 8; ++i) {
-      const uint64_t before = __builtin_ia32_rdtsc();
-      const uint64_t now = read_clock(CLOCK_MONOTONIC_RAW);
-      const uint64_t took = __builtin_ia32_rdtsc() - before;
-      if (took < best) best = took, ns = now, tsc = before + took / 2;
-    }
-    return tsc;
-  };
-  uint64_t first_ns = 0, last_ns = 0;
-  const uint64_t first = sample(first_ns);
-  const timespec pause{.tv_sec = 0, .tv_nsec = 5'000'000};
-  nanosleep(&pause, nullptr);
-  const uint64_t last = sample(last_ns);
-  return (last - first) * 1'000'000'000 / (last_ns - first_ns);  // some 10 ms: no overflow
+// Two readings so far apart err by less than 30 parts in a million.
+constexpr uint64_t least_apart_ns = 2'000'000;
+// What is further apart was not read for this machine's start.
+constexpr uint64_t most_apart_ns = 1'000'000'000;
+
+uint64_t measured_tsc_hz(TscReading first) {
+  TscReading last = read_tsc();
+  if (first.ns >= last.ns || last.ns - first.ns > most_apart_ns || first.tsc >= last.tsc) first = last;
+  while (last.ns - first.ns < least_apart_ns) {
+    const timespec pause{.tv_sec = 0, .tv_nsec = static_cast<long>(least_apart_ns - (last.ns - first.ns))};
+    nanosleep(&pause, nullptr);
+    last = read_tsc();
+  }
+  return (last.tsc - first.tsc) * 1'000'000'000 / (last.ns - first.ns);  // no overflow below 18 GHz
 }
 
 class LoopTimer final : public Clock::Timer {
@@ -49,7 +45,7 @@ class LoopTimer final : public Clock::Timer {
 
 }  // namespace
 
-uint64_t host_tsc_hz() {
+uint64_t host_tsc_hz(const TscReading& earlier) {
   uint32_t eax, ebx, ecx, edx;
   // A hypervisor below us tells the frequency in kHz (leaf 4000_0010h), else the CPU does (15h).
   if (__get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & 1u << 31)) {
@@ -60,7 +56,7 @@ uint64_t host_tsc_hz() {
     }
   }
   if (__get_cpuid(0x15, &eax, &ebx, &ecx, &edx) && eax != 0 && ebx != 0 && ecx != 0) return uint64_t{ecx} * ebx / eax;
-  return measured_tsc_hz();
+  return measured_tsc_hz(earlier);
 }
 
 MachineClock::MachineClock(EventLoop& loop, uint64_t tsc_hz)

@@ -6,12 +6,14 @@
 #pragma once
 
 #include "base/event_loop.h"
+#include "base/tsc_reading.h"
 #include "bus/clock.h"
 
 namespace caisson::machine {
 
-// The host's TSC frequency in Hz: from CPUID where it says, else measured over a few milliseconds.
-[[nodiscard]] uint64_t host_tsc_hz();
+// The host's TSC frequency in Hz: from CPUID where it says, else measured since the `earlier` reading, over two
+// milliseconds at least; without one it takes that long.
+[[nodiscard]] uint64_t host_tsc_hz(const TscReading& earlier);
 
 class MachineClock final : public Clock {
  public:

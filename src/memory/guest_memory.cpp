@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 
 #include <fcntl.h>
@@ -40,7 +41,10 @@ Result<std::unique_ptr<GuestMemory>> GuestMemory::create(uint64_t size) {
   // Advice only: fewer page faults and translations where the host allows huge pages on shared memory.
   madvise(memory->base_, memory->low_size_, MADV_HUGEPAGE);
   if (memory->high_size_ != 0) madvise(memory->base_ + high_start, memory->high_size_, MADV_HUGEPAGE);
-  memory->flags_ = std::make_unique<std::atomic<uint32_t>[]>(size / page_size);
+  // Zeroed by the operating system, and only where it is touched.
+  memory->flags_.reset(
+      static_cast<std::atomic<uint32_t>*>(std::calloc(size / page_size, sizeof(std::atomic<uint32_t>))));
+  if (memory->flags_ == nullptr) return fail("not enough memory for the flags of {} MiB of guest memory", size >> 20);
   return memory;
 }
 

@@ -11,6 +11,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <memory>
 #include <span>
 #include <type_traits>
@@ -107,7 +108,7 @@ class GuestMemory {
   uint64_t size_ = 0;
   uint64_t low_size_ = 0;
   uint64_t high_size_ = 0;
-  std::unique_ptr<std::atomic<uint32_t>[]> flags_;
+  std::unique_ptr<std::atomic<uint32_t>[], void (*)(void*)> flags_ { nullptr, std::free };
   CodeWriteObserver* observer_ = nullptr;
   std::atomic<DirtyPages*> dirty_{nullptr};
 };

@@ -120,9 +120,15 @@ Fraction approximate(uint64_t value, uint64_t base, uint32_t limit) {
 
 CpuModel::Host CpuModel::this_host() {
   Host host;
-  host.cpuid = [](uint32_t leaf, uint32_t subleaf) {
+  // Each leaf is asked for once: where the host is a virtual machine itself, CPUID leaves it, and takes ten
+  // microseconds and more.
+  host.cpuid = [known = std::vector<Leaf>{}](uint32_t leaf, uint32_t subleaf) mutable {
+    for (const Leaf& one : known) {
+      if (one.leaf == leaf && one.subleaf == subleaf) return one.result;
+    }
     CpuidResult result;
     __cpuid_count(leaf, subleaf, result.eax, result.ebx, result.ecx, result.edx);
+    known.push_back({leaf, subleaf, result});
     return result;
   };
   if ((host.cpuid(1, 0).ecx & cpuid1_osxsave) != 0) {

@@ -143,14 +143,14 @@ bool lods(Step& step) {
 }
 
 // CMPS (`Source`) compares [rSI] with ES:[rDI], SCAS compares the accumulator. After a fault the flags are those from
-// before the instruction (vol. 2, REP).
+// before the instruction (vol. 2, REP), so it is left half-way only where somebody wants the vCPU.
 template <bool Source, class T>
 bool compare(Step& step) {
   Cpu& cpu = step.cpu;
   uint64_t flags = cpu.rflags;
   const unsigned segment = StringRegisters::source_segment(step);
   StringRegisters regs(step, sizeof(T));
-  for (uint64_t left = regs.iterations(bytes_per_step / sizeof(T)); left > 0; --left) {
+  for (uint64_t left = regs.iterations(UINT64_MAX); left > 0; --left) {
     uint64_t linear;
     T a = static_cast<T>(cpu.gpr[x86::Rax]), b;
     if (Source) {
@@ -165,6 +165,7 @@ bool compare(Step& step) {
       cpu.rflags = flags;
       return true;
     }
+    if (cpu.exit_request.load(std::memory_order_relaxed) != 0) break;
   }
   cpu.rflags = flags;
   regs.finish(step);
