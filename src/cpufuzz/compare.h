@@ -18,7 +18,7 @@ class Comparison {
   struct Tolerance {
     size_t end = 0;          // offset of the UD2 at which all status flags count
     uint64_t flags = 0;      // that do not count there
-    bool half_done = false;  // vector state and the place in CR2's page after a fault are the CPU's affair
+    bool half_done = false;  // vector state after a fault, and which of the bytes CR2 tells, are the CPU's affair
     bool may_fault = false;  // the host may find a fault where the engine finds none
   };
   // Empty where all agree. `expected`, if given, takes what the host did.

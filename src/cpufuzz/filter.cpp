@@ -182,7 +182,6 @@ bool vague_after_fault(const Instruction& in) {
     if (in.operands[i].reg_class == jit::RegisterClass::Mmx) return true;  // x87 mode may have been left already
   }
   switch (in.mnemonic) {
-    case ZYDIS_MNEMONIC_FBSTP:  // across a page: whether the first part is stored
     case ZYDIS_MNEMONIC_FLDENV:
     case ZYDIS_MNEMONIC_FRSTOR:
     case ZYDIS_MNEMONIC_FXRSTOR:

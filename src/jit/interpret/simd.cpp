@@ -285,7 +285,12 @@ bool run_x87_store(Step& step, NativeCode code, unsigned size, uint64_t linear, 
     for (const Bounce* bounce : {&zeros, &ones}) std::fill(bounce->data() + first, bounce->data() + end, uint8_t{0});
   }
   if (!std::equal(zeros.data(), zeros.data() + size, ones.data())) return true;
-  if (!refused.raised && mmu::write_bytes(cpu, linear, ones.data(), size)) return true;
+  // Ten bytes are two stores: the second may fault when the first is done.
+  const unsigned first = size == 10 ? 8 : size;
+  if (!refused.raised && mmu::write_bytes(cpu, linear, ones.data(), first) &&
+      (first == size || mmu::write_bytes(cpu, linear + first, ones.data() + first, size - first))) {
+    return true;
+  }
   if (refused.raised) cpu.fault = refused;
   cpu.xsave = image;
   return false;
