@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 
@@ -19,6 +20,17 @@ namespace caisson {
 namespace {
 
 constexpr int channel_fd = 3;
+// Of a thread, bytes. Threads here go a few dozen calls deep. Where the host hands out huge pages unasked a stack of
+// the usual 8 MiB takes two of them for a few kilobytes; one that is smaller than a huge page takes what it uses.
+constexpr size_t stack_size = size_t{1} << 20;
+
+void limit_stacks() {
+  pthread_attr_t attributes;
+  if (::pthread_attr_init(&attributes) != 0) return;
+  ::pthread_attr_setstacksize(&attributes, stack_size);
+  ::pthread_setattr_default_np(&attributes);
+  ::pthread_attr_destroy(&attributes);
+}
 
 bool is_channel(int fd) {
   int type = 0;
@@ -58,5 +70,6 @@ int run() {
 int main() {
   // Without its owner nobody could reach or end this VM: go with it, however it ends.
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+  caisson::limit_stacks();
   return caisson::run();
 }
