@@ -87,9 +87,9 @@ const uint8_t* Translator::find_code(Outcome& otherwise) {
       otherwise = Outcome::NeedsTranslation;
       return nullptr;
     }
+    fpu_put_away(cpu);  // both may allocate or free
     if (block->suspended) cache.resume(*block);
     if (chain) {
-      fpu_put_away(cpu);  // it may allocate
       if (cross_page) cache.note_cross_page_target(*block);
       cache.chain(reinterpret_cast<const uint8_t*>(slot_ & ~uint64_t{3}), *block);
     }
