@@ -1,6 +1,18 @@
 #include "jit/cpu.h"
 
+#include <sys/mman.h>
+
+#include "base/check.h"
+
 namespace caisson::jit {
+
+void* Cpu::operator new(size_t size, std::align_val_t) {
+  void* memory = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  CAISSON_CHECK(memory != MAP_FAILED);
+  return memory;
+}
+
+void Cpu::operator delete(void* memory, size_t size, std::align_val_t) { munmap(memory, size); }
 
 void update_mode(Cpu& cpu) {
   using namespace x86;

@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <new>
 
 #include "bus/bus.h"
 #include "bus/clock.h"
@@ -192,6 +193,10 @@ struct alignas(64) Cpu {
   unsigned index = 0;          // APIC id
   uint64_t instructions = 0;   // interpreted so far
   std::unique_ptr<DecodeCache, void (*)(DecodeCache*)> interpreter{nullptr, nullptr};  // made at the first step
+
+  // Zeroed memory of whole pages: large tables are not touched before they are used.
+  static void* operator new(size_t size, std::align_val_t alignment);
+  static void operator delete(void* memory, size_t size, std::align_val_t alignment);
 
   [[nodiscard]] bool user() const { return cpl == 3; }
   [[nodiscard]] uint64_t& msr(x86::MsrSlot slot) { return msrs[static_cast<size_t>(slot)]; }

@@ -120,7 +120,7 @@ void Turns::pass() {
 // --- one block -------------------------------------------------------------------------------------------------------
 
 Lockstep::Lockstep(JitEngine& engine, Cpu& cpu, Translator& translator)
-    : engine_(engine), cpu_(cpu), translator_(translator), shadow_(std::make_unique<Cpu>()) {
+    : engine_(engine), cpu_(cpu), translator_(translator), shadow_(new Cpu) {
   shadow_->memory = cpu.memory;
   shadow_->bus = cpu.bus;
   shadow_->clock = cpu.clock;

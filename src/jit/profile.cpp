@@ -28,7 +28,7 @@ void Profile::interpreted(Cpu& cpu, bool slow) {
 }
 
 void Profile::sample(const Cpu& cpu, const CodeCache& cache, const uint8_t* pc, uint64_t ticks) noexcept {
-  Doing doing = doing_;
+  Doing doing = doing_.load(std::memory_order_relaxed);
   if (cache.contains(pc)) {
     doing = cache.is_stub(pc) ? Doing::Stubs : cpu.cpl == 3 ? Doing::User : Doing::Supervisor;
     if (doing != Doing::Stubs && taken_ - settled_ < samples_.size()) {

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <map>
 #include <string>
@@ -60,8 +61,8 @@ class Profile {
 
   // Sets what the thread does from here on; returns what it did.
   Doing now(Doing doing) {
-    const Doing before = doing_;
-    __atomic_store_n(&doing_, doing, __ATOMIC_RELAXED);
+    const Doing before = doing_.load(std::memory_order_relaxed);
+    doing_.store(doing, std::memory_order_relaxed);
     return before;
   }
 
@@ -88,7 +89,7 @@ class Profile {
   std::array<uint64_t, event_count> counts_{};
   std::array<uint64_t, 256> vectors_{};
   std::map<std::string, uint64_t> by_mnemonic_;
-  Doing doing_ = Doing::RunLoop;
+  std::atomic<Doing> doing_ = Doing::RunLoop;
   std::array<uint64_t, static_cast<size_t>(Doing::count)> ticks_{};
   std::array<Sample, 2048> samples_;  // those in translated code; a ring
   uint64_t taken_ = 0, settled_ = 0;

@@ -61,8 +61,7 @@ void copy_same_members(const From& from, To& to) {
 
 }  // namespace
 
-JitVcpu::JitVcpu(JitEngine& engine, unsigned index, CpuInterrupts& interrupts)
-    : cpu_(std::make_unique<Cpu>()), engine_(engine) {
+JitVcpu::JitVcpu(JitEngine& engine, unsigned index, CpuInterrupts& interrupts) : cpu_(new Cpu), engine_(engine) {
   Cpu& cpu = *cpu_;
   const EngineServices& services = engine.services();
   cpu.memory = &services.memory;

@@ -333,10 +333,9 @@ DecodeStatus decode(std::span<const uint8_t> code, unsigned code_bits, Instructi
   for (unsigned i = 0; i < in.operand_count; ++i) {
     if (operands[i].type != ZYDIS_OPERAND_TYPE_REGISTER || !(operands[i].actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
       continue;
-    Operand written;
-    fill_operand(operands[i], written);
-    if (written.reg_class == RegisterClass::Gpr) out.gpr_written |= 1u << written.reg;
-    if (written.reg_class == RegisterClass::HighByte) out.gpr_written |= 1u << (written.reg & 3);
+    const RegisterName written = register_names[operands[i].reg.value];
+    if (written.reg_class == RegisterClass::Gpr) out.gpr_written |= 1u << written.number;
+    if (written.reg_class == RegisterClass::HighByte) out.gpr_written |= 1u << (written.number & 3);
   }
   out.operand_count = count;
   for (unsigned i = 0; i < count; ++i) {

@@ -158,7 +158,9 @@ Translator::Outcome Translator::left() {
       slot_ = 0;
       careful_ = false;
       if (cpu.profile != nullptr) cpu.profile->count(Profile::polls);
+      cpu.leave = static_cast<uint32_t>(Leave::Dispatch);
       if (cpu.leave_detail == 0 || cpu.code_bits != 64 || canonical(cpu.rip)) return Outcome::Dispatch;
+      cpu.leave = static_cast<uint32_t>(Leave::Interpret);
       const std::lock_guard hold(engine_.cache().lock());
       const auto* at = reinterpret_cast<const uint8_t*>(cpu.leave_detail);
       IndirectBranch branch;

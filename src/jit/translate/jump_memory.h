@@ -67,9 +67,9 @@ class JumpMemory {
     flush_user(pcid_);
   }
 
-  struct Entry {
-    uint64_t rip = 0, tag = 0;  // tag 0: empty
-    const uint8_t* code = nullptr;
+  struct Entry {        // all zero at first
+    uint64_t rip, tag;  // tag 0: empty
+    const uint8_t* code;
   };
   static constexpr unsigned bits = 16, index_shift = 13, tag_shift = 16;
   // For the stub: where entries and the generations for the two kinds of code stand.
@@ -88,8 +88,8 @@ class JumpMemory {
   }
   void flush_user(unsigned pcid) { user_ = pcid_generation_[pcid] = ++newest_; }
 
-  std::array<Entry, size_t{1} << bits> entries_{};
-  std::array<uint64_t, 64> pages_{};  // a filter: one bit for many pages
+  std::array<Entry, size_t{1} << bits> entries_;  // zeroed memory is not touched before it is used, see Cpu
+  std::array<uint64_t, 64> pages_{};              // a filter: one bit for many pages
   std::array<uint64_t, pcids> pcid_generation_{};
   uint64_t newest_ = 2, supervisor_ = 1, user_ = 2;
   unsigned pcid_ = 0;

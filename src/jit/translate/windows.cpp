@@ -77,8 +77,10 @@ void BlockBuilder::plan_windows() {
   windows_.clear();
   for (Item& item : items_) item.operand_window = item.stack_window = Item::no_window;
   if ((block_.key.mode & (mode_bits::careful | mode_bits::code_32)) || (off_ & off::windows)) return;
-  const auto changed = [&](unsigned reg) {
-    for (Window& window : windows_) window.live &= window.base != reg && window.index != reg;
+  const auto bit = [](unsigned reg) { return reg < 16 ? 1u << reg : 0; };
+  const auto changed = [&](uint32_t registers) {
+    if (registers == 0) return;
+    for (Window& window : windows_) window.live &= ((bit(window.base) | bit(window.index)) & registers) == 0;
   };
   const auto moved = [&](unsigned reg, int64_t by) {
     for (Window& window : windows_) {
@@ -116,13 +118,12 @@ void BlockBuilder::plan_windows() {
       case Kind::PopReg:
         stack(item, rsp, 0, false);
         moved(rsp, 8);
-        changed(in.operands[0].reg);
+        changed(bit(in.operands[0].reg));
         continue;
       case Kind::Return: stack(item, rsp, 0, false); continue;
       case Kind::Leave:
         stack(item, rbp, 0, false);
-        changed(rsp);
-        changed(rbp);
+        changed(bit(rsp) | bit(rbp));
         continue;
       default: break;
     }
@@ -132,11 +133,9 @@ void BlockBuilder::plan_windows() {
       moved(reg, by);
       continue;
     }
-    for (unsigned i = 0; i < 16; ++i) {
-      if (in.gpr_written & 1u << i) changed(i);
-    }
-    if (item.kind == Kind::ReadTime) changed(x86::Rax), changed(x86::Rcx), changed(x86::Rdx);
-    if (item.kind == Kind::String) changed(x86::Rcx), changed(x86::Rsi), changed(x86::Rdi);
+    changed(in.gpr_written);
+    if (item.kind == Kind::ReadTime) changed(bit(x86::Rax) | bit(x86::Rcx) | bit(x86::Rdx));
+    if (item.kind == Kind::String) changed(bit(x86::Rcx) | bit(x86::Rsi) | bit(x86::Rdi));
   }
   // A window of one access saves nothing, and there are only so many places for addends.
   uint8_t slots = 0;
