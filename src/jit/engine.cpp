@@ -81,11 +81,28 @@ void JitEngine::code_written(Gpa gpa, uint64_t length) {
 
 void JitEngine::page_becomes_code(Cpu& cpu, Gpa page) {
   std::atomic<uint32_t>& flags = services_.memory.page_flags(page);
-  if (flags.load(std::memory_order_acquire) & GuestMemory::code_flag) return;
-  const uint32_t writers = flags.fetch_or(GuestMemory::code_flag, std::memory_order_seq_cst) & ~GuestMemory::code_flag;
-  if (writers == 0) return;
-  const uint8_t* host = services_.memory.base() + page;
+  constexpr uint32_t code = GuestMemory::code_flag;
+  // One at a time: a mark that is there was made to the end.
+  const std::lock_guard one(becoming_code_);
+  if (flags.load(std::memory_order_acquire) & code) return;
+  for (;;) {
+    uint32_t writers = flags.fetch_or(code, std::memory_order_seq_cst) & ~code;
+    if (writers == 0) return;
+    drop_write_entries(cpu, page, writers);
+    services_.memory.note_dirty(page);
+    // A store by the slow path may have taken the mark away meanwhile (CodeCache::written), and then a writer may have
+    // its entry back: its bit has to stay.
+    uint32_t now = flags.load(std::memory_order_seq_cst);
+    while ((now & code) != 0 && !flags.compare_exchange_weak(now, now & ~writers, std::memory_order_seq_cst)) {
+    }
+    if ((now & code) != 0) return;
+  }
+}
+
+// Takes the page's write entries from the vCPUs of these bits, `cpu` itself among them.
+void JitEngine::drop_write_entries(Cpu& cpu, Gpa page, uint32_t writers) {
   if (writers & writer_bit(cpu)) {
+    const uint8_t* host = services_.memory.base() + page;
     mmu::drop_stack_pages(cpu);
     for (Tlb& tlb : cpu.tlb) {
       for (unsigned i = 0; i < tlb_entries; ++i) {
@@ -93,15 +110,13 @@ void JitEngine::page_becomes_code(Cpu& cpu, Gpa page) {
       }
     }
   }
-  for (JitVcpu* vcpu : vcpus_) {
-    if (&vcpu->cpu() == &cpu || (writers & writer_bit(vcpu->cpu())) == 0) continue;
-    vcpu->request(JitVcpu::drop_write_entries);
-  }
-  for (JitVcpu* vcpu : vcpus_) {
-    if (&vcpu->cpu() == &cpu || (writers & writer_bit(vcpu->cpu())) == 0) continue;
-    vcpu->await(JitVcpu::drop_write_entries);
-  }
-  flags.fetch_and(~writers, std::memory_order_seq_cst);
+  const auto others = [&](auto visit) {
+    for (JitVcpu* vcpu : vcpus_) {
+      if (&vcpu->cpu() != &cpu && (writers & writer_bit(vcpu->cpu())) != 0) visit(*vcpu);
+    }
+  };
+  others([](JitVcpu& vcpu) { vcpu.request(JitVcpu::drop_write_entries); });
+  others([](JitVcpu& vcpu) { vcpu.await(JitVcpu::drop_write_entries); });
 }
 
 // Calls `work` with each page that a vCPU may have stored to directly, and has them all claim their pages anew.

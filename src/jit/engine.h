@@ -70,6 +70,7 @@ class JitEngine final : public Engine, public GuestMemory::CodeWriteObserver, pr
   [[nodiscard]] Turns& turns() { return *turns_; }         // of the vCPUs in lock-step
 
  private:
+  void drop_write_entries(Cpu& cpu, Gpa page, uint32_t writers);
   // Until no vCPU but the caller's, if there is one, runs guest code. All of them answer `requests` before they go on.
   void close_gate(const Cpu* caller, uint32_t requests = 0);
 
@@ -89,6 +90,7 @@ class JitEngine final : public Engine, public GuestMemory::CodeWriteObserver, pr
   Stubs stubs_;
   std::atomic<bool> gate_closed_{false};
   std::mutex exclusive_;
+  std::mutex becoming_code_;  // taken before the code lock, never by a vCPU that others wait for
   std::vector<JitVcpu*> vcpus_;
   const std::unique_ptr<Turns> turns_;
   std::unique_ptr<BlockDump> dump_;

@@ -220,31 +220,34 @@ ExitReason JitVcpu::run() {
       }
       look_at_interrupts_ = true;
     }
-    StepResult result = StepResult::Done;
-    if (look_at_interrupts_) {
-      // A device model's code may use vector registers.
-      fpu_put_away(cpu);
-      look_at_interrupts_ = false;
-      if (cpu.interrupts->pending()) result = take_interrupts();
-      cpu.interrupts_waiting = cpu.interrupts->pending();
-    }
-    if (result == StepResult::Done) {
-      if (cpu.activity != Activity::Running) {
-        fpu_put_away(cpu);
-        if (lockstep_) give_turn();
-        sleep();
-        continue;
-      }
-      if (lockstep_) take_turn();
-      in_guest_.store(true, std::memory_order_seq_cst);
-      if (engine_.gate_closed()) {
-        in_guest_.store(false, std::memory_order_seq_cst);
-        while (engine_.gate_closed()) sched_yield();
-        continue;
-      }
-      if (cpu.exit_request.load(std::memory_order_seq_cst) == 0) result = run_guest();
+    if (lockstep_) take_turn();
+    // Delivering an interrupt writes to the guest's memory as instructions do, so it counts as being in the guest.
+    in_guest_.store(true, std::memory_order_seq_cst);
+    if (engine_.gate_closed()) {
       in_guest_.store(false, std::memory_order_seq_cst);
-      if (lockstep_ && !lockstep_->difference().empty()) return differs();
+      while (engine_.gate_closed()) sched_yield();
+      continue;
+    }
+    StepResult result = StepResult::Done;
+    bool sleeps = false;
+    if (cpu.exit_request.load(std::memory_order_seq_cst) == 0) {
+      if (look_at_interrupts_) {
+        // A device model's code may use vector registers.
+        fpu_put_away(cpu);
+        look_at_interrupts_ = false;
+        if (cpu.interrupts->pending()) result = take_interrupts();
+        cpu.interrupts_waiting = cpu.interrupts->pending();
+      }
+      sleeps = result == StepResult::Done && cpu.activity != Activity::Running;
+      if (result == StepResult::Done && !sleeps) result = run_guest();
+    }
+    in_guest_.store(false, std::memory_order_seq_cst);
+    if (lockstep_ && !lockstep_->difference().empty()) return differs();
+    if (sleeps) {
+      fpu_put_away(cpu);
+      if (lockstep_) give_turn();
+      sleep();
+      continue;
     }
     if (result == StepResult::Shutdown) {
       fpu_put_away(cpu);

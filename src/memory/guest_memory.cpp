@@ -81,6 +81,10 @@ void GuestMemory::written(Gpa gpa, uint64_t length) {
   }
 }
 
+void GuestMemory::note_dirty(Gpa page) {
+  if (DirtyPages* dirty = dirty_.load(std::memory_order_acquire)) dirty->add(page_index(page));
+}
+
 Result<> GuestMemory::clear() {
   if (fallocate(memfd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, static_cast<off_t>(size_)) != 0) {
     return fail_errno(errno, "clear guest memory");

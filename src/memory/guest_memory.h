@@ -77,6 +77,9 @@ class GuestMemory {
   // To be called after bytes in RAM were changed through span().
   void written(Gpa gpa, uint64_t length);
 
+  // Only for the dirty log: the page at this address was written.
+  void note_dirty(Gpa page);
+
   // Page flags, one atomic word per RAM page, for the engine (see jit/mmu). Index: page_index(gpa).
   //   bit 31  page holds translated code: written() reports writes to the observer
   static constexpr uint32_t code_flag = 1u << 31;

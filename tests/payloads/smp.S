@@ -330,6 +330,35 @@ run_until_stopped:
   cmp dword ptr [stop], 0
   je 1b
   ret
+CASE(cross_modifying_seen_each_time)  // after bursts of any length the last store is seen
+  start_second
+  mov byte ptr [pages], 0xb8
+  mov dword ptr [pages + 1], 7
+  mov byte ptr [pages + 5], 0xc3
+  mov dword ptr [stop], 0
+  second_does run_until_stopped
+  mov edi, 3000
+  mov eax, 7
+1:
+  mov ecx, edi
+  and ecx, 31
+  inc ecx
+3:
+  xor eax, 7 ^ 9
+  mov byte ptr [pages + 1], al
+  dec ecx
+  jnz 3b
+2:  // without an end, as above
+  pause
+  cmp dword ptr [second_saw], eax
+  jne 2b
+  dec edi
+  jnz 1b
+  mov dword ptr [stop], 1
+  second_done
+  mov eax, [wrong]
+  IS(rax, 0)
+  ret
 CASE(store_order)  // what one CPU writes first the other never sees later (8.2.2)
   start_second
   mov dword ptr [stop], 0
