@@ -5,6 +5,7 @@
 
 #include "bus/fake_clock.h"
 #include "jit/engine.h"
+#include "jit/translate/classify.h"
 #include "kvm/engine.h"
 #include "kvm/probe.h"
 #include "x86/registers.h"
@@ -54,7 +55,9 @@ class DirtyLogOf : public testing::TestWithParam<Kind> {
     bus_.map(Space::Port, 0x100, 1, stopper_, 0);
     const EngineServices services{*memory_, bus_, clock_, *model_};
     if (GetParam() == Kind::Jit) {
-      engine_ = *jit::JitEngine::create(services, {});
+      jit::JitOptions options;
+      options.off = jit::off::seldom;
+      engine_ = *jit::JitEngine::create(services, options);
     } else {
       auto device = kvm::open_device();
       if (!device) GTEST_SKIP() << device.error().message;
@@ -88,11 +91,13 @@ class DirtyLogOf : public testing::TestWithParam<Kind> {
   }
 
   // The guest writes to every second page from `from` on.
-  void write_pages(uint64_t from, uint64_t count) {
+  void write_pages(uint64_t from, uint64_t count) { run(code, from, count); }
+
+  void run(uint64_t rip, uint64_t rdi, uint64_t rcx) {
     CpuState state = cpu_->store();
-    state.gpr[Rdi] = from;
-    state.gpr[Rcx] = count;
-    state.rip = code;
+    state.gpr[Rdi] = rdi;
+    state.gpr[Rcx] = rcx;
+    state.rip = rip;
     state.rflags = rflags::fixed;
     state.tr = {.base = 0xb000, .limit = 0x67, .attributes = 0x8b, .selector = 0x28};
     state.ldtr = {.base = 0, .limit = 0, .attributes = 1u << 16, .selector = 0};
@@ -157,6 +162,16 @@ TEST_P(DirtyLogOf, CanBeStartedAgain) {
     write_pages(first + 0x80'0000, 10);
     expect_pages(**log, first + 0x80'0000, 10, 8);
   }
+}
+
+TEST_P(DirtyLogOf, HoldsAPageThatIsRunAfterItWasWritten) {
+  // mov dword [rdi], "out dx,al; jmp $"; mov dx,100h; jmp rdi
+  const std::vector<uint8_t> bytes{0xc7, 0x07, 0xee, 0xeb, 0xfe, 0x90, 0x66, 0xba, 0x00, 0x01, 0xff, 0xe7};
+  ASSERT_TRUE(memory_->write(code + 0x100, bytes));
+  auto log = DirtyLog::start(*memory_, engine_->write_log());
+  ASSERT_TRUE(log) << log.error().message;
+  run(code + 0x100, first, 0);
+  expect_pages(**log, first, 1, 8);
 }
 
 INSTANTIATE_TEST_SUITE_P(Engines, DirtyLogOf, testing::Values(Kind::Jit, Kind::Bitmap, Kind::Ring),
