@@ -242,6 +242,10 @@ void BlockBuilder::emit_native(Emitter& out, const Item& item) {
   }
   const unsigned free_scratch = memory != nullptr ? 1 : 2;
   std::array<int, 2> borrowed{none, none};
+  if (count > free_scratch && memory != nullptr && mirrored()) {
+    gave_up_ = true;  // the access may fault
+    return;
+  }
   if (count > free_scratch && !borrow_registers(in, count - free_scratch, borrowed)) {
     gave_up_ = true;
     return;
@@ -255,7 +259,7 @@ void BlockBuilder::emit_native(Emitter& out, const Item& item) {
     }
   }
   // (Its implicit AL must stay where it is.)
-  if (high >= 0 && in.mnemonic == ZYDIS_MNEMONIC_CMPXCHG) {
+  if (high >= 0 && (in.mnemonic == ZYDIS_MNEMONIC_CMPXCHG || mirrored())) {
     gave_up_ = true;
     return;
   }

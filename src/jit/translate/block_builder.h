@@ -124,6 +124,11 @@ class BlockBuilder {
   Address emit_stack_check(Emitter& out, const Item& item, int base, int32_t disp, unsigned size, bool write);
   Cold& look_up(Emitter& out, const Item& item, unsigned size, bool write);
   Address check_simple(Emitter& out, const Item& item, const Address& ea, unsigned size, bool write, bool collapse);
+  // The same in mirrored address spaces: no check, and EFLAGS stay as they are.
+  Address mirror_address(Emitter& out, const Item& item, const Operand& memory, bool collapse);
+  Address mirror_window(Emitter& out, const Item& item, Window& window, int32_t disp, bool collapse);
+  void mirror_addend(Emitter& out, int reg);  // of the linear address in `reg`, to T1
+  Address collapse_if(Emitter& out, const Item& item, const Address& address, bool collapse);
   Address window_address(Emitter& out, const Window& window, int32_t disp);
   Address check_window(Emitter& out, const Item& item, Window& window, int32_t disp, bool collapse);
   [[nodiscard]] bool restores_flags(const Item& item) const;
@@ -155,6 +160,9 @@ class BlockBuilder {
   [[nodiscard]] bool user() const {
     return (block_.key.mode & mode_bits::tlb_mask) == static_cast<unsigned>(TlbMode::User);
   }
+  [[nodiscard]] bool mirrored() const { return (block_.key.mode & mode_bits::mirror) != 0; }
+  // EFLAGS or memory hold the guest's status flags from here on, in the middle of an instruction that may yet fault.
+  void flags_moved(Emitter& out);
   [[nodiscard]] uint64_t rip_after(const Item& item) const { return block_.key.rip + item.offset + item.in.length; }
 
   const Stubs& stubs_;
