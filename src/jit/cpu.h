@@ -132,7 +132,11 @@ struct alignas(64) Cpu {
   std::atomic<uint32_t> exit_request{0};
   uint32_t flags_ax = 0;  // guest status flags as LAHF and SETO AL leave them in AX, while not in EFLAGS
   std::array<StackPage, 3> stack_pages{};
-  // By bits 40 to 47 of a linear address of the mirrored address space: host address less linear address.
+  // The mirrored address space, see mmu/mirror.h. Host address less linear address in its lower and in its upper half; by
+  // bits 40 to 47 of a linear address whether that holds there; by the same bits the addend, or one that leads to where
+  // nothing is.
+  std::array<uint64_t, 2> mirror_addend{};
+  std::array<std::array<bool, 256>, 2> mirror_valid{};
   std::array<uint64_t, 256> mirror_addends{};
   std::array<uint64_t, 12> windows{};  // addends that the running block has found, see translate/windows.cpp
   alignas(64) std::array<uint8_t, 128> crossing{};  // copy of what a read across two pages finds
@@ -186,7 +190,7 @@ struct alignas(64) Cpu {
   // --- surroundings --------------------------------------------------------------------------------------------------
   GuestMemory* memory = nullptr;
   Mirror* mirror = nullptr;  // null: off
-  PagePair page_pair;  // for locked accesses that cross a page
+  PagePair page_pair;        // for locked accesses that cross a page
   Bus* bus = nullptr;
   Clock* clock = nullptr;
   CpuInterrupts* interrupts = nullptr;

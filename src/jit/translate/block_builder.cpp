@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "jit/mmu/mirror.h"
+
 namespace caisson::jit {
 namespace {
 
@@ -453,7 +455,10 @@ void BlockBuilder::emit_entries(Emitter& out) {
   }
 }
 
-bool BlockBuilder::build(CodeCache& cache, const BlockKey& key, const CodeBytes& code) {
+bool BlockBuilder::build(CodeCache& cache, const BlockKey& key, const CodeBytes& code, const Cpu& now) {
+  upper_ = 0;
+  for (unsigned i = 0; i < 16; ++i) upper_ |= static_cast<uint16_t>(Mirror::in_upper_half(now.gpr[i]) << i);
+  own_half_ = Mirror::in_upper_half(now.rip) ? 1 : 0;
   block_ = {};
   block_.key = key;
   cold_.clear();

@@ -96,7 +96,7 @@ Address BlockBuilder::check_simple(Emitter& out, const Item& item, const Address
 // The linear address is in T0.
 Address BlockBuilder::check_computed(Emitter& out, const Item& item, unsigned size, bool write) {
   if (mirrored()) {
-    mirror_addend(out, t0);
+    (void)mirror_addend(out, item, t0, 1);
     out.lea(t0, {.base = t0, .index = t1});
     return {.base = t0};
   }
@@ -187,7 +187,7 @@ Address BlockBuilder::emit_stack_check(Emitter& out, const Item& item, int base,
                                        bool write) {
   if (item.stack_window != Item::no_window) return check_window(out, item, windows_[item.stack_window], disp, false);
   if (mirrored()) {
-    mirror_addend(out, base);
+    (void)mirror_addend(out, item, base, 1);
     return {.base = base, .index = t1, .disp = disp};
   }
   return check_simple(out, item, {.base = base, .disp = disp}, size, write, false);

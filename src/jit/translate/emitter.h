@@ -195,6 +195,7 @@ class Emitter {
   }
   // jrcxz to an address set later; returns the offset of the rel8.
   size_t jump_rcx_zero_later() { return short_later(0xe3); }
+  size_t jump_short_if_later(unsigned condition) { return short_later(0x70 | condition); }
   size_t jump_short_later() { return short_later(0xeb); }
   void land8(size_t rel8_offset) { start_[rel8_offset] = static_cast<uint8_t>(size() - (rel8_offset + 1)); }
 

@@ -93,7 +93,7 @@ bool Translator::translate_current() {
     if (!cache.has_room(BlockBuilder::room_needed)) return false;
     // The page may have lost its last block, and with it the mark, since it was made.
     if (!marked(page.gpa) || (code.next != nullptr && !marked(next.gpa))) continue;
-    if (!builder_.build(cache, key, code)) {
+    if (!builder_.build(cache, key, code, cpu)) {
       hold.unlock();
       find_next();
       continue;
