@@ -132,9 +132,9 @@ struct alignas(64) Cpu {
   std::atomic<uint32_t> exit_request{0};
   uint32_t flags_ax = 0;  // guest status flags as LAHF and SETO AL leave them in AX, while not in EFLAGS
   std::array<StackPage, 3> stack_pages{};
-  // The mirrored address space, see mmu/mirror.h. Host address less linear address in its lower and in its upper half; by
-  // bits 40 to 47 of a linear address whether that holds there; by the same bits the addend, or one that leads to where
-  // nothing is.
+  // The mirrored address space, see mmu/mirror.h. Host address less linear address in its lower and in its upper half;
+  // by bits 40 to 47 of a linear address whether that holds there; by the same bits the addend, or one that leads to
+  // where nothing is.
   std::array<uint64_t, 2> mirror_addend{};
   std::array<std::array<bool, 256>, 2> mirror_valid{};
   std::array<uint64_t, 256> mirror_addends{};

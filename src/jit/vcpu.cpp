@@ -144,9 +144,9 @@ void JitVcpu::answer_requests() {
     mmu::drop_stack_pages(*cpu_);
   }
   if (requests & drop_jumps) drop_jump_caches();
-  if ((requests & drop_mirrors) && mirror_) {
+  if ((requests & drop_mirrors) && cpu_->mirror != nullptr) {
     fpu_put_away(*cpu_);
-    mirror_->drop_all();
+    cpu_->mirror->drop_all();
   }
 }
 
@@ -209,7 +209,7 @@ StepResult JitVcpu::take_interrupts() {
   const auto vector = cpu.interrupts->acknowledge();
   if (!vector) return StepResult::Done;
   cpu.activity = Activity::Running;
-  if (mirror_ && cpu.cpl == 3 && cpu.code_bits == 64) mirror_->interrupted();
+  if (cpu.mirror != nullptr && cpu.cpl == 3 && cpu.code_bits == 64) cpu.mirror->interrupted();
   return deliver_interrupt(cpu, *vector);
 }
 
@@ -278,9 +278,9 @@ StepResult JitVcpu::interpret_one() {
 }
 
 StepResult JitVcpu::run_guest() {
-  if (mirror_ && cpu_->cpl == 3 && cpu_->code_bits == 64 && mirror_->wanted()) {
+  if (cpu_->mirror != nullptr && cpu_->cpl == 3 && cpu_->code_bits == 64 && cpu_->mirror->wanted()) {
     fpu_put_away(*cpu_);
-    mirror_->begin();
+    cpu_->mirror->begin();
   }
   if (translator_ && translator_->translatable()) return run_translated();
   fpu_put_away(*cpu_);

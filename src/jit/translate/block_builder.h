@@ -128,8 +128,8 @@ class BlockBuilder {
   // The same in mirrored address spaces: no check, and EFLAGS stay as they are.
   Address mirror_address(Emitter& out, const Item& item, const Operand& memory, bool collapse);
   Address mirror_window(Emitter& out, const Item& item, Window& window, int32_t disp, bool collapse);
-  // Of the linear address in `reg`, to T1; `guess`: where it will lie. True: it was compared with the regions in use, and
-  // lies in one.
+  // Of the linear address in `reg`, to T1; `guess`: where it will lie. True: it was compared with the regions in use,
+  // and lies in one.
   bool mirror_addend(Emitter& out, const Item& item, int reg, unsigned guess);
   [[nodiscard]] unsigned guess_half(unsigned base) const { return base < 16 && (upper_ >> base & 1) == 0 ? 0 : 1; }
   void emit_other_half(Emitter& out, const Cold& cold);

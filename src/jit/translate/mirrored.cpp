@@ -1,8 +1,8 @@
 // Accesses in mirrored address spaces (mmu/mirror.h): what is needed is the addend of the region that the address lies
 // in. There are two of them, one of which is tried first, so that the access need not wait for the check: the processor
 // predicts its outcome. Where EFLAGS hold flags that matter the addend is looked up.
-//   An access may fault on the host as it would on the guest: when it does, the guest's registers are as they were before
-//   the instruction.
+//   An access may fault on the host as it would on the guest: when it does, the guest's registers are as they were
+//   before the instruction.
 #include "jit/mmu/mirror.h"
 #include "jit/translate/block_builder.h"
 
