@@ -69,7 +69,7 @@ class Mirror {
   };
   struct Space {
     unsigned pcid = 0;
-    unsigned credit = 0;  // host faults in vain that are left
+    unsigned credit = 0;                                  // host faults in vain that are left
     std::vector<Region> regions;                          // in rising order
     std::unordered_map<uint64_t, Page> pages;             // by linear address
     std::unordered_multimap<Gpa, uint64_t> linear_pages;  // the writable ones of `pages`

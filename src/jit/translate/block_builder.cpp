@@ -169,7 +169,7 @@ void BlockBuilder::emit_native(Emitter& out, const Item& item) {
   const Operand* memory = in.memory();
   if ((in.simd || in.mnemonic == ZYDIS_MNEMONIC_LDMXCSR || in.mnemonic == ZYDIS_MNEMONIC_STMXCSR) && !fpu_checked_) {
     free_flags(out, item);
-    out.u8(0x65), out.u8(0x80);  // cmp byte gs:[fpu_live], 0
+    out.gs(CPU_FIELD(fpu_live)), out.u8(0x80);  // cmp byte gs:[fpu_live], 0
     out.address(7, CPU_FIELD(fpu_live));
     out.u8(0);
     Cold cold{.what = Cold::What::Fpu};
@@ -472,6 +472,7 @@ bool BlockBuilder::build(CodeCache& cache, const BlockKey& key, const CodeBytes&
 
   for (;;) {
     Emitter out(cache.write_position(), cache.run_position(), room_needed);
+    out.stack_is_cpu();
     emit_entries(out);
     const Item last = items_.back();
     if (leads_back(last)) {
