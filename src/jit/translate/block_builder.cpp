@@ -448,6 +448,7 @@ void BlockBuilder::emit_entries(Emitter& out) {
     out.align(8, 0);
   }
   block_.entry_offset = static_cast<uint8_t>(out.size());
+  if (polls_first()) return;                                             // with an instruction that is long enough
   out.u8(0x0f), out.u8(0x1f), out.u8(0x44), out.u8(0x00), out.u8(0x00);  // nop of 5 bytes
   if (through) {
     save_flags(out);
@@ -477,7 +478,12 @@ bool BlockBuilder::build(CodeCache& cache, const BlockKey& key, const CodeBytes&
     const Item last = items_.back();
     if (leads_back(last)) {
       free_flags(out, items_.front());
-      emit_exit_request_test(out);
+      if (polls_first()) {
+        out.u8(0x83), out.u8(0xbc), out.u8(0x24);  // cmp dword [rsp + exit_request], 0, in its long form
+        out.u32(offsetof(Cpu, exit_request)), out.u8(0);
+      } else {
+        emit_exit_request_test(out);
+      }
       Cold cold{.what = Cold::What::Poll};
       cold.from = out.jump_if_later(5);
       cold.target = key.rip;

@@ -225,6 +225,11 @@ class Emitter {
     }
   }
 
+  // So that the rel32 `ahead` lies in one aligned word of 8 bytes: it can be patched while others run through it.
+  void align_rel32(size_t ahead) {
+    if ((reinterpret_cast<uintptr_t>(run_address()) + ahead) % 8 > 4) align(8, ahead);
+  }
+
  private:
   [[nodiscard]] bool by_stack(const Address& a) const {
     return stack_is_cpu_ && a.gs && a.base == none && a.index == none;
