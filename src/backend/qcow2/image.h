@@ -32,10 +32,10 @@
 namespace caisson::qcow2 {
 
 struct OpenOptions {
-  std::string name;                           // for messages
+  std::string name{};                         // for messages
   bool read_only = false;                     // nothing in the file changes, not even marks
   bool allow_corrupt = false;                 // with read_only: look at an image that is marked as corrupt
-  std::string snapshot;                       // with read_only: an internal snapshot's name or id instead of the disk
+  std::string snapshot{};                     // with read_only: an internal snapshot's name or id instead of the disk
   std::unique_ptr<Source> backing{};          // must be there exactly when the header names a backing file
   uint64_t cache_bytes = uint64_t{32} << 20;  // of L2 tables
 };
