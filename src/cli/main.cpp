@@ -31,8 +31,15 @@ void add_run(CLI::App& app, RunOptions& options) {
   run->add_option("--initrd", options.initrd, "initial RAM disk")->type_name("FILE");
   run->add_option("--append", options.append, "kernel command line; console=ttyS0 and panic=-1 are added unless given")
       ->type_name("TEXT");
-  run->add_option("--disk", options.disks, "raw disk image or block device; again for more: vda, vdb, …")
-      ->type_name("FILE[,ro]")
+  run->add_option("--disk", options.disks,
+                  "disk image or block device; again for more: vda, vdb, …; qcow2 where the name ends so or format= "
+                  "says it, else raw")
+      ->type_name("FILE[,ro][,format=raw|qcow2]")
+      ->take_all()
+      ->allow_extra_args(false);
+  run->add_option("--backing-folder", options.backing_folders,
+                  "backing files of images may lie below this folder, as below the image's own; again for more")
+      ->type_name("FOLDER")
       ->take_all()
       ->allow_extra_args(false);
   run->add_option("--cpus", options.cpus, "virtual CPUs, 1 to 64; default 2, or 1 on a host with one")->type_name("N");

@@ -120,10 +120,19 @@ Result<uint32_t> parse_cpus(std::string_view text) {
 
 Result<DiskOption> parse_disk(std::string_view text) {
   DiskOption disk;
-  constexpr std::string_view read_only = ",ro";
-  if (text.ends_with(read_only)) {
-    disk.read_only = true;
-    text.remove_suffix(read_only.size());
+  constexpr std::string_view format = "format=";
+  // Only what is known at the end: a file's name may have commas.
+  for (auto comma = text.rfind(','); comma != std::string_view::npos; comma = text.rfind(',')) {
+    const std::string_view word = text.substr(comma + 1);
+    if (word == "ro") {
+      disk.read_only = true;
+    } else if (word.starts_with(format)) {
+      disk.format = format_named(word.substr(format.size()));
+      if (!disk.format) return fail("--disk: no such format: {}; write format=raw or format=qcow2", word);
+    } else {
+      break;
+    }
+    text.remove_suffix(text.size() - comma);
   }
   if (text.empty()) return fail("--disk: no file named; write FILE or FILE,ro");
   disk.path = text;

@@ -207,7 +207,7 @@ class Sequence {
   }
 
   void others_turn() {
-    if (widest_ >= 2 && chance(50)) {
+    if (widest_ >= 3 && chance(50)) {
       const std::string name = fmt::format("s{}", snapshots_.size());
       tell("they make snapshot " + name);
       const Outcome outcome = shell(fmt::format("qemu-img snapshot -c {} {}", name, path_));
