@@ -12,6 +12,7 @@
 #include <CLI/CLI.hpp>
 
 #include "base/log.h"
+#include "cli/disk_command.h"
 #include "cli/doctor.h"
 #include "cli/exit_status.h"
 #include "cli/image_build.h"
@@ -145,6 +146,7 @@ int main_program(int count, char** arguments) {
   auto* remove = image->add_subcommand("rm", "Remove an image; machines made from it keep their disks");
   remove->add_option("IMAGE", image_name, "debian:12")->required();
 
+  const auto disk_command = add_disk(app);
   auto* doctor_command = app.add_subcommand("doctor", "Say what this host can do for machines, and why");
   doctor_command->add_flag("--json", json, "as JSON");
   auto* version_command = app.add_subcommand("version", "Print the version");
@@ -162,6 +164,7 @@ int main_program(int count, char** arguments) {
   }
 
   if (app.got_subcommand("run")) return run(std::move(run_options));
+  if (app.got_subcommand("disk")) return run_disk(*disk_command);
   if (*version_command) {
     fmt::print("caisson {}\n", version);
     return exit_ok;

@@ -52,6 +52,8 @@ struct RunOptions {
 [[nodiscard]] Result<uint64_t> parse_memory(std::string_view text, uint64_t host_bytes);
 // "4G" for a disk: like memory, but bounded by what ext4 can use here.
 [[nodiscard]] Result<uint64_t> parse_size(std::string_view option, std::string_view text);
+// The same for any disk: 512 bytes at least, whole sectors; a bare number counts MiB, "512B" bytes.
+[[nodiscard]] Result<uint64_t> parse_disk_size(std::string_view option, std::string_view text);
 [[nodiscard]] Result<uint32_t> parse_cpus(std::string_view text);
 // "FILE", then any of ",ro", ",format=raw" and ",format=qcow2"
 [[nodiscard]] Result<DiskOption> parse_disk(std::string_view text);
