@@ -112,6 +112,7 @@ bool confine(const std::string& readable, const std::string& writable) {
     const bool folder = std::string_view{path}.find("/etc/") == std::string_view::npos;
     if (!allow(rules.get(), path, folder ? reading : uint64_t{LANDLOCK_ACCESS_FS_READ_FILE})) return false;
   }
+  if (!allow(rules.get(), "/dev/null", writing)) return false;
   if (!readable.empty() && !allow(rules.get(), readable.c_str(), LANDLOCK_ACCESS_FS_READ_FILE)) return false;
   if (!writable.empty() && !allow(rules.get(), writable.c_str(), to_write)) return false;
   if (::syscall(SYS_landlock_restrict_self, rules.get(), 0) != 0) return false;

@@ -1,0 +1,227 @@
+// The host loses power at random moments: what was synced is on the disk, of the rest some sectors are and some are
+// not. The writes are recorded by functions that stand before the C library's.
+#include <array>
+#include <map>
+
+#include <dlfcn.h>
+#include <linux/falloc.h>
+#include <sys/uio.h>
+
+#include "backend/qcow2/test_images.h"
+
+namespace {
+
+struct Event {
+  enum class Kind { Write, Sync, Hole, Mark } kind;
+  uint64_t offset = 0;
+  std::vector<uint8_t> bytes{};
+  uint64_t length = 0;
+};
+struct Recorder {
+  int fd = -1;
+  std::vector<Event> events{};
+};
+Recorder recorder;
+
+template <class Function>
+Function* next(const char* name) {
+  return reinterpret_cast<Function*>(::dlsym(RTLD_NEXT, name));
+}
+
+}  // namespace
+
+extern "C" {
+
+ssize_t pwritev(int fd, const iovec* buffers, int count, off_t offset) {
+  static const auto real = next<ssize_t(int, const iovec*, int, off_t)>("pwritev");
+  const ssize_t size = real(fd, buffers, count, offset);
+  if (fd == recorder.fd && size > 0) {
+    Event event{Event::Kind::Write, static_cast<uint64_t>(offset)};
+    for (int i = 0; i < count; ++i) {
+      const auto* const bytes = static_cast<const uint8_t*>(buffers[i].iov_base);
+      event.bytes.insert(event.bytes.end(), bytes, bytes + buffers[i].iov_len);
+    }
+    event.bytes.resize(static_cast<size_t>(size));
+    recorder.events.push_back(std::move(event));
+  }
+  return size;
+}
+
+int fdatasync(int fd) {
+  static const auto real = next<int(int)>("fdatasync");
+  if (fd == recorder.fd) {
+    recorder.events.push_back({Event::Kind::Sync});
+    return 0;
+  }
+  return real(fd);
+}
+
+int fallocate(int fd, int mode, off_t offset, off_t length) {
+  static const auto real = next<int(int, int, off_t, off_t)>("fallocate");
+  if (fd == recorder.fd && (mode & FALLOC_FL_PUNCH_HOLE) != 0) {
+    recorder.events.push_back({Event::Kind::Hole, static_cast<uint64_t>(offset), {}, static_cast<uint64_t>(length)});
+  }
+  return real(fd, mode, offset, length);
+}
+
+}  // extern "C"
+
+namespace caisson::qcow2 {
+namespace {
+
+using namespace test;
+
+constexpr uint64_t sector_bytes = 512;
+
+// A disk of sectors that each hold a number.
+constexpr uint64_t disk_sectors = 4096;
+
+class PowerCut {
+ public:
+  explicit PowerCut(unsigned seed) : random_(seed) {
+    const unsigned order = std::array{4u, 6u, 3u}[seed % 3];
+    make_image(path_, {.size = disk_sectors * sector_bytes,
+                       .cluster_bits = std::array{9u, 12u, 10u, 16u}[seed % 4],
+                       .refcount_order = order});
+    const std::string content = caisson::test::content_of(path_);
+    start_.assign(content.begin(), content.end());
+  }
+
+  // Writes and flushes, all of it recorded; a Mark with the sectors' numbers follows each flush.
+  void work() {
+    const auto image = open_image(path_, {.cache_bytes = 8192});
+    ASSERT_NE(image, nullptr);
+    recorder = {image->fd()};
+    std::vector<uint64_t> issued(disk_sectors), flushed(disk_sectors);
+    uint64_t number = 0;
+    for (int step = 0; step < 400; ++step) {
+      const uint64_t first = random_() % disk_sectors,
+                     count = 1 + random_() % std::min<uint64_t>(64, disk_sectors - first);
+      const unsigned what = static_cast<unsigned>(random_() % 12);
+      ++number;
+      if (what < 8) {
+        Bytes bytes(count * sector_bytes);
+        for (uint64_t i = 0; i < count; ++i) {
+          for (uint64_t at = 0; at < sector_bytes; at += 8) std::memcpy(&bytes[i * sector_bytes + at], &number, 8);
+          issued[first + i] = number;
+        }
+        ASSERT_EQ(write(*image, first * sector_bytes, bytes), 0);
+      } else if (what < 10) {
+        ASSERT_EQ(image->write_zeroes(first * sector_bytes, count * sector_bytes, what == 8), 0);
+        for (uint64_t i = 0; i < count; ++i) issued[first + i] = 0;
+      } else {
+        ASSERT_EQ(image->flush(), 0);
+        flushed = issued;
+        recorder.events.push_back({Event::Kind::Mark});
+        marks_.push_back(flushed);
+      }
+      history_.push_back(issued);
+      recorder.events.push_back({Event::Kind::Mark, UINT64_MAX});  // the step is over
+    }
+    recorder.fd = -1;
+  }
+
+  // The file as it may be after a power cut behind the first `count` events, and what must and may be in it.
+  void cut(size_t count, const std::string& to) {
+    size_t synced = 0, steps = 0, marks = 0;
+    for (size_t i = 0; i < count; ++i) {
+      const Event& event = recorder.events[i];
+      if (event.kind == Event::Kind::Sync) synced = i;
+      if (event.kind == Event::Kind::Mark) ++(event.offset == UINT64_MAX ? steps : marks);
+    }
+    std::vector<uint8_t> file = start_;
+    const unsigned share = static_cast<unsigned>(random_() % 101);  // of what was not synced, in percent
+    for (size_t i = 0; i < count; ++i) {
+      const Event& event = recorder.events[i];
+      const bool certain = i < synced;
+      if (event.kind == Event::Kind::Write) {
+        for (size_t at = 0; at < event.bytes.size();) {
+          // Sectors of the file reach the disk whole.
+          const uint64_t place = event.offset + at;
+          const size_t size = std::min<size_t>(sector_bytes - place % sector_bytes, event.bytes.size() - at);
+          if (certain || random_() % 100 < share) {
+            if (file.size() < place + size) file.resize(place + size);
+            std::copy_n(event.bytes.begin() + static_cast<ptrdiff_t>(at), size,
+                        file.begin() + static_cast<ptrdiff_t>(place));
+          } else if (file.size() < place + size && random_() % 2 == 0) {
+            file.resize(place + size);
+          }
+          at += size;
+        }
+      } else if (event.kind == Event::Kind::Hole && (certain || random_() % 100 < share)) {
+        for (uint64_t at = event.offset; at < std::min<uint64_t>(event.offset + event.length, file.size()); ++at) {
+          file[at] = 0;
+        }
+      }
+    }
+    std::ofstream{to, std::ios::binary}.write(reinterpret_cast<const char*>(file.data()),
+                                              static_cast<std::streamsize>(file.size()));
+    const CheckReport report = check_file(to);
+    EXPECT_EQ(report.corruptions, 0u) << (report.messages.empty() ? "" : report.messages.front());
+    const auto image = open_image(to, {.read_only = true});
+    ASSERT_NE(image, nullptr);
+    const Bytes disk = read_all(*image);
+    for (uint64_t sector = 0; sector < disk_sectors && !testing::Test::HasFailure(); ++sector) {
+      uint64_t number = 0;
+      std::memcpy(&number, &disk[sector * sector_bytes], 8);
+      // What was flushed, or anything that was written later.
+      bool expected = number == (marks == 0 ? 0 : marks_[marks - 1][sector]);
+      for (size_t step = steps; step-- > 0 && !expected;) expected = history_[step][sector] == number;
+      if (steps < history_.size()) expected = expected || history_[steps][sector] == number;
+      const uint64_t flushed = marks == 0 ? 0 : marks_[marks - 1][sector];
+      expected = expected && (number == 0 || number >= flushed);
+      if (number == 0 && flushed != 0) {
+        // Zeroes must have been written since.
+        bool zeroed = false;
+        for (size_t step = 0; step <= steps && step < history_.size(); ++step) {
+          zeroed = zeroed || (history_[step][sector] == 0 && step_after_flush(step, marks));
+        }
+        expected = expected && zeroed;
+      }
+      EXPECT_TRUE(expected) << "sector " << sector << " holds " << number << ", flushed was " << flushed;
+    }
+  }
+
+  [[nodiscard]] size_t events() const { return recorder.events.size(); }
+  [[nodiscard]] std::string file(const std::string& name) const { return folder_.file(name); }
+
+ private:
+  // Was the step done after the flush number `marks`?
+  [[nodiscard]] bool step_after_flush(size_t step, size_t marks) const {
+    size_t steps = 0, seen = 0;
+    for (const Event& event : recorder.events) {
+      if (event.kind != Event::Kind::Mark) continue;
+      if (event.offset != UINT64_MAX) {
+        ++seen;
+      } else if (steps++ == step) {
+        return seen >= marks;
+      }
+    }
+    return true;
+  }
+
+  std::mt19937_64 random_;
+  TemporaryFolder folder_;
+  const std::string path_ = folder_.file("disk.qcow2");
+  std::vector<uint8_t> start_;
+  std::vector<std::vector<uint64_t>> history_;  // numbers of the sectors after each step
+  std::vector<std::vector<uint64_t>> marks_;    // after each flush
+};
+
+TEST(Qcow2Power, ACutLeavesTheImageWholeAndWhatWasFlushed) {
+  const char* const text = std::getenv("CAISSON_QCOW2_CUTS");
+  const unsigned images = text == nullptr ? 6 : static_cast<unsigned>(std::strtoul(text, nullptr, 10));
+  std::mt19937 random{images};
+  for (unsigned seed = 0; seed < images && !testing::Test::HasFailure(); ++seed) {
+    PowerCut disk{seed};
+    disk.work();
+    ASSERT_GT(disk.events(), 500u);
+    for (int i = 0; i < 25 && !testing::Test::HasFailure(); ++i) {
+      disk.cut(random() % (disk.events() + 1), disk.file("cut.qcow2"));
+    }
+    if (testing::Test::HasFailure()) FAIL() << "image " << seed;
+  }
+}
+
+}  // namespace
+}  // namespace caisson::qcow2
