@@ -140,6 +140,11 @@ Result<> Check::walk_l2(uint64_t offset, bool active) {
 
 Result<> Check::walk_l1(uint64_t offset, uint64_t entries, bool active) {
   if (entries == 0) return {};
+  for (uint64_t at = offset; at < std::min(offset + entries * 8, file_bytes_); at += cluster_size()) {
+    if (counts_.get(at / cluster_size()) == 0) continue;
+    corrupt(fmt::format("an L1 table at byte {} lies over something else", offset));
+    return {};  // nor is one table walked many times
+  }
   if (!refer(counts_, offset, entries * 8, "an L1 table")) return {};
   std::vector<uint8_t> bytes(entries * 8);
   if (auto ok = read(offset, bytes, "an L1 table"); !ok) return ok;
@@ -204,6 +209,9 @@ Result<> Check::walk_refcount_table() {
     if (offset == 0) continue;
     if (offset % cluster_size() != 0) {
       corrupt(fmt::format("refcount block {} would be at byte {}", i, offset));
+      must_rebuild_ = true;
+    } else if (own_.get(offset / cluster_size()) != 0) {
+      corrupt(fmt::format("refcount block {} at byte {} is another table as well", i, offset));
       must_rebuild_ = true;
     } else if (!refer(own_, offset, cluster_size(), fmt::format("refcount block {}", i))) {
       must_rebuild_ = true;

@@ -92,7 +92,9 @@ Result<> Image::open_snapshots() {
   if (!snapshots) return std::unexpected(snapshots.error());
   snapshots_ = std::move(*snapshots);
   if (options_.read_only) return {};
+  constexpr size_t most_clusters = size_t{1} << 22;  // with tables; far more than any image has, little enough to hold
   const auto own = [this](uint64_t offset, uint64_t bytes) {
+    if (bytes / header_.cluster_size() + metadata_.size() > most_clusters) return false;
     for (uint64_t cluster = cluster_of(offset); cluster < divide_up(offset + bytes, header_.cluster_size());
          ++cluster) {
       if (!metadata_.insert(cluster).second) return false;
@@ -105,7 +107,7 @@ Result<> Image::open_snapshots() {
   for (const Snapshot& snapshot : snapshots_) {
     apart = apart && own(snapshot.l1_offset, uint64_t{snapshot.l1_size} * 8);
   }
-  if (!apart) return fail("its snapshots lie over its other tables; the image is damaged");
+  if (!apart) return fail("its snapshots' tables lie over others, or are too many; the image is damaged");
   return {};
 }
 

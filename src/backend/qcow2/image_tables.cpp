@@ -156,7 +156,9 @@ bool Image::try_pieces(uint64_t offset, uint64_t length, bool for_write, std::ve
   const Lock lock{mutex_, std::try_to_lock};
   if (!lock.owns_lock() || corrupt_) return false;
   const uint64_t covered = header_.l2_entries() << header_.cluster_bits;
+  constexpr size_t most = 64;
   while (length > 0) {
+    if (pieces.size() > most) return false;
     const size_t index = l1_index(offset);
     Run run{.first = {}, .length = std::min(length, covered - offset % covered)};
     if (const uint64_t table_offset = l1_[index] & offset_mask; table_offset != 0) {
