@@ -1,7 +1,7 @@
 // The image formats that Caisson reads and writes itself, and how a file is taken for one.
 //   Rule     never guessed from content alone: whoever writes a raw disk, a guest, could make it look like another
 //   format
-//            and name any file of the host as its backing file. docs/decisions/0012-which-format-an-image-has.md
+//            and name any file of the host as its backing file. docs/decisions/0013-which-format-an-image-has.md
 //   Threads  pure functions
 #pragma once
 

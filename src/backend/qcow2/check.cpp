@@ -303,8 +303,9 @@ Result<> Check::check_copied() {
   for (size_t i = 0; i < bytes.size(); i += 8) {
     const uint64_t entry = load<uint64_t>(&bytes[i]);
     const uint64_t table = entry & offset_mask;
+    if (table == 0 || table % cluster_size() != 0) continue;
     const uint64_t references = counts_.get(table / cluster_size());
-    if (table == 0 || table % cluster_size() != 0 || references == 0 || !seen.insert(table).second) continue;
+    if (references == 0 || !seen.insert(table).second) continue;
     if ((references == 1) != ((entry & copied_flag) != 0)) {
       corrupt(fmt::format("the L2 table at byte {} is {}marked as copied", table, references == 1 ? "not " : ""));
       store<uint64_t>(&bytes[i], entry ^ copied_flag);
