@@ -168,7 +168,7 @@ Result<std::unique_ptr<qcow2::Image>> assemble_image(std::vector<DiskFile> chain
 
 Result<std::unique_ptr<qcow2::Source>> assemble(std::vector<DiskFile> chain, const std::string& snapshot) {
   if (chain.front().format == DiskFormat::Qcow2) {
-    return assemble_image(std::move(chain), {.read_only = true, .snapshot = snapshot});
+    return assemble_image(std::move(chain), {.read_only = true, .allow_corrupt = true, .snapshot = snapshot});
   }
   if (!snapshot.empty()) return fail("disk {}: a raw image has no snapshots", chain.front().path);
   return qcow2::RawSource::open(std::move(chain.front().fd), chain.front().path);

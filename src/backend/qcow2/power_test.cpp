@@ -20,6 +20,10 @@ struct Event {
 struct Recorder {
   int fd = -1;
   std::vector<Event> events{};
+  // Every so many writes and syncs fail, one in `failing`; 0: none.
+  unsigned failing = 0;
+  std::mt19937 random{1};
+  bool fails() { return failing != 0 && random() % failing == 0; }
 };
 Recorder recorder;
 
@@ -34,6 +38,10 @@ extern "C" {
 
 ssize_t pwritev(int fd, const iovec* buffers, int count, off_t offset) {
   static const auto real = next<ssize_t(int, const iovec*, int, off_t)>("pwritev");
+  if (fd == recorder.fd && recorder.fails()) {
+    errno = ENOSPC;
+    return -1;
+  }
   const ssize_t size = real(fd, buffers, count, offset);
   if (fd == recorder.fd && size > 0) {
     Event event{Event::Kind::Write, static_cast<uint64_t>(offset)};
@@ -50,6 +58,10 @@ ssize_t pwritev(int fd, const iovec* buffers, int count, off_t offset) {
 int fdatasync(int fd) {
   static const auto real = next<int(int)>("fdatasync");
   if (fd == recorder.fd) {
+    if (recorder.fails()) {
+      errno = EIO;
+      return -1;
+    }
     recorder.events.push_back({Event::Kind::Sync});
     return 0;
   }
@@ -220,6 +232,59 @@ TEST(Qcow2Power, ACutLeavesTheImageWholeAndWhatWasFlushed) {
       disk.cut(random() % (disk.events() + 1), disk.file("cut.qcow2"));
     }
     if (testing::Test::HasFailure()) FAIL() << "image " << seed;
+  }
+}
+
+// The host's disk is full now and then: what was said to be done is done, and the image stays whole.
+TEST(Qcow2Power, FailedWritesLoseNothingElse) {
+  for (unsigned seed = 0; seed < 12 && !testing::Test::HasFailure(); ++seed) {
+    const TemporaryFolder folder;
+    const std::string path = folder.file("disk.qcow2");
+    make_image(path, {.size = disk_sectors * sector_bytes,
+                      .cluster_bits = std::array{9u, 12u, 16u}[seed % 3],
+                      .refcount_order = std::array{4u, 6u}[seed % 2]});
+    std::mt19937_64 random{seed};
+    std::vector<std::vector<uint8_t>> possible(disk_sectors, {0});  // what each sector may be full of
+    unsigned failures = 0;
+    {
+      const auto image = open_image(path, {.cache_bytes = 8192});
+      ASSERT_NE(image, nullptr);
+      recorder = {image->fd()};
+      recorder.failing = 10 + seed * 5;
+      for (int step = 1; step < 600; ++step) {
+        const uint64_t first = random() % disk_sectors,
+                       count = 1 + random() % std::min<uint64_t>(64, disk_sectors - first);
+        const unsigned what = static_cast<unsigned>(random() % 10);
+        const auto value = what < 7 ? static_cast<uint8_t>(step) : uint8_t{0};
+        int error = 0;
+        if (what < 7) {
+          error = write(*image, first * sector_bytes, Bytes(count * sector_bytes, value));
+        } else if (what < 9) {
+          error = image->write_zeroes(first * sector_bytes, count * sector_bytes, what == 7);
+        } else {
+          error = image->flush();
+        }
+        failures += error != 0 ? 1 : 0;
+        if (what == 9) continue;
+        for (uint64_t i = first; i < first + count; ++i) {
+          if (error == 0) possible[i].clear();
+          possible[i].push_back(value);
+        }
+      }
+      recorder.failing = 0;
+      ASSERT_EQ(image->flush(), 0);
+      recorder.fd = -1;
+    }
+    EXPECT_GT(failures, 3u);
+    const CheckReport report = check_file(path);
+    EXPECT_EQ(report.corruptions, 0u) << (report.messages.empty() ? "" : report.messages.front());
+    const Bytes disk = read_all(*open_image(path, {.read_only = true}));
+    for (uint64_t sector = 0; sector < disk_sectors; ++sector) {
+      const uint8_t* const at = &disk[sector * sector_bytes];
+      ASSERT_EQ(std::memcmp(at, at + 1, sector_bytes - 1), 0) << "sector " << sector << " is a mixture";
+      ASSERT_NE(std::ranges::find(possible[sector], *at), possible[sector].end())
+          << "seed " << seed << " sector " << sector << " holds " << int{*at};
+    }
   }
 }
 
