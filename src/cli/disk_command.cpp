@@ -283,14 +283,23 @@ int run_convert(const DiskCommand& command) {
       between.emplace(std::move(*made));
       raw = between->temporary();
     }
+    const auto child = [&](const std::string& in, std::string_view in_format, const std::string& out,
+                           std::string_view out_format) {
+      TransferProgress progress{"converting", command.json};
+      struct stat status {};
+      const uint64_t bytes = ::stat(in.c_str(), &status) == 0 ? static_cast<uint64_t>(status.st_size) : 0;
+      return convert_foreign(in, in_format, out, out_format, [&](double part) {
+        progress.update(static_cast<uint64_t>(part * static_cast<double>(bytes)), bytes);
+      });
+    };
     if (foreign_from) {
-      done = convert_foreign(command.path, *foreign_from, raw, "raw");
+      done = child(command.path, *foreign_from, raw, "raw");
     } else {
       done = copy_into(command, command.path, from, between->take_fd(), DiskFormat::Raw);
     }
     if (done && !to_raw) {
       done = own_to ? copy_into(command, raw, DiskFormat::Raw, file->take_fd(), *own_to)
-                    : convert_foreign(raw, "raw", file->temporary(), *to_name);
+                    : child(raw, "raw", file->temporary(), *to_name);
     }
     if (done) done = sync_path(file->temporary());
   }

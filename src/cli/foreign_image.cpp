@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <csignal>
 #include <cstddef>
+#include <cstdlib>
 #include <vector>
 
 #include <fcntl.h>
@@ -128,8 +129,20 @@ std::string one_line(std::string text) {
   return text.substr(0, 500);
 }
 
+// qemu-img -p writes "    (12.34/100%)" and a return, again and again; takes these out of `out`.
+void take_progress(std::string& out, const ForeignProgress& progress) {
+  for (auto end = out.find('\r'); end != std::string::npos; end = out.find('\r')) {
+    const auto start = out.find('(');
+    if (start < end) {
+      const double part = std::strtod(out.c_str() + start + 1, nullptr) / 100;
+      if (part >= 0 && part <= 1) progress(part);
+    }
+    out.erase(0, end + 1);
+  }
+}
+
 Result<std::string> run_confined(const std::vector<std::string>& arguments, const std::string& readable,
-                                 const std::string& writable) {
+                                 const std::string& writable, const ForeignProgress& progress = {}) {
   if (::access(program, X_OK) != 0) return fail("this format needs qemu-img; install it: apt-get install qemu-utils");
   if (landlock_version() < 1) {
     return fail(
@@ -161,6 +174,7 @@ Result<std::string> run_confined(const std::vector<std::string>& arguments, cons
     if (size < 0 && errno == EINTR) continue;
     if (size <= 0) break;
     if (out.size() < size_t{1} << 20) out.append(buffer.data(), static_cast<size_t>(size));
+    if (progress) take_progress(out, progress);
   }
   int status = 0;
   while (::waitpid(pid, &status, 0) < 0 && errno == EINTR) {
@@ -187,10 +201,10 @@ std::optional<std::string_view> foreign_format_by_name(std::string_view path) {
 }
 
 Result<> convert_foreign(const std::string& from, std::string_view from_format, const std::string& to,
-                         std::string_view to_format) {
+                         std::string_view to_format, const ForeignProgress& progress) {
   auto done = run_confined(
-      {program, "convert", "-f", std::string{from_format}, "-O", std::string{to_format}, plain(from), plain(to)}, from,
-      to);
+      {program, "convert", "-p", "-f", std::string{from_format}, "-O", std::string{to_format}, plain(from), plain(to)},
+      from, to, progress);
   if (!done) return with_context("disk " + from, done.error());
   return {};
 }

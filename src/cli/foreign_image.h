@@ -5,6 +5,7 @@
 //   Threads      main thread
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -17,9 +18,12 @@ namespace caisson::cli {
 [[nodiscard]] std::optional<std::string_view> foreign_format_named(std::string_view name);
 [[nodiscard]] std::optional<std::string_view> foreign_format_by_name(std::string_view path);
 
+// Called now and then with what part is done, 0 to 1.
+using ForeignProgress = std::function<void(double part)>;
+
 // Writes `to`, an empty file that exists, from `from`; formats by QEMU's names.
 [[nodiscard]] Result<> convert_foreign(const std::string& from, std::string_view from_format, const std::string& to,
-                                       std::string_view to_format);
+                                       std::string_view to_format, const ForeignProgress& progress);
 // What qemu-img says about the image; as JSON or for people.
 [[nodiscard]] Result<std::string> foreign_info(const std::string& path, std::string_view format, bool json);
 

@@ -49,6 +49,20 @@ int Image::read_backing(uint64_t offset, uint64_t length, const std::vector<iove
 }
 
 int Image::read_compressed(const Cluster& cluster, uint64_t skip, const std::vector<iovec>& buffers) {
+  const auto copy = [&](const std::vector<uint8_t>& plain) {
+    for (const iovec& buffer : buffers) {
+      std::memcpy(buffer.iov_base, &plain[skip], buffer.iov_len);
+      skip += buffer.iov_len;
+    }
+  };
+  {
+    const std::lock_guard lock{unpacked_mutex_};
+    for (const Unpacked& known : unpacked_) {
+      if (known.host_offset != cluster.host_offset) continue;
+      copy(known.bytes);
+      return 0;
+    }
+  }
   std::vector<uint8_t> packed(cluster.length), plain(header_.cluster_size());
   if (const int error = read_at(fd_.get(), cluster.host_offset, packed)) return error;
   if (const int error = decompress(header_.compression, packed, plain)) {
@@ -56,10 +70,9 @@ int Image::read_compressed(const Cluster& cluster, uint64_t skip, const std::vec
     return error == EIO ? damaged(fmt::format("the compressed cluster at byte {} is not one", cluster.host_offset))
                         : error;
   }
-  for (const iovec& buffer : buffers) {
-    std::memcpy(buffer.iov_base, &plain[skip], buffer.iov_len);
-    skip += buffer.iov_len;
-  }
+  copy(plain);
+  const std::lock_guard lock{unpacked_mutex_};
+  unpacked_[unpacked_next_++ % unpacked_.size()] = {cluster.host_offset, std::move(plain)};
   return 0;
 }
 

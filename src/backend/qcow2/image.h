@@ -12,7 +12,7 @@
 //   Errors   0 or an errno value; one line where an image cannot be opened
 #pragma once
 
-#include <atomic>
+#include <array>
 #include <condition_variable>
 #include <memory>
 #include <mutex>
@@ -154,6 +154,16 @@ class Image final : public Source {
   bool committing_ = false;
   bool corrupt_ = false;
   uint64_t changes_ = 0;  // requests that may have changed tables
+
+  // Compressed clusters that were read last: readers take them in small pieces. Nobody writes compressed ones, so what
+  // an entry names never changes.
+  struct Unpacked {
+    uint64_t host_offset = 0;  // 0: none
+    std::vector<uint8_t> bytes{};
+  };
+  std::mutex unpacked_mutex_;  // taken alone
+  std::array<Unpacked, 4> unpacked_;
+  size_t unpacked_next_ = 0;
 
   std::mutex commit_mutex_;  // one commit at a time; taken before mutex_
 };

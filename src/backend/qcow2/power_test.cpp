@@ -1,7 +1,8 @@
 // The host loses power at random moments: what was synced is on the disk, of the rest some sectors are and some are
 // not. The writes are recorded by functions that stand before the C library's.
+#include <algorithm>
 #include <array>
-#include <map>
+#include <cerrno>
 
 #include <dlfcn.h>
 #include <linux/falloc.h>
