@@ -54,7 +54,7 @@ struct PortForward {
 struct JitClass {
   std::string_view name, what;
 };
-inline constexpr std::array<JitClass, 15> jit_classes{{
+inline constexpr std::array<JitClass, 17> jit_classes{{
     {"translate", "everything: no translator"},
     {"all", "all instructions, one block each"},
     {"integer", "what is in no other class"},
@@ -70,6 +70,8 @@ inline constexpr std::array<JitClass, 15> jit_classes{{
     {"flags", "dead flags not kept"},
     {"chain", "blocks linked to each other"},
     {"seldom", "interpreting what runs for the first or second time: everything is translated at once"},
+    {"mirror", "address spaces mirrored in the host's"},
+    {"patience", "waiting until an address space is worth a mirror"},
 }};
 
 struct VmConfig {

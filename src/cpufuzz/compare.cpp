@@ -82,11 +82,12 @@ Result<Comparison> Comparison::create() {
   auto native = Native::create();
   if (!native) return std::unexpected(native.error());
   made.native_ = std::move(*native);
-  made.contenders_.push_back({"interpreter", false, true, nullptr});
-  made.contenders_.push_back({"translator", true, true, nullptr});
-  made.contenders_.push_back({"translator, CPL 0", true, false, nullptr});
+  made.contenders_.push_back({"interpreter", Guest::By::Interpreter, true, nullptr});
+  made.contenders_.push_back({"translator", Guest::By::Translator, true, nullptr});
+  made.contenders_.push_back({"translator, CPL 0", Guest::By::Translator, false, nullptr});
+  made.contenders_.push_back({"translator, mirrored", Guest::By::Mirror, true, nullptr});
   for (Contender& contender : made.contenders_) {
-    auto guest = Guest::create(contender.translates, contender.user);
+    auto guest = Guest::create(contender.by, contender.user);
     if (!guest) return std::unexpected(guest.error());
     contender.guest = std::move(*guest);
   }
@@ -98,9 +99,10 @@ std::string Comparison::difference(const Case& test, const Tolerance& tolerance,
   if (out != nullptr) *out = expected;
   if (expected.vector == -1) return {};  // endless, or the end of the child: nothing to compare with
   for (const Contender& contender : contenders_) {
-    for (unsigned round = 0; round < (contender.translates ? 2u : 1u); ++round) {
+    const bool translates = contender.by != Guest::By::Interpreter;
+    for (unsigned round = 0; round < (translates ? 2u : 1u); ++round) {
       const Outcome actual = contender.guest->run(test);
-      const std::string text = compare(test, tolerance, expected, actual, contender.translates, contender.user);
+      const std::string text = compare(test, tolerance, expected, actual, translates, contender.user);
       if (!text.empty() && actual.vector == Pf && Native::own_memory(actual.cr2)) {
         native_->renew();
         return {};

@@ -32,7 +32,8 @@ class Comparison {
  private:
   struct Contender {
     const char* name;
-    bool translates, user;
+    Guest::By by;
+    bool user;
     std::unique_ptr<Guest> guest;
   };
   std::unique_ptr<Native> native_;

@@ -31,15 +31,15 @@ bool Guest::Quiet::pending() const {
   return false;
 }
 
-Result<std::unique_ptr<Guest>> Guest::create(bool translate, bool user, size_t code_cache) {
+Result<std::unique_ptr<Guest>> Guest::create(By by, bool user) {
   std::unique_ptr<Guest> guest{new Guest(user)};
-  if (auto done = guest->set_up(translate, code_cache); !done) return std::unexpected(done.error());
+  if (auto done = guest->set_up(by); !done) return std::unexpected(done.error());
   return guest;
 }
 
 void Guest::put(Gpa gpa, uint64_t value) { CAISSON_CHECK(memory_->write_object(gpa, value)); }
 
-Result<> Guest::set_up(bool translate, size_t code_cache) {
+Result<> Guest::set_up(By by) {
   auto memory = GuestMemory::create(memory_size);
   if (!memory) return std::unexpected(memory.error());
   memory_ = std::move(*memory);
@@ -47,9 +47,9 @@ Result<> Guest::set_up(bool translate, size_t code_cache) {
   if (!model) return std::unexpected(model.error());
   model_ = std::make_unique<CpuModel>(std::move(*model));
   jit::JitOptions options;
-  options.translate = translate;
-  options.code_cache_size = code_cache;
-  options.off = jit::off::seldom;
+  options.translate = by != By::Interpreter;
+  options.code_cache_size = size_t{16} << 20;
+  options.off = jit::off::seldom | (by == By::Mirror ? jit::off::patience : jit::off::mirror);
   auto engine = jit::JitEngine::create({*memory_, bus_, clock_, *model_}, options);
   if (!engine) return std::unexpected(engine.error());
   engine_ = std::move(*engine);

@@ -13,9 +13,9 @@ namespace caisson::cpufuzz {
 
 class Guest {
  public:
-  // `user`: at CPL 3, as on the host; else at CPL 0. `code_cache`: bytes.
-  [[nodiscard]] static Result<std::unique_ptr<Guest>> create(bool translate, bool user,
-                                                             size_t code_cache = size_t{16} << 20);
+  enum class By { Interpreter, Translator, Mirror };  // the last: the translator, in a mirrored address space
+  // `user`: at CPL 3, as on the host; else at CPL 0.
+  [[nodiscard]] static Result<std::unique_ptr<Guest>> create(By by, bool user);
 
   [[nodiscard]] Outcome run(const Case& test);
   [[nodiscard]] const x86::CpuModel& model() const { return *model_; }
@@ -42,7 +42,7 @@ class Guest {
   };
 
   explicit Guest(bool user) : user_(user) {}
-  [[nodiscard]] Result<> set_up(bool translate, size_t code_cache);
+  [[nodiscard]] Result<> set_up(By by);
   void put(Gpa gpa, uint64_t value);
 
   bool user_;

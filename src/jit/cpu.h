@@ -27,6 +27,7 @@ class JitEngine;
 class Profile;
 class DecodeCache;
 class TrialLog;
+class Mirror;
 
 // The address-translation caches of one access mode; translated code looks entries up by bits 12.. of the linear
 // address.
@@ -131,6 +132,12 @@ struct alignas(64) Cpu {
   std::atomic<uint32_t> exit_request{0};
   uint32_t flags_ax = 0;  // guest status flags as LAHF and SETO AL leave them in AX, while not in EFLAGS
   std::array<StackPage, 3> stack_pages{};
+  // The mirrored address space, see mmu/mirror.h. Host address less linear address in its lower and in its upper half;
+  // by bits 40 to 47 of a linear address whether that holds there; by the same bits the addend, or one that leads to
+  // where nothing is.
+  std::array<uint64_t, 2> mirror_addend{};
+  std::array<std::array<bool, 256>, 2> mirror_valid{};
+  std::array<uint64_t, 256> mirror_addends{};
   std::array<uint64_t, 12> windows{};  // addends that the running block has found, see translate/windows.cpp
   alignas(64) std::array<uint8_t, 128> crossing{};  // copy of what a read across two pages finds
   uint64_t scratch[4] = {};  // spill slots of translated code: effective address, RCX, branch target, one more
@@ -143,6 +150,7 @@ struct alignas(64) Cpu {
   uint64_t tsc_bias = 0;            // the machine's TSC less the host's
   bool interrupts_waiting = false;  // something is pending that could not be delivered so far
   bool fpu_live = false;            // the guest's x87/SSE/AVX state is in the host's registers, not in `xsave`
+  bool mirrored = false;            // 64-bit user code runs in the mode in which mirror_addends are used
   // Derived by update_mode():
   uint8_t code_bits = 16;  // 16, 32, 64
   uint8_t cpl = 0;
@@ -181,7 +189,8 @@ struct alignas(64) Cpu {
 
   // --- surroundings --------------------------------------------------------------------------------------------------
   GuestMemory* memory = nullptr;
-  PagePair page_pair;  // for locked accesses that cross a page
+  Mirror* mirror = nullptr;  // null: off
+  PagePair page_pair;        // for locked accesses that cross a page
   Bus* bus = nullptr;
   Clock* clock = nullptr;
   CpuInterrupts* interrupts = nullptr;

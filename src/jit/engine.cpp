@@ -5,6 +5,7 @@
 #include "jit/block_dump.h"
 #include "jit/lockstep.h"
 #include "jit/mmu/code_pages.h"
+#include "jit/mmu/mirror.h"
 #include "jit/mmu/mmu.h"
 #include "jit/translate/classify.h"
 #include "jit/translate/stubs.h"
@@ -14,7 +15,7 @@ namespace caisson::jit {
 
 JitEngine::JitEngine(const EngineServices& services, const JitOptions& options)
     : services_(services), options_(options), turns_(std::make_unique<Turns>()) {
-  if (options_.lockstep) options_.off |= off::chain | off::unrepeatable | off::seldom;
+  if (options_.lockstep) options_.off |= off::mirror | off::chain | off::unrepeatable | off::seldom;
 }
 
 Result<std::unique_ptr<JitEngine>> JitEngine::create(const EngineServices& services, const JitOptions& options) {
@@ -62,7 +63,7 @@ void JitEngine::vcpu_gone(JitVcpu& vcpu) { std::erase(vcpus_, &vcpu); }
 void JitEngine::memory_replaced() {
   const std::lock_guard hold(cache_->lock());
   cache_->drop_all();
-  for (JitVcpu* vcpu : vcpus_) vcpu->request(JitVcpu::drop_write_entries | JitVcpu::drop_jumps);
+  for (JitVcpu* vcpu : vcpus_) vcpu->request(JitVcpu::drop_write_entries | JitVcpu::drop_mirrors | JitVcpu::drop_jumps);
 }
 
 EngineProfile JitEngine::profile() const {
@@ -103,6 +104,7 @@ void JitEngine::page_becomes_code(Cpu& cpu, Gpa page) {
 void JitEngine::drop_write_entries(Cpu& cpu, Gpa page, uint32_t writers) {
   if (writers & writer_bit(cpu)) {
     const uint8_t* host = services_.memory.base() + page;
+    if (cpu.mirror != nullptr) cpu.mirror->revoke(page);
     mmu::drop_stack_pages(cpu);
     for (Tlb& tlb : cpu.tlb) {
       for (unsigned i = 0; i < tlb_entries; ++i) {
@@ -116,14 +118,17 @@ void JitEngine::drop_write_entries(Cpu& cpu, Gpa page, uint32_t writers) {
     }
   };
   others([](JitVcpu& vcpu) { vcpu.request(JitVcpu::drop_write_entries); });
-  others([](JitVcpu& vcpu) { vcpu.await(JitVcpu::drop_write_entries); });
+  others([&](JitVcpu& vcpu) {
+    vcpu.await(JitVcpu::drop_write_entries);
+    if (vcpu.cpu().mirror != nullptr) vcpu.cpu().mirror->revoke(page);
+  });
 }
 
 // Calls `work` with each page that a vCPU may have stored to directly, and has them all claim their pages anew.
 template <class Work>
 void JitEngine::take_writers(Work work) {
   const std::lock_guard one(exclusive_);
-  close_gate(nullptr, JitVcpu::drop_write_entries);
+  close_gate(nullptr, JitVcpu::drop_write_entries | JitVcpu::drop_mirrors);
   GuestMemory& memory = services_.memory;
   const auto take = [&](Gpa from, uint64_t size) {
     for (Gpa page = from; page < from + size; page += page_size) {

@@ -39,6 +39,7 @@ struct HostileRecipe {
   bool interrupts = false;   // vectors and NMIs arrive now and then
   bool protect = false;      // CR0.WP, CR4.SMEP, CR4.SMAP as the seed says
   bool small_stack = false;  // 16-bit or odd stack pointers
+  bool mirror = false;       // user code runs in a mirrored address space
   uint64_t seed = 0;
 
   // The first `size` bytes of a fuzzer's input; the rest is the payload.
@@ -53,6 +54,7 @@ struct HostileRecipe {
     recipe.interrupts = bytes[2] & 4;
     recipe.protect = bytes[2] & 8;
     recipe.small_stack = bytes[2] & 16;
+    recipe.mirror = bytes[2] & 32;
     uint32_t word = 0;
     std::memcpy(&word, bytes.data() + 3, 4);
     recipe.seed = word;
@@ -72,10 +74,11 @@ class HostileGuest {
     JitOptions options;
     options.translate = translate;
     options.code_cache_size = code_cache_size;
-    options.off = off::seldom;
+    options.off = off::seldom | off::patience;
     engine_ = std::move(*JitEngine::create({*memory_, bus_, clock_, model_}, options));
     vcpu_ = std::move(*engine_->create_vcpu(0, interrupts_));
     reset_ = vcpu_->store();
+    mirror_ = cpu().mirror;
   }
 
   void put(Gpa gpa, uint64_t value) { CAISSON_CHECK(memory_->write_object(gpa, value)); }
@@ -120,7 +123,8 @@ class HostileGuest {
       state.dr[7] = 0x400 | (random() & 0xffff'03ff);
       for (unsigned i = 0; i < 4; ++i) state.dr[i] = at + random() % 64;
     }
-    CAISSON_CHECK(vcpu_->load(state).has_value());
+    CAISSON_CHECK(vcpu_->load(state).has_value());  // (drops the mirror that there was)
+    cpu().mirror = recipe.mirror ? mirror_ : nullptr;
     engine_->memory_replaced();
   }
 
@@ -343,6 +347,7 @@ class HostileGuest {
   std::unique_ptr<JitEngine> engine_;
   std::unique_ptr<Vcpu> vcpu_;
   CpuState reset_;
+  Mirror* mirror_ = nullptr;
   bool loaded_ = false;
 };
 

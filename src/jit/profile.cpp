@@ -82,7 +82,10 @@ void Profile::add_to(Totals& totals, uint64_t tick) const {
                                                                    "translation-cache misses",
                                                                    "full flushes",
                                                                    "flushes of an address space",
-                                                                   "flushes of a page"};
+                                                                   "flushes of a page",
+                                                                   "address spaces mirrored",
+                                                                   "host faults in mirrors",
+                                                                   "pages mirrored"};
   for (size_t i = 0; i < doings.size(); ++i) add("time", std::string{doings[i]}, ticks_[i] * tick);
   for (size_t i = 0; i < names.size(); ++i) add("events", std::string{names[i]}, counts_[i]);
   for (size_t i = 0; i < vectors_.size(); ++i) {

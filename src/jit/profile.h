@@ -52,6 +52,9 @@ class Profile {
     full_flushes,
     partial_flushes,
     page_flushes,
+    mirrors,        // address spaces mirrored
+    mirror_faults,  // host faults for a page of one
+    mirror_pages,   // mapped
     event_count
   };
 

@@ -11,8 +11,10 @@
 #include "jit/fpu.h"
 #include "jit/interpret/pvclock.h"
 #include "jit/lockstep.h"
+#include "jit/mmu/mirror.h"
 #include "jit/mmu/mmu.h"
 #include "jit/sampling.h"
+#include "jit/translate/classify.h"
 #include "jit/translate/translator.h"
 
 namespace caisson::jit {
@@ -81,6 +83,11 @@ JitVcpu::JitVcpu(JitEngine& engine, unsigned index, CpuInterrupts& interrupts) :
   reset_cpu(cpu, false);
   if (index != 0) cpu.activity = Activity::WaitForSipi;
   if (engine.options().translate) translator_ = std::make_unique<Translator>(engine, cpu);
+  if (translator_ && (engine.options().off & off::mirror) == 0 && Mirror::possible()) {
+    constexpr unsigned patience = 3;
+    mirror_ = std::make_unique<Mirror>(cpu, engine.options().off & off::patience ? 0 : patience);
+    cpu.mirror = mirror_.get();
+  }
   if (translator_ && engine.options().lockstep) lockstep_ = std::make_unique<Lockstep>(engine, cpu, *translator_);
 }
 
@@ -137,6 +144,10 @@ void JitVcpu::answer_requests() {
     mmu::drop_stack_pages(*cpu_);
   }
   if (requests & drop_jumps) drop_jump_caches();
+  if ((requests & drop_mirrors) && cpu_->mirror != nullptr) {
+    fpu_put_away(*cpu_);
+    cpu_->mirror->drop_all();
+  }
 }
 
 void JitVcpu::sleep() {
@@ -198,6 +209,7 @@ StepResult JitVcpu::take_interrupts() {
   const auto vector = cpu.interrupts->acknowledge();
   if (!vector) return StepResult::Done;
   cpu.activity = Activity::Running;
+  if (cpu.mirror != nullptr && cpu.cpl == 3 && cpu.code_bits == 64) cpu.mirror->interrupted();
   return deliver_interrupt(cpu, *vector);
 }
 
@@ -266,6 +278,10 @@ StepResult JitVcpu::interpret_one() {
 }
 
 StepResult JitVcpu::run_guest() {
+  if (cpu_->mirror != nullptr && cpu_->cpl == 3 && cpu_->code_bits == 64 && cpu_->mirror->wanted()) {
+    fpu_put_away(*cpu_);
+    cpu_->mirror->begin();
+  }
   if (translator_ && translator_->translatable()) return run_translated();
   fpu_put_away(*cpu_);
   look_at_interrupts_ = true;

@@ -30,7 +30,7 @@ class JitVcpu final : public Vcpu {
   void interrupts_changed() noexcept override { kick(); }
 
   // What other threads may ask of this vCPU; it happens before it runs guest code again.
-  enum Request : uint32_t { drop_write_entries = 1, drop_jumps = 2, leave_guest = 4 };
+  enum Request : uint32_t { drop_write_entries = 1, drop_jumps = 2, leave_guest = 4, drop_mirrors = 8 };
   void request(uint32_t requests);
   // Waits until the vCPU runs no guest code that has not seen the requests made before.
   void await(uint32_t requests);
@@ -58,6 +58,7 @@ class JitVcpu final : public Vcpu {
   [[nodiscard]] ExitReason differs();
 
   std::unique_ptr<Cpu> cpu_;
+  std::unique_ptr<Mirror> mirror_;  // null: off
   JitEngine& engine_;
   std::atomic<uint32_t> requests_{0};
   std::atomic<bool> in_guest_{false};

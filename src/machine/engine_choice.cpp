@@ -32,6 +32,8 @@ constexpr std::array<uint32_t, control::jit_classes.size()> jit_off_bits{
     jit::off::flags,
     jit::off::chain,
     jit::off::seldom,
+    jit::off::mirror,
+    jit::off::patience,
 };
 
 // Something is asked for that only the jit engine does.

@@ -5,6 +5,7 @@
 #include "jit/interpret/frame_stack.h"
 #include "jit/interpret/privilege.h"
 #include "jit/interpret/task_switch.h"
+#include "jit/mmu/mirror.h"
 #include "jit/profile.h"
 
 namespace caisson::jit {
@@ -183,13 +184,19 @@ Fault combine(const Fault& first, const Fault& second) {
   return fatal ? Fault{.raised = true, .vector = Df, .has_error = true} : second;
 }
 
+void note_page_fault(Cpu& cpu, uint64_t address) {
+  cpu.cr2 = address;
+  // What is cached of the page goes (vol. 3, 4.10.4.1); the other caches see to it where they find the fault.
+  if (cpu.mirror != nullptr) cpu.mirror->drop_page(address);
+}
+
 StepResult deliver(Cpu& cpu, Event event, Fault fault) {
   for (;;) {
     if (deliver_event(cpu, event)) return StepResult::Done;
     const Fault second = cpu.fault;
     cpu.fault = {};
     // CR2 is the last page fault's, whatever comes of it (vol. 3, 6.15 #PF).
-    if (second.vector == Pf) cpu.cr2 = second.address;
+    if (second.vector == Pf) note_page_fault(cpu, second.address);
     if (fault.raised && fault.vector == Df) return StepResult::Shutdown;
     fault = fault.raised ? combine(fault, second) : second;
     event = {.vector = fault.vector, .has_error = fault.has_error, .error = fault.error, .resume = true};
@@ -208,7 +215,7 @@ StepResult deliver_fault(Cpu& cpu) {
   const Fault fault = cpu.fault;
   cpu.fault = {};
   if (cpu.profile != nullptr) cpu.profile->vector(fault.vector);
-  if (fault.vector == Pf) cpu.cr2 = fault.address;
+  if (fault.vector == Pf) note_page_fault(cpu, fault.address);
   return deliver(cpu, {.vector = fault.vector, .has_error = fault.has_error, .error = fault.error, .resume = true},
                  fault);
 }

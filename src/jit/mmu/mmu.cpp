@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "jit/engine.h"
+#include "jit/mmu/mirror.h"
 #include "jit/mmu/page_walk.h"
 #include "jit/profile.h"
 #include "jit/trial_log.h"
@@ -309,6 +310,7 @@ void flush_all(Cpu& cpu) {
   }
   for (CodePage& page : cpu.code_pages) page.linear = invalid_tag;
   cpu.walk_memory.drop_all();
+  if (cpu.mirror != nullptr) cpu.mirror->drop_all();
   cpu.huge_regions = {};
   cpu.large_regions = {};
   cpu.large_code_regions = {};
@@ -350,6 +352,7 @@ void flush_page(Cpu& cpu, uint64_t linear) {
   const unsigned slot = linear >> 12 & (tlb_entries - 1);
   for (Tlb& cache : cpu.tlb) drop(cache, slot);
   drop_stack_pages(cpu);
+  if (cpu.mirror != nullptr) cpu.mirror->drop_page(linear);
   CodePage& code = cpu.code_pages[linear >> 12 & (code_page_entries - 1)];
   if (code.linear == page) code.linear = invalid_tag;
   // A page of a larger mapping goes with the whole mapping (vol. 3, 4.10.4.1), which is cached here in 4 KiB pieces.
@@ -363,6 +366,7 @@ void flush_page(Cpu& cpu, uint64_t linear) {
         if ((cache.global[i] & 2) && (cache.read_tag[i] ^ linear) >> reach == 0) drop(cache, i);
       }
     }
+    if (cpu.mirror != nullptr) cpu.mirror->drop_large_page(linear, reach);
     for (CodePage& other : cpu.code_pages) {
       if (other.large && (other.linear ^ linear) >> reach == 0) other.linear = invalid_tag;
     }
@@ -385,18 +389,21 @@ void cr3_changed(Cpu& cpu, bool keep) {
   const auto pcid = static_cast<unsigned>(cpu.cr4 & cr4::pcide ? cpu.cr3 & 0xfff : 0);
   cpu.jump_memory.change_pcid(pcid, keep);
   cpu.walk_memory.change_pcid(pcid, keep);
+  if (cpu.mirror != nullptr) cpu.mirror->address_space_changed(pcid, keep);
   flush_non_global(cpu);
 }
 
 void flush_pcid(Cpu& cpu, uint16_t pcid) {
   cpu.jump_memory.flush_pcid(pcid);
   cpu.walk_memory.drop_pcid(pcid);
+  if (cpu.mirror != nullptr) cpu.mirror->drop_pcid(pcid);
   if (pcid == (cpu.cr4 & cr4::pcide ? cpu.cr3 & 0xfff : 0)) flush_non_global(cpu);
 }
 
 void flush_pcids(Cpu& cpu) {
   cpu.jump_memory.flush_all_pcids();
   cpu.walk_memory.drop_all_pcids();
+  if (cpu.mirror != nullptr) cpu.mirror->drop_all();
   flush_non_global(cpu);
 }
 

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "jit/mmu/mirror.h"
+
 namespace caisson::jit {
 namespace {
 
@@ -242,6 +244,10 @@ void BlockBuilder::emit_native(Emitter& out, const Item& item) {
   }
   const unsigned free_scratch = memory != nullptr ? 1 : 2;
   std::array<int, 2> borrowed{none, none};
+  if (count > free_scratch && memory != nullptr && mirrored()) {
+    gave_up_ = true;  // the access may fault
+    return;
+  }
   if (count > free_scratch && !borrow_registers(in, count - free_scratch, borrowed)) {
     gave_up_ = true;
     return;
@@ -255,7 +261,7 @@ void BlockBuilder::emit_native(Emitter& out, const Item& item) {
     }
   }
   // (Its implicit AL must stay where it is.)
-  if (high >= 0 && in.mnemonic == ZYDIS_MNEMONIC_CMPXCHG) {
+  if (high >= 0 && (in.mnemonic == ZYDIS_MNEMONIC_CMPXCHG || mirrored())) {
     gave_up_ = true;
     return;
   }
@@ -449,7 +455,10 @@ void BlockBuilder::emit_entries(Emitter& out) {
   }
 }
 
-bool BlockBuilder::build(CodeCache& cache, const BlockKey& key, const CodeBytes& code) {
+bool BlockBuilder::build(CodeCache& cache, const BlockKey& key, const CodeBytes& code, const Cpu& now) {
+  upper_ = 0;
+  for (unsigned i = 0; i < 16; ++i) upper_ |= static_cast<uint16_t>(Mirror::in_upper_half(now.gpr[i]) << i);
+  own_half_ = Mirror::in_upper_half(now.rip) ? 1 : 0;
   block_ = {};
   block_.key = key;
   cold_.clear();

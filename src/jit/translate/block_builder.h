@@ -42,9 +42,9 @@ class BlockBuilder {
   // `off`: what not to do, see off in classify.h.
   BlockBuilder(const Stubs& stubs, uint32_t off) : stubs_(stubs), off_(off) {}
 
-  // The block starts at key.rip's offset in the page. False: its last instruction goes on on the next page, and whether
-  // there is one is not known.
-  [[nodiscard]] bool build(CodeCache& cache, const BlockKey& key, const CodeBytes& code);
+  // The block starts at key.rip's offset in the page. `now`: to guess from what its registers point to. False: the last
+  // instruction goes on on the next page, and whether there is one is not known.
+  [[nodiscard]] bool build(CodeCache& cache, const BlockKey& key, const CodeBytes& code, const Cpu& now);
 
   [[nodiscard]] const Block& block() const { return block_; }
   [[nodiscard]] const std::vector<HostPoint>& points() const { return points_; }
@@ -80,7 +80,7 @@ class BlockBuilder {
   enum class Flags : uint8_t { InEflags, InMemory };
 
   struct Cold {
-    enum class What : uint8_t { Fill, Window, Fpu, Exit, Poll, Lookup, Interpret } what;
+    enum class What : uint8_t { Fill, Window, Fpu, Exit, Poll, Lookup, Interpret, Mirror } what;
     size_t from = 0;             // rel32 offset that jumps here
     size_t back = 0;             // code offset to return to
     Address address{};           // Fill: how to compute the linear address again
@@ -91,6 +91,7 @@ class BlockBuilder {
     uint64_t target = 0;         // Exit: guest address to go on at; Poll: too
     bool cross_page = false;
     bool flags_in_memory = false;
+    uint8_t half = 0;  // Mirror: where else to look
   };
 
   [[nodiscard]] bool read_items(const BlockKey& key, const CodeBytes& code);
@@ -124,6 +125,15 @@ class BlockBuilder {
   Address emit_stack_check(Emitter& out, const Item& item, int base, int32_t disp, unsigned size, bool write);
   Cold& look_up(Emitter& out, const Item& item, unsigned size, bool write);
   Address check_simple(Emitter& out, const Item& item, const Address& ea, unsigned size, bool write, bool collapse);
+  // The same in mirrored address spaces: no check, and EFLAGS stay as they are.
+  Address mirror_address(Emitter& out, const Item& item, const Operand& memory, bool collapse);
+  Address mirror_window(Emitter& out, const Item& item, Window& window, int32_t disp, bool collapse);
+  // Of the linear address in `reg`, to T1; `guess`: where it will lie. True: it was compared with the regions in use,
+  // and lies in one.
+  bool mirror_addend(Emitter& out, const Item& item, int reg, unsigned guess);
+  [[nodiscard]] unsigned guess_half(unsigned base) const { return base < 16 && (upper_ >> base & 1) == 0 ? 0 : 1; }
+  void emit_other_half(Emitter& out, const Cold& cold);
+  Address collapse_if(Emitter& out, const Item& item, const Address& address, bool collapse);
   Address window_address(Emitter& out, const Window& window, int32_t disp);
   Address check_window(Emitter& out, const Item& item, Window& window, int32_t disp, bool collapse);
   [[nodiscard]] bool restores_flags(const Item& item) const;
@@ -155,6 +165,9 @@ class BlockBuilder {
   [[nodiscard]] bool user() const {
     return (block_.key.mode & mode_bits::tlb_mask) == static_cast<unsigned>(TlbMode::User);
   }
+  [[nodiscard]] bool mirrored() const { return (block_.key.mode & mode_bits::mirror) != 0; }
+  // EFLAGS or memory hold the guest's status flags from here on, in the middle of an instruction that may yet fault.
+  void flags_moved(Emitter& out);
   [[nodiscard]] uint64_t rip_after(const Item& item) const { return block_.key.rip + item.offset + item.in.length; }
 
   const Stubs& stubs_;
@@ -168,6 +181,8 @@ class BlockBuilder {
   bool fpu_checked_ = false;
   bool gave_up_ = false;  // an instruction turned out to be inexpressible: the block ends before it
   unsigned peeks_ = 0;
+  unsigned own_half_ = 0;  // where the code itself stands (mmu/mirror.h)
+  uint16_t upper_ = 0;     // guest registers that pointed to the upper half
 };
 
 }  // namespace caisson::jit

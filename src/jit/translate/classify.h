@@ -44,7 +44,8 @@ enum class Kind : uint8_t {
 namespace mode_bits {
 inline constexpr ModeWord tlb_mask = 3, code_32 = 4, fpu_ok = 8, sse_ok = 16, avx_ok = 32, avx512_ok = 64, cpl_0 = 128,
                           tsd = 256, smap = 512,
-                          careful = 1024;  // every access is checked by itself, see windows.cpp
+                          careful = 1024,  // every access is checked by itself, see windows.cpp
+    mirror = 2048;                         // user code whose address space is mirrored, see mmu/mirror.h
 }
 
 [[nodiscard]] Kind classify(const Instruction& in, ModeWord mode);
@@ -57,7 +58,9 @@ inline constexpr uint32_t integer = 1, x87 = 2, sse = 4, avx = 8, string = 16, a
     chain = 1024,                         // blocks that lead on without the dispatcher
     conditional = 2048,                   // blocks that go on behind a conditional jump
     unrepeatable = 4096,                  // RDTSC and PUSHF: lock-step runs them once
-    seldom = 8192;                        // interpreting what runs for the first or second time
+    seldom = 8192,                        // interpreting what runs for the first or second time
+    mirror = 16384,                       // mirrors of address spaces
+    patience = 32768;                     // waiting until an address space is worth a mirror
 inline constexpr uint32_t simd = x87 | sse | avx;
 inline constexpr uint32_t instructions = integer | simd | string | atomic | branch | system;
 }  // namespace off

@@ -12,6 +12,7 @@ void BlockBuilder::save_flags(Emitter& out) {
   out.store32(CPU_FIELD(flags_ax), rax);
   out.move(rax, t1);
   flags_ = Flags::InMemory;
+  flags_moved(out);
 }
 
 void BlockBuilder::flags_to_eflags(Emitter& out) {
@@ -22,6 +23,15 @@ void BlockBuilder::flags_to_eflags(Emitter& out) {
   out.u8(0x9e);                // sahf
   out.move(rax, t1);
   flags_ = Flags::InEflags;
+  flags_moved(out);
+}
+
+void BlockBuilder::flags_moved(Emitter& out) {
+  if (!mirrored() || points_.empty()) return;
+  HostPoint point = points_.back();
+  point.host_offset = static_cast<uint16_t>(out.size());
+  point.flags_in_memory = flags_ == Flags::InMemory;
+  points_.push_back(point);
 }
 
 void BlockBuilder::free_flags(Emitter& out, const Item& item) {
@@ -85,6 +95,11 @@ Address BlockBuilder::check_simple(Emitter& out, const Item& item, const Address
 
 // The linear address is in T0.
 Address BlockBuilder::check_computed(Emitter& out, const Item& item, unsigned size, bool write) {
+  if (mirrored()) {
+    (void)mirror_addend(out, item, t0, 1);
+    out.lea(t0, {.base = t0, .index = t1});
+    return {.base = t0};
+  }
   out.store(CPU_FIELD(scratch), t0);
   out.move(t1, t0);
   if (size > 1)
@@ -112,7 +127,13 @@ void BlockBuilder::linear_to_t0(Emitter& out, const Item& item, const Operand& m
             wide);
   }
   if (memory.segment >= x86::Fs) {
-    out.add(t0, cpu_at(offsetof(Cpu, segments) + memory.segment * sizeof(Segment) + offsetof(Segment, base)));
+    const Address base = cpu_at(offsetof(Cpu, segments) + memory.segment * sizeof(Segment) + offsetof(Segment, base));
+    if (mirrored()) {
+      out.load(t1, base);
+      out.lea(t0, {.base = t0, .index = t1});
+    } else {
+      out.add(t0, base);
+    }
     if (!wide) out.register_op(0x89, t0, t0, false);  // 32-bit linear addresses wrap
   }
 }
@@ -122,6 +143,7 @@ Address BlockBuilder::emit_check(Emitter& out, const Item& item, const Operand& 
   if (item.operand_window != Item::no_window) {
     return check_window(out, item, windows_[item.operand_window], static_cast<int32_t>(memory.displacement), collapse);
   }
+  if (mirrored()) return mirror_address(out, item, memory, collapse);
   const bool wide = !(block_.key.mode & mode_bits::code_32);
   const bool based = memory.segment >= x86::Fs;
   const auto home = [](uint8_t reg) { return reg == Operand::no_register ? int{none} : home_of(reg); };
@@ -164,6 +186,10 @@ Address BlockBuilder::emit_check(Emitter& out, const Item& item, const Operand& 
 Address BlockBuilder::emit_stack_check(Emitter& out, const Item& item, int base, int32_t disp, unsigned size,
                                        bool write) {
   if (item.stack_window != Item::no_window) return check_window(out, item, windows_[item.stack_window], disp, false);
+  if (mirrored()) {
+    (void)mirror_addend(out, item, base, 1);
+    return {.base = base, .index = t1, .disp = disp};
+  }
   return check_simple(out, item, {.base = base, .disp = disp}, size, write, false);
 }
 

@@ -147,6 +147,17 @@ class Emitter {
     register_op(0x81, 4, reg, true);
     u32(0xffff'f000);
   }
+  void rotate_right(int to, int from, unsigned count) {  // RORX: flags stay as they are
+    u8(0xc4);
+    u8((to >= 8 ? 0u : 0x80u) | 0x40 | (from >= 8 ? 0u : 0x20u) | 3);
+    u8(0xfb);
+    u8(0xf0);
+    u8(0xc0 | static_cast<unsigned>(to & 7) << 3 | static_cast<unsigned>(from & 7));
+    u8(count);
+  }
+  void zero_extend_byte(int reg) {  // movzx of its low byte; R8 to R15
+    u8(0x45), u8(0x0f), u8(0xb6), u8(0xc0 | static_cast<unsigned>(reg & 7) * 9);
+  }
   void compare(int reg, const Address& a) { memory_op(0x3b, reg, a, true); }
   void add(int reg, const Address& a) { memory_op(0x03, reg, a, true); }
 
@@ -184,6 +195,7 @@ class Emitter {
   }
   // jrcxz to an address set later; returns the offset of the rel8.
   size_t jump_rcx_zero_later() { return short_later(0xe3); }
+  size_t jump_short_if_later(unsigned condition) { return short_later(0x70 | condition); }
   size_t jump_short_later() { return short_later(0xeb); }
   void land8(size_t rel8_offset) { start_[rel8_offset] = static_cast<uint8_t>(size() - (rel8_offset + 1)); }
 

@@ -7,6 +7,7 @@
 
 #include <ucontext.h>
 
+#include "jit/mmu/mirror.h"
 #include "jit/translate/stubs.h"
 
 namespace caisson::jit {
@@ -34,6 +35,11 @@ void handle(int number, siginfo_t* info, void* context) {
     const CodeCache* cache = entry.cache.load(std::memory_order_acquire);
     if (cache == nullptr || !cache->contains(pc)) continue;
     Cpu* cpu = current_cpu();
+    constexpr greg_t write = 2;  // of a page fault's error code (SDM vol. 3, 6.15)
+    if (number == SIGSEGV && cpu->mirrored &&
+        cpu->mirror->fault(reinterpret_cast<uint64_t>(info->si_addr), (machine->gregs[REG_ERR] & write) != 0)) {
+      return;
+    }
     cpu->leave_detail = reinterpret_cast<uint64_t>(pc);
     cpu->leave_word = static_cast<uint32_t>(machine->gregs[REG_EFL]);
     machine->gregs[REG_RIP] = reinterpret_cast<greg_t>(entry.leave.load(std::memory_order_relaxed));

@@ -17,6 +17,7 @@ using namespace x86;
 ModeWord mode_word(const Cpu& cpu) {
   ModeWord mode = static_cast<unsigned>(cpu.tlb_mode);
   if (cpu.code_bits == 32) mode |= mode_bits::code_32;
+  if (cpu.mirrored && cpu.cpl == 3 && cpu.code_bits == 64) mode |= mode_bits::mirror;
   if (cpu.cpl == 0) mode |= mode_bits::cpl_0;
   if (cpu.cr4 & cr4::tsd) mode |= mode_bits::tsd;
   if (cpu.cr4 & cr4::smap) mode |= mode_bits::smap;
@@ -92,7 +93,7 @@ bool Translator::translate_current() {
     if (!cache.has_room(BlockBuilder::room_needed)) return false;
     // The page may have lost its last block, and with it the mark, since it was made.
     if (!marked(page.gpa) || (code.next != nullptr && !marked(next.gpa))) continue;
-    if (!builder_.build(cache, key, code)) {
+    if (!builder_.build(cache, key, code, cpu)) {
       hold.unlock();
       find_next();
       continue;

@@ -50,7 +50,7 @@ void BlockBuilder::use_window(Item& item, uint8_t Item::*which, const Operand& a
     if (!window.live || window.base != address.base || window.index != address.index || window.scale != scale) continue;
     const int64_t from = address.displacement + window.moved, to = from + size;
     const int64_t low = std::min<int64_t>(window.from, from), high = std::max<int64_t>(window.to, to);
-    if (low < least || high > most || high - low > widest) {
+    if (low < least || high > most || (high - low > widest && !mirrored())) {
       window.live = false;
       break;
     }
@@ -140,7 +140,7 @@ void BlockBuilder::plan_windows() {
   // A window of one access saves nothing, and there are only so many places for addends.
   uint8_t slots = 0;
   for (Window& window : windows_) {
-    if (is_stack(window)) continue;  // needs none
+    if (is_stack(window) && !mirrored()) continue;  // needs none
     if (window.uses > 1 && slots < std::tuple_size_v<decltype(Cpu::windows)>) {
       window.slot = slots++;
     } else {
@@ -164,6 +164,7 @@ Address BlockBuilder::window_address(Emitter& out, const Window& window, int32_t
 }
 
 Address BlockBuilder::check_window(Emitter& out, const Item& item, Window& window, int32_t disp, bool collapse) {
+  if (mirrored()) return mirror_window(out, item, window, disp, collapse);
   const bool stack = is_stack(window);
   const size_t stack_page = offsetof(Cpu, stack_pages) + sizeof(StackPage) * (block_.key.mode & mode_bits::tlb_mask);
   const Address addend = stack ? cpu_at(stack_page + offsetof(StackPage, addend))

@@ -1,0 +1,103 @@
+// Accesses in mirrored address spaces (mmu/mirror.h): what is needed is the addend of the region that the address lies
+// in. There are two of them, one of which is tried first, so that the access need not wait for the check: the processor
+// predicts its outcome. Where EFLAGS hold flags that matter the addend is looked up.
+//   An access may fault on the host as it would on the guest: when it does, the guest's registers are as they were
+//   before the instruction.
+#include "jit/mmu/mirror.h"
+#include "jit/translate/block_builder.h"
+
+namespace caisson::jit {
+
+namespace {
+
+Address addend(unsigned half) { return cpu_at(offsetof(Cpu, mirror_addend) + 8 * size_t{half}); }
+
+// cmp byte gs:[t1 + mirror_valid], 0
+void emit_region_test(Emitter& out, unsigned half) {
+  out.u8(0x65), out.u8(0x41), out.u8(0x80);
+  out.address(7, {.base = t1, .disp = static_cast<int32_t>(offsetof(Cpu, mirror_valid) + Mirror::regions * half)});
+  out.u8(0);
+}
+
+}  // namespace
+
+bool BlockBuilder::mirror_addend(Emitter& out, const Item& item, int reg, unsigned guess) {
+  static_assert(Mirror::regions == 256);
+  out.rotate_right(t1, reg, Mirror::region_shift);
+  out.zero_extend_byte(t1);
+  if (item.live_in != 0 && flags_ == Flags::InEflags) {
+    out.load(t1, {.index = t1, .scale = 8, .disp = static_cast<int32_t>(offsetof(Cpu, mirror_addends)), .gs = true});
+    return false;
+  }
+  emit_region_test(out, guess);
+  Cold cold{.what = Cold::What::Mirror};
+  cold.from = out.jump_if_later(4);
+  cold.half = static_cast<uint8_t>(guess ^ 1);
+  cold.target = block_.key.rip + item.offset;
+  cold.flags_in_memory = flags_ == Flags::InMemory;
+  out.load(t1, addend(guess));
+  cold.back = out.size();
+  cold_.push_back(cold);
+  return true;
+}
+
+// Not in the half where it was thought to be. Where it is in neither the interpreter finds out what comes of it.
+void BlockBuilder::emit_other_half(Emitter& out, const Cold& cold) {
+  emit_region_test(out, cold.half);
+  const size_t nowhere = out.jump_short_if_later(4);
+  out.load(t1, addend(cold.half));
+  out.jump_to_offset(cold.back);
+  out.land8(nowhere);
+  depart(out, {.kind = Departure::Kind::Interpret, .flags_in_memory = cold.flags_in_memory}, cold.target, 0);
+}
+
+Address BlockBuilder::collapse_if(Emitter& out, const Item& item, const Address& address, bool collapse) {
+  if (!collapse && !restores_flags(item)) return address;
+  out.lea(t0, address);
+  return {.base = t0};
+}
+
+Address BlockBuilder::mirror_address(Emitter& out, const Item& item, const Operand& memory, bool collapse) {
+  const bool based = memory.segment >= x86::Fs;
+  const bool no_base = memory.base == Operand::no_register, no_index = memory.index == Operand::no_register;
+  const auto disp = static_cast<int32_t>(memory.displacement);
+  if (!based && memory.base < 16 && no_index) {
+    const int base = load_guest(out, memory.base, t0);
+    (void)mirror_addend(out, item, base, guess_half(memory.base));
+    return collapse_if(out, item, {.base = base, .index = t1, .disp = disp}, collapse);
+  }
+  if (!based && no_base && no_index) {
+    out.move_immediate(t0, static_cast<uint64_t>(memory.displacement));
+    (void)mirror_addend(out, item, t0, Mirror::in_upper_half(static_cast<uint64_t>(memory.displacement)) ? 1 : 0);
+  } else if (!based && memory.base != Operand::rip_register) {
+    const int base = no_base ? int{none} : load_guest(out, memory.base, t0);
+    const int index = no_index ? int{none} : load_guest(out, memory.index, t1);
+    out.lea(t0, {.base = base, .index = index, .scale = memory.scale ? memory.scale : 1});
+    (void)mirror_addend(out, item, t0, no_base ? 0 : guess_half(memory.base));
+    return collapse_if(out, item, {.base = t0, .index = t1, .disp = disp}, collapse);
+  } else {
+    linear_to_t0(out, item, memory);
+    (void)mirror_addend(out, item, t0, based ? 1 : own_half_);
+  }
+  return collapse_if(out, item, {.base = t0, .index = t1}, collapse);
+}
+
+Address BlockBuilder::mirror_window(Emitter& out, const Item& item, Window& window, int32_t disp, bool collapse) {
+  const Address kept = cpu_at(offsetof(Cpu, windows) + 8 * size_t{window.slot});
+  Address at = window_address(out, window, 0);
+  if (window.index != Operand::no_register) {
+    out.lea(t0, at);
+    at = {.base = t0};
+  }
+  if (window.open) {
+    out.load(t1, kept);
+  } else if (mirror_addend(out, item, at.base, guess_half(window.base))) {
+    // (An access that went nowhere may go unnoticed, as a prefetch does: without the comparison it says nothing about
+    // the next.)
+    out.store(kept, t1);
+    window.open = true;
+  }
+  return collapse_if(out, item, {.base = at.base, .index = t1, .disp = disp}, collapse);
+}
+
+}  // namespace caisson::jit
