@@ -73,7 +73,8 @@ void Qcow2Disk::submit(BlockRequest request) {
 bool Qcow2Disk::submit_in_place(BlockRequest& request) {
   auto held = image_->try_lock(request.offset, request.length);
   if (!held) return false;
-  std::vector<qcow2::Piece> pieces;
+  std::vector<qcow2::Piece>& pieces = pieces_;
+  pieces.clear();
   const bool located = request.op == BlockOp::Read
                            ? image_->try_locate(request.offset, request.length, pieces)
                            : image_->try_locate_for_write(request.offset, request.length, pieces);
@@ -91,6 +92,12 @@ bool Qcow2Disk::submit_in_place(BlockRequest& request) {
     if (error != 0) parts->error = error;
     if (--parts->left == 0) parts->done(parts->error);
   };
+  if (pieces.size() == 1) {
+    request.offset = pieces.front().offset;
+    request.done = part_done;
+    queue_->submit(pieces.front().fd, false, std::move(request));
+    return true;
+  }
   uint64_t at = 0;
   for (const qcow2::Piece& piece : pieces) {
     auto buffers = qcow2::slice(request.buffers, at, piece.length);

@@ -7,6 +7,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "backend/block_backend.h"
 #include "backend/disk_queue.h"
@@ -45,6 +46,7 @@ class Qcow2Disk final : public BlockBackend {
   const std::unique_ptr<qcow2::Image> image_;
   const Qcow2DiskOptions options_;
   uint64_t size_ = 0;
+  std::vector<qcow2::Piece> pieces_;  // of the request that is being looked at
   std::unique_ptr<DiskQueue> queue_;  // last: it uses the image until it ends
 };
 

@@ -111,5 +111,15 @@ TEST(RunOptions, ToConfig) {
   EXPECT_FALSE(to_config(options, ""));
 }
 
+TEST(RunOptions, SizesOfDisksAreWholeSectors) {
+  EXPECT_EQ(parse_disk_size("disk create", "20G").value_or(0), uint64_t{20} << 30);
+  EXPECT_EQ(parse_disk_size("disk create", "3").value_or(0), uint64_t{3} << 20);
+  EXPECT_EQ(parse_disk_size("disk create", "512B").value_or(0), 512u);
+  EXPECT_EQ(parse_disk_size("disk create", "64KiB").value_or(0), 65536u);
+  for (const char* wrong : {"", "0", "513B", "-1", "1X", "8388609T", "B", "G"}) {
+    EXPECT_FALSE(parse_disk_size("disk create", wrong)) << wrong;
+  }
+}
+
 }  // namespace
 }  // namespace caisson::cli

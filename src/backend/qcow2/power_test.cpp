@@ -96,6 +96,19 @@ class PowerCut {
     make_image(path_, {.size = disk_sectors * sector_bytes,
                        .cluster_bits = std::array{9u, 12u, 10u, 16u}[seed % 4],
                        .refcount_order = order});
+    if (have_qemu() && seed % 2 == 1) {
+      // A snapshot has all that is there: every write copies, and nothing of it may change.
+      const auto image = open_image(path_);
+      for (uint64_t first = 0; first + 100 < disk_sectors; first += 150) {
+        Bytes bytes(100 * sector_bytes);
+        for (uint64_t at = 0; at < bytes.size(); at += 8) std::memcpy(&bytes[at], &number_, 8);
+        std::fill_n(initial_.begin() + static_cast<ptrdiff_t>(first), 100, number_++);
+        EXPECT_EQ(write(*image, first * sector_bytes, bytes), 0);
+      }
+      EXPECT_EQ(image->flush(), 0);
+      EXPECT_EQ(shell("qemu-img snapshot -c before " + path_).status, 0);
+      snapshot_ = true;
+    }
     const std::string content = caisson::test::content_of(path_);
     start_.assign(content.begin(), content.end());
   }
@@ -105,13 +118,12 @@ class PowerCut {
     const auto image = open_image(path_, {.cache_bytes = 8192});
     ASSERT_NE(image, nullptr);
     recorder = {image->fd()};
-    std::vector<uint64_t> issued(disk_sectors), flushed(disk_sectors);
-    uint64_t number = 0;
+    std::vector<uint64_t> issued = initial_;
     for (int step = 0; step < 400; ++step) {
       const uint64_t first = random_() % disk_sectors,
                      count = 1 + random_() % std::min<uint64_t>(64, disk_sectors - first);
       const unsigned what = static_cast<unsigned>(random_() % 12);
-      ++number;
+      const uint64_t number = number_++;
       if (what < 8) {
         Bytes bytes(count * sector_bytes);
         for (uint64_t i = 0; i < count; ++i) {
@@ -124,9 +136,8 @@ class PowerCut {
         for (uint64_t i = 0; i < count; ++i) issued[first + i] = 0;
       } else {
         ASSERT_EQ(image->flush(), 0);
-        flushed = issued;
         recorder.events.push_back({Event::Kind::Mark});
-        marks_.push_back(flushed);
+        marks_.push_back(issued);
       }
       history_.push_back(issued);
       recorder.events.push_back({Event::Kind::Mark, UINT64_MAX});  // the step is over
@@ -178,10 +189,10 @@ class PowerCut {
       uint64_t number = 0;
       std::memcpy(&number, &disk[sector * sector_bytes], 8);
       // What was flushed, or anything that was written later.
-      bool expected = number == (marks == 0 ? 0 : marks_[marks - 1][sector]);
+      const uint64_t flushed = marks == 0 ? initial_[sector] : marks_[marks - 1][sector];
+      bool expected = number == flushed;
       for (size_t step = steps; step-- > 0 && !expected;) expected = history_[step][sector] == number;
       if (steps < history_.size()) expected = expected || history_[steps][sector] == number;
-      const uint64_t flushed = marks == 0 ? 0 : marks_[marks - 1][sector];
       expected = expected && (number == 0 || number >= flushed);
       if (number == 0 && flushed != 0) {
         // Zeroes must have been written since.
@@ -192,6 +203,14 @@ class PowerCut {
         expected = expected && zeroed;
       }
       EXPECT_TRUE(expected) << "sector " << sector << " holds " << number << ", flushed was " << flushed;
+    }
+    if (snapshot_) {
+      const auto before = open_image(to, {.read_only = true, .snapshot = "before"});
+      ASSERT_NE(before, nullptr);
+      const Bytes kept = read_all(*before);
+      for (uint64_t sector = 0; sector < disk_sectors; ++sector) {
+        ASSERT_EQ(std::memcmp(&kept[sector * sector_bytes], &initial_[sector], 8), 0) << "sector " << sector;
+      }
     }
   }
 
@@ -217,6 +236,9 @@ class PowerCut {
   TemporaryFolder folder_;
   const std::string path_ = folder_.file("disk.qcow2");
   std::vector<uint8_t> start_;
+  uint64_t number_ = 1;
+  bool snapshot_ = false;
+  std::vector<uint64_t> initial_ = std::vector<uint64_t>(disk_sectors);
   std::vector<std::vector<uint64_t>> history_;  // numbers of the sectors after each step
   std::vector<std::vector<uint64_t>> marks_;    // after each flush
 };

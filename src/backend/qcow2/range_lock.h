@@ -40,12 +40,15 @@ class RangeLock {
   [[nodiscard]] std::optional<Held> try_take(uint64_t first, uint64_t last, bool exclusive);
 
  private:
+  [[nodiscard]] std::list<Entry>::iterator add(uint64_t first, uint64_t last, bool exclusive);
+  void remove(std::list<Entry>::iterator entry);
   [[nodiscard]] bool blocked(std::list<Entry>::const_iterator entry) const;
   void release(std::list<Entry>::iterator entry);
 
   std::mutex mutex_;
   std::condition_variable released_;
   std::list<Entry> entries_;  // in the order in which they came
+  std::list<Entry> spare_;    // their memory, for the next ones
   size_t waiting_ = 0;
 };
 
