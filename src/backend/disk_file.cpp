@@ -1,5 +1,6 @@
 #include "backend/disk_file.h"
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
@@ -17,25 +18,42 @@ namespace {
 
 constexpr uint64_t sector = 512;
 
+constexpr std::string_view qcow2_magic{"QFI\xfb"};
+
 // Image formats with a header: taken for raw, a guest would find garbage and might overwrite it.
 struct Format {
   std::string_view magic;
   std::string_view name;
 };
-constexpr std::array formats{
-    Format{"QFI\xfb", "qcow2"},
+constexpr std::array other_formats{
     Format{"KDMV", "VMDK"},
     Format{"vhdxfile", "VHDX"},
 };
 
-Result<> refuse_other_formats(const DiskFile& disk) {
-  std::array<char, 8> start{};
-  if (::pread(disk.fd.get(), start.data(), start.size(), 0) != static_cast<ssize_t>(start.size())) return {};
-  for (const Format& format : formats) {
-    if (std::string_view{start.data(), start.size()}.starts_with(format.magic)) {
-      return fail(
-          "disk {}: this is a {} image, only raw images can be used; convert it with 'qemu-img convert -O raw {} NEW'",
-          disk.path, format.name, disk.path);
+// Sets the format, by what is said before what is there.
+Result<> check_format(DiskFile& disk, std::optional<DiskFormat> given) {
+  const auto said = given ? given : format_by_name(disk.path);
+  disk.format = said.value_or(DiskFormat::Raw);
+  if (said == DiskFormat::Raw) return {};
+  std::array<char, 8> bytes{};
+  const ssize_t size = ::pread(disk.fd.get(), bytes.data(), bytes.size(), 0);
+  const std::string_view start{bytes.data(), static_cast<size_t>(std::max<ssize_t>(size, 0))};
+  if (said == DiskFormat::Qcow2) {
+    if (!start.starts_with(qcow2_magic)) {
+      return fail("disk {}: is no qcow2 image; if it is a raw one say so with '--disk {},format=raw'", disk.path,
+                  disk.path);
+    }
+    if (disk.block_device) return fail("disk {}: qcow2 images on block devices cannot be used; give a file", disk.path);
+    return {};
+  }
+  if (start.starts_with(qcow2_magic)) {
+    return fail("disk {}: begins as a qcow2 image does; say what it is with '--disk {},format=qcow2' or format=raw",
+                disk.path, disk.path);
+  }
+  for (const Format& format : other_formats) {
+    if (start.starts_with(format.magic)) {
+      return fail("disk {}: this is a {} image; convert it with 'caisson disk convert {} NEW.qcow2'", disk.path,
+                  format.name, disk.path);
     }
   }
   return {};
@@ -79,7 +97,7 @@ std::unexpected<Error> cannot_open(int error, const std::string& path, bool read
 
 }  // namespace
 
-Result<DiskFile> open_disk(const std::string& path, bool read_only) {
+Result<DiskFile> open_disk(const std::string& path, bool read_only, std::optional<DiskFormat> format) {
   DiskFile disk;
   disk.path = path;
   disk.read_only = read_only;
@@ -115,7 +133,7 @@ Result<DiskFile> open_disk(const std::string& path, bool read_only) {
     return fail_errno(errno, "cannot set up disk " + path);
   }
   if (auto done = lock(disk); !done) return std::unexpected(done.error());
-  if (auto done = refuse_other_formats(disk); !done) return std::unexpected(done.error());
+  if (auto done = check_format(disk, format); !done) return std::unexpected(done.error());
   return disk;
 }
 

@@ -7,8 +7,10 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
+#include "backend/disk_format.h"
 #include "base/fd.h"
 #include "base/result.h"
 
@@ -20,8 +22,12 @@ struct DiskFile {
   uint64_t size = 0;  // in bytes, as the host counts them
   bool read_only = false;
   bool block_device = false;
+  DiskFormat format = DiskFormat::Raw;
 };
 
-[[nodiscard]] Result<DiskFile> open_disk(const std::string& path, bool read_only);
+// `format`: what the user says, else what the name says; a file that begins like an image of another format and is not
+// said to be raw is refused.
+[[nodiscard]] Result<DiskFile> open_disk(const std::string& path, bool read_only,
+                                         std::optional<DiskFormat> format = std::nullopt);
 
 }  // namespace caisson

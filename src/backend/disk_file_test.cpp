@@ -49,12 +49,26 @@ TEST_F(DiskFileTest, MessagesNameFileAndRemedy) {
   EXPECT_EQ(error(pipe, true), "disk " + pipe + ": is neither a file nor a block device; give one of these");
 }
 
-TEST_F(DiskFileTest, OtherFormatsAreNotTakenForRaw) {
-  const auto path = folder.make("disk.qcow2", "QFI\xfb" + std::string(4096, '\0'));
-  EXPECT_EQ(error(path), "disk " + path +
-                             ": this is a qcow2 image, only raw images can be used; convert it with "
-                             "'qemu-img convert -O raw " +
-                             path + " NEW'");
+TEST_F(DiskFileTest, TheFormatIsSaidNotGuessed) {
+  const std::string qcow2 = "QFI\xfb" + std::string(4096, '\0');
+  const auto format = [](const std::string& path, std::optional<DiskFormat> given) -> std::string {
+    const auto disk = open_disk(path, false, given);
+    return disk ? std::string{name_of(disk->format)} : disk.error().message;
+  };
+  EXPECT_EQ(format(folder.make("a.qcow2", qcow2), {}), "qcow2");
+  // What a guest has written at the start of its raw disk is of no concern.
+  EXPECT_EQ(format(folder.make("a.raw", qcow2), {}), "raw");
+  const auto unnamed = folder.make("a.img", qcow2);
+  EXPECT_EQ(format(unnamed, {}), "disk " + unnamed + ": begins as a qcow2 image does; say what it is with '--disk " +
+                                     unnamed + ",format=qcow2' or format=raw");
+  EXPECT_EQ(format(unnamed, DiskFormat::Raw), "raw");
+  EXPECT_EQ(format(unnamed, DiskFormat::Qcow2), "qcow2");
+  const auto other = folder.make("b.qcow2", std::string(4096, 'x'));
+  EXPECT_EQ(format(other, {}),
+            "disk " + other + ": is no qcow2 image; if it is a raw one say so with '--disk " + other + ",format=raw'");
+  const auto vmdk = folder.make("c.img", "KDMV" + std::string(4096, '\0'));
+  EXPECT_EQ(format(vmdk, {}),
+            "disk " + vmdk + ": this is a VMDK image; convert it with 'caisson disk convert " + vmdk + " NEW.qcow2'");
 }
 
 TEST_F(DiskFileTest, FileWithoutWritePermission) {

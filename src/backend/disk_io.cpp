@@ -107,6 +107,23 @@ unsigned Job::buffer_count() const {
   return static_cast<unsigned>(std::min<size_t>(request.buffers.size() - first_buffer, IOV_MAX));
 }
 
+int check_request(const BlockRequest& request, uint64_t size, bool read_only) {
+  constexpr uint64_t sector = 512;
+  if (request.op == BlockOp::Flush) return request.offset == 0 && request.length == 0 ? 0 : EINVAL;
+  if (request.offset % sector != 0 || request.length % sector != 0) return EINVAL;
+  if (request.offset > size || request.length > size - request.offset) return EINVAL;
+  if (request.op == BlockOp::Read || request.op == BlockOp::Write) {
+    uint64_t sum = 0;
+    for (const iovec& buffer : request.buffers) {
+      if (buffer.iov_len > request.length - sum) return EINVAL;
+      sum += buffer.iov_len;
+    }
+    if (sum != request.length) return EINVAL;
+  }
+  if (read_only && request.op != BlockOp::Read) return EROFS;
+  return 0;
+}
+
 int perform(int fd, bool block_device, Job& job) {
   switch (job.request.op) {
     case BlockOp::Read:

@@ -32,6 +32,9 @@ struct Job {
   size_t first_buffer = 0;
 };
 
+// 0, or what is wrong with a request on a disk of `size` bytes: EINVAL, EROFS.
+[[nodiscard]] int check_request(const BlockRequest& request, uint64_t size, bool read_only);
+
 // Does all of the job; gives 0 or an errno value.
 [[nodiscard]] int perform(int fd, bool block_device, Job& job);
 

@@ -75,6 +75,11 @@ Result<Fd> open_input(std::string_view what, const std::string& path) {
 Result<std::string> cache_folder() { return xdg_folder("XDG_CACHE_HOME", "/.cache"); }
 Result<std::string> data_folder() { return xdg_folder("XDG_DATA_HOME", "/.local/share"); }
 
+std::vector<std::string> backing_folders(std::vector<std::string> named) {
+  if (auto cache = cache_folder()) named.push_back(*cache + "/images");
+  return named;
+}
+
 Result<> make_folders(const std::string& path) {
   for (size_t end = path.find('/', 1);; end = path.find('/', end + 1)) {
     const std::string part = path.substr(0, end);

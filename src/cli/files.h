@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/fd.h"
 #include "base/result.h"
@@ -17,6 +18,8 @@ namespace caisson::cli {
 // Folders by the XDG base directory specification. None where neither the variable nor HOME is set.
 [[nodiscard]] Result<std::string> cache_folder();  // …/caisson: can be made again
 [[nodiscard]] Result<std::string> data_folder();   // …/caisson: the user's
+// Where backing files of disks may lie besides the folders of their images: those that the user named, and the images.
+[[nodiscard]] std::vector<std::string> backing_folders(std::vector<std::string> named);
 // Makes the folder and its parents, mode 0700 where they are new.
 [[nodiscard]] Result<> make_folders(const std::string& path);
 

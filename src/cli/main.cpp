@@ -12,6 +12,7 @@
 #include <CLI/CLI.hpp>
 
 #include "base/log.h"
+#include "cli/disk_command.h"
 #include "cli/doctor.h"
 #include "cli/exit_status.h"
 #include "cli/image_build.h"
@@ -31,8 +32,15 @@ void add_run(CLI::App& app, RunOptions& options) {
   run->add_option("--initrd", options.initrd, "initial RAM disk")->type_name("FILE");
   run->add_option("--append", options.append, "kernel command line; console=ttyS0 and panic=-1 are added unless given")
       ->type_name("TEXT");
-  run->add_option("--disk", options.disks, "raw disk image or block device; again for more: vda, vdb, …")
-      ->type_name("FILE[,ro]")
+  run->add_option("--disk", options.disks,
+                  "disk image or block device; again for more: vda, vdb, …; qcow2 where the name ends so or format= "
+                  "says it, else raw")
+      ->type_name("FILE[,ro][,format=raw|qcow2]")
+      ->take_all()
+      ->allow_extra_args(false);
+  run->add_option("--backing-folder", options.backing_folders,
+                  "backing files of images may lie below this folder, as below the image's own; again for more")
+      ->type_name("FOLDER")
       ->take_all()
       ->allow_extra_args(false);
   run->add_option("--cpus", options.cpus, "virtual CPUs, 1 to 64; default 2, or 1 on a host with one")->type_name("N");
@@ -138,6 +146,7 @@ int main_program(int count, char** arguments) {
   auto* remove = image->add_subcommand("rm", "Remove an image; machines made from it keep their disks");
   remove->add_option("IMAGE", image_name, "debian:12")->required();
 
+  const auto disk_command = add_disk(app);
   auto* doctor_command = app.add_subcommand("doctor", "Say what this host can do for machines, and why");
   doctor_command->add_flag("--json", json, "as JSON");
   auto* version_command = app.add_subcommand("version", "Print the version");
@@ -155,6 +164,7 @@ int main_program(int count, char** arguments) {
   }
 
   if (app.got_subcommand("run")) return run(std::move(run_options));
+  if (app.got_subcommand("disk")) return run_disk(*disk_command);
   if (*version_command) {
     fmt::print("caisson {}\n", version);
     return exit_ok;

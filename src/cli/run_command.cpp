@@ -14,7 +14,7 @@
 #include <unistd.h>
 #include <nlohmann/json.hpp>
 
-#include "backend/disk_file.h"
+#include "backend/disk_chain.h"
 #include "base/log.h"
 #include "base/tsc_reading.h"
 #include "cli/exit_status.h"
@@ -135,7 +135,7 @@ std::expected<Machine, Failure> prepare(RunOptions& options) {
     auto folder = open_vm_folder(machine.config.name, *image);
     if (!folder) return failure(folder.error());
     machine.folder = std::move(*folder);
-    disks.insert(disks.begin(), DiskOption{machine.folder->path + "/" + disk_file, false});
+    disks.insert(disks.begin(), DiskOption{machine.folder->path + "/" + disk_file, false, DiskFormat::Raw});
     // With a kernel of the user's own the image's initrd, made for another version, is of no use.
     if (options.kernel.empty()) {
       options.kernel = machine.folder->path + "/" + kernel_file;
@@ -154,11 +154,27 @@ std::expected<Machine, Failure> prepare(RunOptions& options) {
     machine.config.initrd_label = label("initrd " + options.initrd);
   }
   for (size_t i = 0; i < disks.size(); ++i) {
-    auto file = open_disk(disks[i].path, disks[i].read_only);
-    if (!file) return failure(file.error());
+    auto chain = open_chain(disks[i].path, {.read_only = disks[i].read_only,
+                                            .format = disks[i].format,
+                                            .backing_folders = backing_folders(options.backing_folders)});
+    if (!chain) return failure(chain.error());
+    if (machine.fds.size() + chain->size() + 4 > control::Channel::max_fds) {
+      return failure(
+          Error{"--disk: the disks have too many backing files together; join some with 'caisson disk convert'"});
+    }
     control::DiskConfig disk;
-    disk.image_fd = machine.add(std::move(file->fd));
-    disk.label = label(disks[i].path);
+    for (size_t layer = 0; layer < chain->size(); ++layer) {
+      DiskFile& file = (*chain)[layer];
+      const auto format = file.format == DiskFormat::Raw ? control::DiskImage::Raw : control::DiskImage::Qcow2;
+      const uint32_t number = machine.add(std::move(file.fd));
+      if (layer == 0) {
+        disk.image_fd = number;
+        disk.format = format;
+        disk.label = label(disks[i].path);
+      } else {
+        disk.backing.push_back({number, format, label(file.path)});
+      }
+    }
     disk.read_only = disks[i].read_only;
     disk.serial = fmt::format("caisson-{}", i);
     machine.config.disks.push_back(std::move(disk));

@@ -110,6 +110,17 @@ Result<uint64_t> parse_size(std::string_view option, std::string_view text) {
   return *bytes;
 }
 
+Result<uint64_t> parse_disk_size(std::string_view option, std::string_view text) {
+  // "512B": bytes; elsewhere a bare number counts MiB.
+  const bool bytes_meant =
+      text.size() > 1 && text.ends_with('B') && std::isdigit(static_cast<unsigned char>(text[text.size() - 2])) != 0;
+  const auto bytes = parse_bytes(bytes_meant ? text.substr(0, text.size() - 1) : text, bytes_meant ? 0 : 20);
+  if (!bytes || *bytes == 0) return fail("{} {}: not a size; write for example 20G or 512M", option, text);
+  if (*bytes % 512 != 0) return fail("{} {}: not a whole number of sectors of 512 bytes", option, text);
+  if (*bytes > uint64_t{1} << 62) return fail("{} {}: more than 4 EiB", option, text);
+  return *bytes;
+}
+
 Result<uint32_t> parse_cpus(std::string_view text) {
   const auto count = parse_number<uint32_t>(text);
   if (!count) return fail("--cpus {}: not a number; write 1 to {}", text, VmConfig::max_cpus);
@@ -120,10 +131,19 @@ Result<uint32_t> parse_cpus(std::string_view text) {
 
 Result<DiskOption> parse_disk(std::string_view text) {
   DiskOption disk;
-  constexpr std::string_view read_only = ",ro";
-  if (text.ends_with(read_only)) {
-    disk.read_only = true;
-    text.remove_suffix(read_only.size());
+  constexpr std::string_view format = "format=";
+  // Only what is known at the end: a file's name may have commas.
+  for (auto comma = text.rfind(','); comma != std::string_view::npos; comma = text.rfind(',')) {
+    const std::string_view word = text.substr(comma + 1);
+    if (word == "ro") {
+      disk.read_only = true;
+    } else if (word.starts_with(format)) {
+      disk.format = format_named(word.substr(format.size()));
+      if (!disk.format) return fail("--disk: no such format: {}; write format=raw or format=qcow2", word);
+    } else {
+      break;
+    }
+    text.remove_suffix(text.size() - comma);
   }
   if (text.empty()) return fail("--disk: no file named; write FILE or FILE,ro");
   disk.path = text;

@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "backend/disk_format.h"
 #include "base/result.h"
 #include "control/vm_config.h"
 
@@ -17,6 +18,7 @@ namespace caisson::cli {
 struct DiskOption {
   std::string path;
   bool read_only = false;
+  std::optional<DiskFormat> format{};
   bool operator==(const DiskOption&) const = default;
 };
 
@@ -27,6 +29,7 @@ struct RunOptions {
   std::string initrd;
   std::string append;
   std::vector<std::string> disks;
+  std::vector<std::string> backing_folders;
   std::string cpus;    // empty: default
   std::string memory;  // empty: default
   std::string net = "user";
@@ -49,8 +52,10 @@ struct RunOptions {
 [[nodiscard]] Result<uint64_t> parse_memory(std::string_view text, uint64_t host_bytes);
 // "4G" for a disk: like memory, but bounded by what ext4 can use here.
 [[nodiscard]] Result<uint64_t> parse_size(std::string_view option, std::string_view text);
+// The same for any disk: 512 bytes at least, whole sectors; a bare number counts MiB, "512B" bytes.
+[[nodiscard]] Result<uint64_t> parse_disk_size(std::string_view option, std::string_view text);
 [[nodiscard]] Result<uint32_t> parse_cpus(std::string_view text);
-// "FILE" or "FILE,ro"
+// "FILE", then any of ",ro", ",format=raw" and ",format=qcow2"
 [[nodiscard]] Result<DiskOption> parse_disk(std::string_view text);
 // "[tcp:|udp:][ADDRESS:]HOST:GUEST"
 [[nodiscard]] Result<control::PortForward> parse_forward(std::string_view text);

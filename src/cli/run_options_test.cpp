@@ -32,6 +32,9 @@ TEST(RunOptions, Cpus) {
 TEST(RunOptions, Disk) {
   EXPECT_EQ(parse_disk("a.raw").value_or(DiskOption{}), (DiskOption{"a.raw", false}));
   EXPECT_EQ(parse_disk("a,b.raw,ro").value_or(DiskOption{}), (DiskOption{"a,b.raw", true}));
+  EXPECT_EQ(parse_disk("a.img,format=qcow2,ro").value_or(DiskOption{}), (DiskOption{"a.img", true, DiskFormat::Qcow2}));
+  EXPECT_EQ(parse_disk("a,format=raw").value_or(DiskOption{}), (DiskOption{"a", false, DiskFormat::Raw}));
+  EXPECT_FALSE(parse_disk("a,format=vmdk"));
   EXPECT_FALSE(parse_disk(""));
   EXPECT_FALSE(parse_disk(",ro"));
 }
@@ -106,6 +109,16 @@ TEST(RunOptions, ToConfig) {
   options = {};
   options.cpu_model = "486";
   EXPECT_FALSE(to_config(options, ""));
+}
+
+TEST(RunOptions, SizesOfDisksAreWholeSectors) {
+  EXPECT_EQ(parse_disk_size("disk create", "20G").value_or(0), uint64_t{20} << 30);
+  EXPECT_EQ(parse_disk_size("disk create", "3").value_or(0), uint64_t{3} << 20);
+  EXPECT_EQ(parse_disk_size("disk create", "512B").value_or(0), 512u);
+  EXPECT_EQ(parse_disk_size("disk create", "64KiB").value_or(0), 65536u);
+  for (const char* wrong : {"", "0", "513B", "-1", "1X", "8388609T", "B", "G"}) {
+    EXPECT_FALSE(parse_disk_size("disk create", wrong)) << wrong;
+  }
 }
 
 }  // namespace

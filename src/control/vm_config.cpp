@@ -42,6 +42,12 @@ Result<> VmConfig::validate(size_t descriptors) const {
   if (auto ok = take(console_fd, "console_fd"); !ok) return ok;
   for (const auto& disk : disks) {
     if (auto ok = take(disk.image_fd, "image_fd"); !ok) return ok;
+    if (!disk.backing.empty() && disk.format == DiskImage::Raw) {
+      return fail("VM configuration: a raw disk with a backing file");
+    }
+    for (const auto& layer : disk.backing) {
+      if (auto ok = take(layer.image_fd, "image_fd"); !ok) return ok;
+    }
   }
   return {};
 }

@@ -22,11 +22,23 @@ enum class NetKind : uint8_t { None, User };
 enum class EngineChoice : uint8_t { Auto, Jit, Kvm };
 enum class Protocol : uint8_t { Tcp, Udp };
 
+enum class DiskImage : uint8_t { Raw, Qcow2 };
+
+// What an image is based on: its backing file.
+struct DiskLayerConfig {
+  uint32_t image_fd = 0;
+  DiskImage format = DiskImage::Raw;
+  std::string label = "disk";
+  bool operator==(const DiskLayerConfig&) const = default;
+};
+
 struct DiskConfig {
   uint32_t image_fd = 0;
   bool read_only = false;
   std::string serial;          // at most 20 bytes; what the guest sees as the disk's serial number
   std::string label = "disk";  // how messages call it: the path, or its end
+  DiskImage format = DiskImage::Raw;
+  std::vector<DiskLayerConfig> backing{};  // of a qcow2 image: its backing file, that one's, …
   bool operator==(const DiskConfig&) const = default;
 };
 
@@ -68,6 +80,7 @@ struct VmConfig {
   static constexpr uint64_t max_memory = uint64_t{1} << 40;
   static constexpr size_t max_append = 2047;  // x86's COMMAND_LINE_SIZE less the closing zero
   static constexpr size_t max_disks = 20;
+  static constexpr size_t max_backing = 15;  // files below an image
   static constexpr size_t max_forwards = 64;
   static constexpr size_t max_label = 255;
   static constexpr size_t max_reason = 255;

@@ -23,10 +23,28 @@ struct EnumNames<Protocol> {
 };
 
 template <>
+struct EnumNames<DiskImage> {
+  static constexpr std::array<std::string_view, 2> names{"raw", "qcow2"};
+};
+
+template <>
+struct JsonTable<DiskLayerConfig> {
+  static constexpr auto fields() {
+    return std::tuple{
+        key("image_fd", &DiskLayerConfig::image_fd, {0, 63}, true),
+        key("format", &DiskLayerConfig::format),
+        key("label", &DiskLayerConfig::label, {1, VmConfig::max_label}),
+    };
+  }
+};
+
+template <>
 struct JsonTable<DiskConfig> {
   static constexpr auto fields() {
     return std::tuple{
         key("image_fd", &DiskConfig::image_fd, {0, 63}, true),
+        key("format", &DiskConfig::format),
+        key("backing", &DiskConfig::backing, {0, VmConfig::max_backing}),
         key("read_only", &DiskConfig::read_only),
         key("serial", &DiskConfig::serial, {0, 20}),
         key("label", &DiskConfig::label, {1, VmConfig::max_label}),

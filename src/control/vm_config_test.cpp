@@ -37,6 +37,19 @@ TEST(VmConfig, ComesBackFromItsOwnText) {
   EXPECT_EQ(*again, config);
 }
 
+TEST(VmConfig, BackingFilesComeWithQcow2Only) {
+  auto config = example();
+  config.disks[1].backing = {{5, DiskImage::Qcow2, "base"}, {6, DiskImage::Raw, "its base"}};
+  EXPECT_FALSE(config.validate(7));
+  config.disks[1].format = DiskImage::Qcow2;
+  const auto again = VmConfig::parse(config.serialise(), 7);
+  ASSERT_TRUE(again) << again.error().message;
+  EXPECT_EQ(*again, config);
+  EXPECT_FALSE(config.validate(6));
+  config.disks[1].backing[0].image_fd = 4;
+  EXPECT_FALSE(config.validate(7)) << "one descriptor twice";
+}
+
 TEST(VmConfig, LeavesOutAnAbsentInitrd) {
   auto config = example();
   config.initrd_fd.reset();
@@ -132,6 +145,7 @@ TEST(VmConfig, FitsIntoAMessageAtItsLargest) {
   config.kernel_label.assign(VmConfig::max_label, '\\');
   config.initrd_label.assign(VmConfig::max_label, '"');
   config.disks.assign(VmConfig::max_disks, {63, true, std::string(20, '"'), std::string(VmConfig::max_label, '"')});
+  config.disks[0].backing.assign(40, {63, DiskImage::Qcow2, std::string(VmConfig::max_label, '"')});  // descriptors end
   config.forwards.assign(VmConfig::max_forwards, {Protocol::Udp, "255.255.255.255", 65535, 65535});
   config.jit_off.assign(64, std::string(32, '"'));
   config.dump_at.assign(64, std::string(16, '"'));

@@ -13,6 +13,8 @@
 #include <utility>
 
 #include "backend/console_socket.h"
+#include "backend/disk_chain.h"
+#include "backend/qcow2_disk.h"
 #include "backend/raw_image.h"
 #include "backend/user_network.h"
 #include "base/event_loop.h"
@@ -69,6 +71,7 @@ class Machine final : public PowerSink {
   [[nodiscard]] Result<> hand_over(std::string why);
   void engine_failed(std::string why);
   [[nodiscard]] Result<> create_disks();
+  [[nodiscard]] Result<std::unique_ptr<BlockBackend>> create_disk(const control::DiskConfig& disk);
   [[nodiscard]] Result<> create_network();
   [[nodiscard]] Result<> load_kernel();
   void start_cpus();
@@ -97,7 +100,7 @@ class Machine final : public PowerSink {
   std::unique_ptr<ConsoleSocket> console_;
   std::unique_ptr<ConsoleSwitch> consoles_;
   std::unique_ptr<SerialConsole> serial_;
-  std::vector<std::unique_ptr<RawImage>> disks_;
+  std::vector<std::unique_ptr<BlockBackend>> disks_;
   std::unique_ptr<UserNetwork> network_;
   std::unique_ptr<Chipset> chipset_;
   std::unique_ptr<pci::HostBridge> bridge_;
@@ -225,13 +228,30 @@ Result<> Machine::create_disks() {
   const virtio::Services services{*memory_, chipset_->msi(),
                                   [this](std::function<void()> task) { loop_->post(std::move(task)); }};
   for (const control::DiskConfig& disk : config_.disks) {
-    auto image = RawImage::create(*loop_, take(disk.image_fd),
-                                  {.name = disk.label, .id = disk.serial, .read_only = disk.read_only});
+    auto image = create_disk(disk);
     if (!image) return std::unexpected(image.error());
     virtio::add_blk(*bridge_, services, **image, {.serial = disk.serial});
     disks_.push_back(std::move(*image));
   }
   return {};
+}
+
+Result<std::unique_ptr<BlockBackend>> Machine::create_disk(const control::DiskConfig& disk) {
+  if (disk.format == control::DiskImage::Raw) {
+    return RawImage::create(*loop_, take(disk.image_fd),
+                            {.name = disk.label, .id = disk.serial, .read_only = disk.read_only});
+  }
+  std::vector<DiskLayer> layers;
+  for (const control::DiskLayerConfig& layer : disk.backing) {
+    layers.push_back({take(layer.image_fd),
+                      layer.format == control::DiskImage::Raw ? DiskFormat::Raw : DiskFormat::Qcow2, layer.label});
+  }
+  auto backing = assemble_backing(std::move(layers));
+  if (!backing) return std::unexpected(backing.error());
+  auto image = qcow2::Image::open(take(disk.image_fd),
+                                  {.name = disk.label, .read_only = disk.read_only, .backing = std::move(*backing)});
+  if (!image) return std::unexpected(image.error());
+  return Qcow2Disk::create(*loop_, std::move(*image), {.name = disk.label, .id = disk.serial});
 }
 
 Result<> Machine::create_network() {
