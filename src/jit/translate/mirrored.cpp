@@ -23,6 +23,9 @@ void emit_region_test(Emitter& out, unsigned half) {
 
 bool BlockBuilder::mirror_addend(Emitter& out, const Item& item, int reg, unsigned guess) {
   static_assert(Mirror::regions == 256);
+  // A look-up follows, for which the flags go to memory anyway.
+  if (item.kind == Kind::Return || item.kind == Kind::JumpIndirect || item.kind == Kind::CallIndirect)
+    free_flags(out, item);
   out.rotate_right(t1, reg, Mirror::region_shift);
   out.zero_extend_byte(t1);
   if (item.live_in != 0 && flags_ == Flags::InEflags) {
