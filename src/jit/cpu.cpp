@@ -6,13 +6,24 @@
 
 namespace caisson::jit {
 
+namespace {
+
+// Signal handlers run there, too.
+constexpr size_t stack_size = 256 << 10, guard_size = 4096;
+
+}  // namespace
+
 void* Cpu::operator new(size_t size, std::align_val_t) {
-  void* memory = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  CAISSON_CHECK(memory != MAP_FAILED);
-  return memory;
+  void* got = mmap(nullptr, stack_size + size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  CAISSON_CHECK(got != MAP_FAILED);
+  auto* memory = static_cast<uint8_t*>(got);
+  CAISSON_CHECK(mprotect(memory, guard_size, PROT_NONE) == 0);
+  return memory + stack_size;
 }
 
-void Cpu::operator delete(void* memory, size_t size, std::align_val_t) { munmap(memory, size); }
+void Cpu::operator delete(void* memory, size_t size, std::align_val_t) {
+  munmap(static_cast<uint8_t*>(memory) - stack_size, stack_size + size);
+}
 
 void update_mode(Cpu& cpu) {
   using namespace x86;

@@ -57,7 +57,6 @@ enum class TlbMode : uint8_t {
 struct StackPage {
   uint64_t page = 0;
   uint64_t addend = 0;
-  bool global = false;
 };
 
 // A pending exception, set by whoever detects it; delivered by the interpreter.
@@ -124,29 +123,32 @@ inline constexpr size_t xsave_area_size = 16384 / 4;  // legacy, header, AVX, AV
 
 struct alignas(64) Cpu {
   // --- read and written by translated code ---------------------------------------------------------------------------
-  std::array<uint64_t, 16> gpr{};
-  uint64_t rip = 0xfff0;
-  uint64_t rflags = 2;  // complete whenever C++ runs
+  // (The first 128 bytes have the shortest addresses.)
   // Set by any thread to bring the vCPU out of translated code and out of HLT; the run loop clears it and looks at
   // `shared` and at interrupts.
   std::atomic<uint32_t> exit_request{0};
   uint32_t flags_ax = 0;  // guest status flags as LAHF and SETO AL leave them in AX, while not in EFLAGS
-  std::array<StackPage, 3> stack_pages{};
-  // The mirrored address space, see mmu/mirror.h. Host address less linear address in its lower and in its upper half;
-  // by bits 40 to 47 of a linear address whether that holds there; by the same bits the addend, or one that leads to
-  // where nothing is.
-  std::array<uint64_t, 2> mirror_addend{};
-  std::array<std::array<bool, 256>, 2> mirror_valid{};
-  std::array<uint64_t, 256> mirror_addends{};
-  std::array<uint64_t, 12> windows{};  // addends that the running block has found, see translate/windows.cpp
-  alignas(64) std::array<uint8_t, 128> crossing{};  // copy of what a read across two pages finds
-  uint64_t scratch[4] = {};  // spill slots of translated code: effective address, RCX, branch target, one more
-  Cpu* self = this;
-  uint32_t leave = 0;  // why translated code was left, see translate/stubs.h
-  uint32_t leave_word = 0;
-  uint64_t leave_detail = 0;
   // Linear address of the page that the running block of user code stands in: such blocks work at any address.
   uint64_t code_base = 0;
+  std::array<StackPage, 3> stack_pages{};
+  // The mirrored address space, see mmu/mirror.h: host address less linear address in its lower and in its upper half.
+  std::array<uint64_t, 2> mirror_addend{};
+  std::array<uint64_t, 12> windows{};  // addends that the running block has found, see translate/windows.cpp
+  uint64_t scratch[4] = {};  // spill slots of translated code: effective address, RCX, branch target, one more
+  std::array<uint64_t, 16> gpr{};
+  uint64_t rip = 0xfff0;
+  uint64_t rflags = 2;  // complete whenever C++ runs
+  std::array<bool, 3> stack_pages_global{};
+  // By bits 40 to 47 of a linear address: whether mirror_addend holds there; the addend, or one that leads to where
+  // nothing is.
+  std::array<std::array<bool, 256>, 2> mirror_valid{};
+  std::array<uint64_t, 256> mirror_addends{};
+  alignas(64) std::array<uint8_t, 128> crossing{};  // copy of what a read across two pages finds
+  Cpu* self = this;
+  uint64_t host_rsp = 0;  // outside of translated code; that has RSP at the beginning of its Cpu
+  uint32_t leave = 0;     // why translated code was left, see translate/stubs.h
+  uint32_t leave_word = 0;
+  uint64_t leave_detail = 0;
   uint64_t tsc_bias = 0;            // the machine's TSC less the host's
   bool interrupts_waiting = false;  // something is pending that could not be delivered so far
   bool fpu_live = false;            // the guest's x87/SSE/AVX state is in the host's registers, not in `xsave`
@@ -203,7 +205,8 @@ struct alignas(64) Cpu {
   uint64_t instructions = 0;   // interpreted so far
   std::unique_ptr<DecodeCache, void (*)(DecodeCache*)> interpreter{nullptr, nullptr};  // made at the first step
 
-  // Zeroed memory of whole pages: large tables are not touched before they are used.
+  // Zeroed memory of whole pages: large tables are not touched before they are used. Below the Cpu is the stack of what
+  // translated code calls.
   static void* operator new(size_t size, std::align_val_t alignment);
   static void operator delete(void* memory, size_t size, std::align_val_t alignment);
 

@@ -84,7 +84,7 @@ JitVcpu::JitVcpu(JitEngine& engine, unsigned index, CpuInterrupts& interrupts) :
   if (index != 0) cpu.activity = Activity::WaitForSipi;
   if (engine.options().translate) translator_ = std::make_unique<Translator>(engine, cpu);
   if (translator_ && (engine.options().off & off::mirror) == 0 && Mirror::possible()) {
-    constexpr unsigned patience = 3;
+    constexpr unsigned patience = 8;
     mirror_ = std::make_unique<Mirror>(cpu, engine.options().off & off::patience ? 0 : patience);
     cpu.mirror = mirror_.get();
   }

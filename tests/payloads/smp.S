@@ -337,7 +337,7 @@ CASE(cross_modifying_seen_each_time)  // after bursts of any length the last sto
   mov byte ptr [pages + 5], 0xc3
   mov dword ptr [stop], 0
   second_does run_until_stopped
-  mov edi, 3000
+  mov edi, 800
   mov eax, 7
 1:
   mov ecx, edi

@@ -265,7 +265,12 @@ void CodeCache::chain(const uint8_t* slot, Block& target) {
 
 void CodeCache::patch_jump(const uint8_t* slot, const uint8_t* target) {
   const int32_t distance = static_cast<int32_t>(target - (slot + 4));
-  __atomic_store_n(reinterpret_cast<int32_t*>(writable_of(slot)), distance, __ATOMIC_RELEASE);
+  const size_t inside = reinterpret_cast<uintptr_t>(slot) % sizeof(uint64_t);
+  CAISSON_CHECK(inside <= sizeof(uint64_t) - sizeof distance);
+  uint64_t bytes;
+  std::memcpy(&bytes, slot - inside, sizeof bytes);
+  std::memcpy(reinterpret_cast<uint8_t*>(&bytes) + inside, &distance, sizeof distance);
+  put(slot - inside, bytes);
 }
 
 void CodeCache::note_cross_page_target(Block& block) {

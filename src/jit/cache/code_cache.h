@@ -108,8 +108,8 @@ class CodeCache {
   void resume(Block& block);
   // Kills the blocks that come from these guest bytes. True if any died.
   bool written(Gpa gpa, uint64_t length);
-  // Points the jump at `slot` (executable address of its rel32; 4-byte aligned) to `target`, as long as that lives. May
-  // allocate.
+  // Points the jump at `slot` (executable address of its rel32, which lies in one aligned word of 8 bytes) to `target`,
+  // as long as that lives. May allocate.
   void chain(const uint8_t* slot, Block& target);
 
   // --- targets of jumps across pages, which stay good only while the target's mapping does

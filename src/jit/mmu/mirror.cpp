@@ -22,6 +22,9 @@ constexpr size_t max_spaces = 6, max_regions = 6;
 // Host mappings of all mirrors of this process. The host's limit is 65530 unless somebody changed it.
 constexpr size_t max_mappings = 40000;
 constexpr unsigned max_strays = 64;
+// How many host faults may be in vain before a mirror is given up, and how many more for each timer interrupt.
+constexpr unsigned first_credit = 256, credit_per_interrupt = 32;
+constexpr unsigned most_patience = 1000;
 constexpr uint64_t address_mask = 0x000f'ffff'ffff'f000;
 
 std::atomic<size_t> mappings{0};
@@ -83,26 +86,33 @@ Mirror::~Mirror() {
   if (nowhere_ != nullptr) munmap(nowhere_ - guard, region_size + 2 * guard);
 }
 
-void Mirror::interrupted() {
-  if (active_ != nullptr || patience_ == 0) return;
+Mirror::Candidate& Mirror::candidate() {
   Candidate* place = candidates_.begin();
-  for (Candidate& candidate : candidates_) {
-    if (candidate.cr3 == cpu_.cr3) {
-      if (++candidate.seen < patience_) return;
-      candidate = {};
-      begin();
-      return;
-    }
-    if (candidate.seen < place->seen) place = &candidate;
+  for (Candidate& one : candidates_) {
+    if (one.cr3 == cpu_.cr3) return one;
+    if (one.seen < place->seen) place = &one;
   }
   // Every one that is there grows older, so that none keeps its place for ever.
-  for (Candidate& candidate : candidates_) candidate.seen -= candidate.seen > 1;
-  *place = {.cr3 = cpu_.cr3, .seen = 1};
+  for (Candidate& one : candidates_) one.seen -= one.seen > 1;
+  *place = {.cr3 = cpu_.cr3, .seen = 0, .needed = patience_};
+  return *place;
+}
+
+void Mirror::interrupted() {
+  if (patience_ == 0) return;
+  if (active_ != nullptr) {
+    active_->credit = std::min(active_->credit + credit_per_interrupt, first_credit);
+    return;
+  }
+  Candidate& here = candidate();
+  if (++here.seen < here.needed) return;
+  here.seen = 0;
+  begin();
 }
 
 void Mirror::forget_candidate() {
-  for (Candidate& candidate : candidates_) {
-    if (candidate.cr3 == cpu_.cr3) candidate = {};
+  for (Candidate& one : candidates_) {
+    if (one.cr3 == cpu_.cr3) one.seen = 0;
   }
 }
 
@@ -159,6 +169,7 @@ void Mirror::begin() {
   }
   // The regions that are in use now: two entries of the top-level table each (SDM vol. 3, 4.5.4).
   auto space = std::make_unique<Space>();
+  space->credit = first_credit;
   space->pcid = static_cast<unsigned>(cpu_.cr4 & x86::cr4::pcide ? cpu_.cr3 & 0xfff : 0);
   std::array<uint64_t, 256> top{};
   if (!cpu_.memory->read_object(cpu_.cr3 & address_mask, top)) return;
@@ -318,7 +329,16 @@ bool Mirror::fault(uint64_t host_address, bool write) {
   if (known != space.pages.end() && (!write || known->second.writable)) return false;
   const Filled filled = mmu::fill(cpu_, linear, write ? Access::Write : Access::Read, TlbMode::User);
   cpu_.fault.raised = false;  // the interpreter finds it again
-  if (!filled.ok || !filled.ram || (write && !filled.direct)) return false;
+  if (!filled.ok || !filled.ram || (write && !filled.direct)) {
+    // A host fault for nothing. A process that grows, or works on a device, is served better without.
+    if (--space.credit == 0 && patience_ != 0) {
+      Candidate& here = candidate();
+      here.needed = std::min(4 * here.needed, most_patience);
+      here.seen = 0;
+      end(space);
+    }
+    return false;
+  }
   if (mappings > max_mappings) {
     // Begins anew rather than finds out what is used least.
     while (!space.pages.empty()) unmap(space, space.pages.begin()->first);

@@ -69,17 +69,19 @@ class Mirror {
   };
   struct Space {
     unsigned pcid = 0;
+    unsigned credit = 0;                                  // host faults in vain that are left
     std::vector<Region> regions;                          // in rising order
     std::unordered_map<uint64_t, Page> pages;             // by linear address
     std::unordered_multimap<Gpa, uint64_t> linear_pages;  // the writable ones of `pages`
   };
   struct Candidate {
     uint64_t cr3 = ~uint64_t{0};
-    unsigned seen = 0;
+    unsigned seen = 0, needed = 0;  // interrupts that found it in user mode
   };
 
   void activate(Space* space);
   void end(Space& space);
+  [[nodiscard]] Candidate& candidate();  // the entry of the address space in force
   void forget_candidate();
   [[nodiscard]] bool map(Space& space, uint64_t linear, Gpa gpa, size_t count, bool writable);
   [[nodiscard]] size_t neighbours(const Space& space, uint64_t linear, Gpa gpa, bool writable) const;

@@ -293,6 +293,7 @@ void drop_stack_page(Cpu& cpu, TlbMode mode) {
   // The inaccessible page behind the guest's memory.
   const auto guard = reinterpret_cast<uint64_t>(cpu.memory->base() + cpu.memory->end());
   cpu.stack_pages[static_cast<unsigned>(mode)] = {.page = nowhere, .addend = guard - nowhere};
+  cpu.stack_pages_global[static_cast<unsigned>(mode)] = false;
 }
 
 void drop_stack_pages(Cpu& cpu) {
@@ -322,7 +323,7 @@ void flush_non_global(Cpu& cpu) {
   const ProfileScope profiled(cpu, Doing::Flush);
   if (cpu.profile != nullptr) cpu.profile->count(Profile::partial_flushes);
   for (unsigned mode = 0; mode < cpu.tlb.size(); ++mode) {
-    if (!cpu.stack_pages[mode].global) drop_stack_page(cpu, static_cast<TlbMode>(mode));
+    if (!cpu.stack_pages_global[mode]) drop_stack_page(cpu, static_cast<TlbMode>(mode));
     if (!cpu.tlb_local[mode]) continue;
     cpu.tlb_local[mode] = false;
     Tlb& cache = cpu.tlb[mode];

@@ -169,7 +169,7 @@ void BlockBuilder::emit_native(Emitter& out, const Item& item) {
   const Operand* memory = in.memory();
   if ((in.simd || in.mnemonic == ZYDIS_MNEMONIC_LDMXCSR || in.mnemonic == ZYDIS_MNEMONIC_STMXCSR) && !fpu_checked_) {
     free_flags(out, item);
-    out.u8(0x65), out.u8(0x80);  // cmp byte gs:[fpu_live], 0
+    out.gs(CPU_FIELD(fpu_live)), out.u8(0x80);  // cmp byte gs:[fpu_live], 0
     out.address(7, CPU_FIELD(fpu_live));
     out.u8(0);
     Cold cold{.what = Cold::What::Fpu};
@@ -448,6 +448,7 @@ void BlockBuilder::emit_entries(Emitter& out) {
     out.align(8, 0);
   }
   block_.entry_offset = static_cast<uint8_t>(out.size());
+  if (polls_first()) return;                                             // with an instruction that is long enough
   out.u8(0x0f), out.u8(0x1f), out.u8(0x44), out.u8(0x00), out.u8(0x00);  // nop of 5 bytes
   if (through) {
     save_flags(out);
@@ -472,11 +473,17 @@ bool BlockBuilder::build(CodeCache& cache, const BlockKey& key, const CodeBytes&
 
   for (;;) {
     Emitter out(cache.write_position(), cache.run_position(), room_needed);
+    out.stack_is_cpu();
     emit_entries(out);
     const Item last = items_.back();
     if (leads_back(last)) {
       free_flags(out, items_.front());
-      emit_exit_request_test(out);
+      if (polls_first()) {
+        out.u8(0x83), out.u8(0xbc), out.u8(0x24);  // cmp dword [rsp + exit_request], 0, in its long form
+        out.u32(offsetof(Cpu, exit_request)), out.u8(0);
+      } else {
+        emit_exit_request_test(out);
+      }
       Cold cold{.what = Cold::What::Poll};
       cold.from = out.jump_if_later(5);
       cold.target = key.rip;

@@ -154,6 +154,10 @@ class BlockBuilder {
   // T0 = target; `undo`: what takes the branch's change of RSP back.
   void exit_indirect(Emitter& out, const Item& item, int32_t undo);
   [[nodiscard]] bool passes_flags_through() const;
+  // The first thing behind the entry is a look at Cpu::exit_request.
+  [[nodiscard]] bool polls_first() const {
+    return leads_back(items_.back()) && items_.front().live_in == 0 && !passes_flags_through();
+  }
   void emit_entries(Emitter& out);
   void leave_to_interpreter(Emitter& out, uint64_t rip);
   // `slot`: offset of the rel32 that is to be chained, or 0.

@@ -91,7 +91,7 @@ const uint8_t* Translator::find_code(Outcome& otherwise) {
     if (block->suspended) cache.resume(*block);
     if (chain) {
       if (cross_page) cache.note_cross_page_target(*block);
-      cache.chain(reinterpret_cast<const uint8_t*>(slot_ & ~uint64_t{3}), *block);
+      cache.chain(reinterpret_cast<const uint8_t*>(slot_ & slot_address), *block);
     }
   }
   if (cpu.profile != nullptr && slot_ != 0) cpu.profile->count(chain ? Profile::chained : Profile::not_chained);

@@ -42,7 +42,7 @@ void BlockBuilder::exit_to(Emitter& out, uint64_t target, uint32_t live) {
     return;
   }
   if (live != 0) flags_to_eflags(out);
-  out.align(4, 1);
+  out.align_rel32(1);
   Cold cold{.what = Cold::What::Exit};
   cold.from = out.jump_later();
   cold.target = target;
@@ -87,7 +87,7 @@ void BlockBuilder::emit_jump_if(Emitter& out, const Item& item) {
   const unsigned condition = in.opcode & 15u;
   const uint64_t target = wide || user() ? relative_target(in, next) : relative_target(in, next) & 0xffff'ffff;
   if (same_page(target) || !user()) {
-    out.align(4, 2);
+    out.align_rel32(2);
     Cold cold{.what = Cold::What::Exit};
     cold.from = out.jump_if_later(condition);
     cold.target = target;
@@ -213,7 +213,7 @@ void BlockBuilder::emit_cold(Emitter& out) {
         out.call(stubs_.fill_window);
         out.jump_if_to_offset(5, cold.back);
         if (cold.flags_in_memory) out.call(stubs_.restore_flags);
-        out.align(4, 1);
+        out.align_rel32(1);
         const size_t slot = out.jump_later();
         out.land(slot);
         depart(out, {.careful = true}, cold.target, slot);

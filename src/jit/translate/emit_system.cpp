@@ -24,15 +24,15 @@ void BlockBuilder::emit_interrupt_flag(Emitter& out, const Item& item) {
       gave_up_ = true;
       return;
     }
-    out.u8(0x65), out.u8(0x80);  // cmp byte gs:[interrupts_waiting], 0
+    out.gs(CPU_FIELD(interrupts_waiting)), out.u8(0x80);  // cmp byte gs:[interrupts_waiting], 0
     out.address(7, CPU_FIELD(interrupts_waiting));
     out.u8(0);
     leave_if_not(out, item, 4);
-    out.u8(0x65), out.u8(0x81);  // or dword gs:[rflags], IF
+    out.gs(CPU_FIELD(rflags)), out.u8(0x81);  // or dword gs:[rflags], IF
     out.address(1, CPU_FIELD(rflags));
     out.u32(flag);
   } else {
-    out.u8(0x65), out.u8(0x81);  // and dword gs:[rflags], ~IF
+    out.gs(CPU_FIELD(rflags)), out.u8(0x81);  // and dword gs:[rflags], ~IF
     out.address(4, CPU_FIELD(rflags));
     out.u32(~flag);
   }
@@ -155,7 +155,7 @@ void BlockBuilder::emit_swap_gs(Emitter& out) {
 
 void BlockBuilder::emit_clear_direction(Emitter& out, const Item& item) {
   free_flags(out, item);
-  out.u8(0x65), out.u8(0x81);  // and dword gs:[rflags], ~DF
+  out.gs(CPU_FIELD(rflags)), out.u8(0x81);  // and dword gs:[rflags], ~DF
   out.address(4, CPU_FIELD(rflags));
   out.u32(~static_cast<uint32_t>(x86::rflags::df));
 }
@@ -165,10 +165,10 @@ void BlockBuilder::emit_access_check_flag(Emitter& out, const Item& item) {
   free_flags(out, item);
   constexpr auto flag = static_cast<uint32_t>(x86::rflags::ac);
   const bool set = item.in.mnemonic == ZYDIS_MNEMONIC_STAC;
-  out.u8(0x65), out.u8(0x81);  // or/and dword gs:[rflags], AC
+  out.gs(CPU_FIELD(rflags)), out.u8(0x81);  // or/and dword gs:[rflags], AC
   out.address(set ? 1 : 4, CPU_FIELD(rflags));
   out.u32(set ? flag : ~flag);
-  out.u8(0x65), out.u8(0xc6);  // mov byte gs:[tlb_mode], …
+  out.gs(CPU_FIELD(tlb_mode)), out.u8(0xc6);  // mov byte gs:[tlb_mode], …
   out.address(0, CPU_FIELD(tlb_mode));
   out.u8(static_cast<unsigned>(set ? TlbMode::SupervisorUser : TlbMode::Supervisor));
 }

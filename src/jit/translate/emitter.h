@@ -55,9 +55,24 @@ class Emitter {
   }
   void patch32(size_t offset, uint32_t value) { std::memcpy(start_ + offset, &value, 4); }
 
+  // From here on the code runs with the host's RSP at its Cpu, whose first members so have short addresses.
+  void stack_is_cpu() { stack_is_cpu_ = true; }
+  // The segment prefix, where the address needs one.
+  void gs(const Address& a) {
+    if (a.gs && !by_stack(a)) u8(0x65);
+  }
+
   // ModRM, SIB and displacement. `wide_disp`: never an 8-bit displacement (EVEX scales those).
   void address(int reg, const Address& a, bool wide_disp = false) {
     reg &= 7;
+    if (by_stack(a)) {
+      const bool none_needed = a.disp == 0, small = a.disp <= 127;
+      u8((none_needed ? 0 : small ? 0x40 : 0x80) | static_cast<unsigned>(reg) << 3 | 4);
+      u8(0x24);
+      if (small && !none_needed) u8(static_cast<unsigned>(a.disp));
+      if (!small) u32(static_cast<uint32_t>(a.disp));
+      return;
+    }
     if (a.base == none && a.index == none) {
       u8(static_cast<unsigned>(reg) << 3 | 4);
       u8(0x25);
@@ -91,7 +106,7 @@ class Emitter {
 
   // opcode reg, [address]
   void memory_op(unsigned opcode, int reg, const Address& a, bool w) {
-    if (a.gs) u8(0x65);
+    gs(a);
     const unsigned rex = rex_bits(w, reg, a);
     if (rex) u8(0x40 | rex);
     u8(opcode);
@@ -210,7 +225,15 @@ class Emitter {
     }
   }
 
+  // So that the rel32 `ahead` lies in one aligned word of 8 bytes: it can be patched while others run through it.
+  void align_rel32(size_t ahead) {
+    if ((reinterpret_cast<uintptr_t>(run_address()) + ahead) % 8 > 4) align(8, ahead);
+  }
+
  private:
+  [[nodiscard]] bool by_stack(const Address& a) const {
+    return stack_is_cpu_ && a.gs && a.base == none && a.index == none;
+  }
   size_t short_later(unsigned opcode) {
     u8(opcode);
     u8(0);
@@ -230,6 +253,7 @@ class Emitter {
   uint8_t* at_;
   uint8_t* run_;
   uint8_t* end_;
+  bool stack_is_cpu_ = false;
 };
 
 }  // namespace caisson::jit

@@ -78,8 +78,8 @@ FillResult fill_window_from_code(Cpu* cpu, uint64_t linear, uint32_t word) {
     addend = reinterpret_cast<uint64_t>(filled.host) - linear;
   }
   if (stack) {
-    cpu->stack_pages[static_cast<unsigned>(cpu->tlb_mode)] = {
-        .page = page, .addend = addend, .global = (cache.global[slot] & 1) != 0};
+    cpu->stack_pages[static_cast<unsigned>(cpu->tlb_mode)] = {.page = page, .addend = addend};
+    cpu->stack_pages_global[static_cast<unsigned>(cpu->tlb_mode)] = (cache.global[slot] & 1) != 0;
   }
   return {addend, 1};
 }

@@ -72,7 +72,7 @@ void call_keeping_guest(Emitter& out, const void* function, Arguments arguments,
 }
 
 void leave_tail(Emitter& out) {
-  adjust_stack(out, 8);
+  out.load(rsp, CPU_FIELD(host_rsp));
   for (size_t i = callee_saved.size(); i-- > 0;) pop(out, callee_saved[i]);
   out.u8(0xc3);
 }
@@ -116,7 +116,7 @@ void emit_jump_memory(Emitter& out, unsigned mode, const uint8_t* unknown) {
   out.store(at_t1(table + offsetof(JumpCache::Entry, rip)), t0);
   out.store(at_t1(table + offsetof(JumpCache::Entry, code)), rax);
   if (user) {
-    out.u8(0x65), out.u8(0xc6);  // mov byte gs:[jumps_local], 1
+    out.gs(cpu_at(offsetof(Cpu, jumps_local) + mode)), out.u8(0xc6);  // mov byte gs:[jumps_local], 1
     out.address(0, cpu_at(offsetof(Cpu, jumps_local) + mode));
     out.u8(1);
   }
@@ -128,7 +128,7 @@ void emit_jump_memory(Emitter& out, unsigned mode, const uint8_t* unknown) {
 }  // namespace
 
 void emit_exit_request_test(Emitter& out) {
-  out.u8(0x65), out.u8(0x83);
+  out.gs(CPU_FIELD(exit_request)), out.u8(0x83);
   out.address(7, CPU_FIELD(exit_request));
   out.u8(0);
 }
@@ -156,8 +156,9 @@ Result<Stubs> emit_stubs(CodeCache& cache) {
   // --- enter -------------------------------------------------------------------------------------------------------
   stubs.enter = reinterpret_cast<void (*)(const uint8_t*)>(const_cast<uint8_t*>(begin(out)));
   for (const int reg : callee_saved) push(out, reg);
-  adjust_stack(out, -8);
   out.move(t1, rdi);
+  out.store(CPU_FIELD(host_rsp), rsp);
+  out.load(rsp, CPU_FIELD(self));
   out.load(t0, CPU_FIELD(rip));
   for (unsigned i = 0; i < 16; ++i) {
     if (!spilled(i)) out.load(home_of(i), cpu_at(gpr_offset(i)));

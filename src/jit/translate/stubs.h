@@ -33,10 +33,12 @@ inline constexpr uint32_t gs = 1u << 3, wide = 1u << 4;  // which segment's base
 inline constexpr unsigned register_shift = 8, length_shift = 16;
 }  // namespace system_word
 
-// A jump slot is the executable address of an aligned rel32; the low bit says that it leads out of its page.
-inline constexpr uint64_t slot_cross_page = 1;
+// A jump slot is the executable address of a rel32 that can be patched; the highest bit says that it leads out of its
+// page.
+inline constexpr uint64_t slot_cross_page = uint64_t{1} << 63;
 // And the next that its target must be translated with careful checks.
-inline constexpr uint64_t slot_careful = 2;
+inline constexpr uint64_t slot_careful = uint64_t{1} << 62;
+inline constexpr uint64_t slot_address = ~(slot_cross_page | slot_careful);
 // In place of a slot: the block entered was dead or suspended.
 inline constexpr uint64_t slot_stale = 2;
 
