@@ -131,7 +131,9 @@ struct alignas(64) Cpu {
   // Linear address of the page that the running block of user code stands in: such blocks work at any address.
   uint64_t code_base = 0;
   std::array<StackPage, 3> stack_pages{};
-  // The mirrored address space, see mmu/mirror.h: host address less linear address in its lower and in its upper half.
+  // The mirrored address space, see mmu/mirror.h: of its lower and its upper half the region that is used most (bits 40
+  // and up of its addresses), and host address less linear address there.
+  std::array<uint32_t, 2> mirror_region{};
   std::array<uint64_t, 2> mirror_addend{};
   std::array<uint64_t, 12> windows{};  // addends that the running block has found, see translate/windows.cpp
   uint64_t scratch[4] = {};  // spill slots of translated code: effective address, RCX, branch target, one more
@@ -139,9 +141,9 @@ struct alignas(64) Cpu {
   uint64_t rip = 0xfff0;
   uint64_t rflags = 2;  // complete whenever C++ runs
   std::array<bool, 3> stack_pages_global{};
-  // By bits 40 to 47 of a linear address: whether mirror_addend holds there; the addend, or one that leads to where
+  // By bits 40 to 47 of a linear address: whether the region is mirrored; the addend, or one that leads to where
   // nothing is.
-  std::array<std::array<bool, 256>, 2> mirror_valid{};
+  std::array<bool, 256> mirror_valid{};
   std::array<uint64_t, 256> mirror_addends{};
   alignas(64) std::array<uint8_t, 128> crossing{};  // copy of what a read across two pages finds
   Cpu* self = this;

@@ -198,15 +198,20 @@ void Mirror::activate(Space* space) {
   cpu_.mirrored = space != nullptr;
   if (space == nullptr) return;
   strays_ = 0;
-  for (auto& half : cpu_.mirror_valid) half.fill(false);
+  cpu_.mirror_valid.fill(false);
+  cpu_.mirror_region.fill(~uint32_t{0});  // no address has it
   for (unsigned region = 0; region < regions; ++region) {
     cpu_.mirror_addends[region] = reinterpret_cast<uint64_t>(nowhere_) - (uint64_t{region} << region_shift);
   }
   for (const Region& region : space->regions) {
-    const unsigned half = region.number >= first_upper_region ? 1 : 0;
-    cpu_.mirror_valid[half][region.number] = true;
-    cpu_.mirror_addend[half] = region.addend;
+    cpu_.mirror_valid[region.number] = true;
     cpu_.mirror_addends[region.number] = region.addend;
+    // Programs stand at the bottom of the lower half, or in one region of it; stack and libraries at the top of the
+    // upper.
+    const unsigned half = region.number >= first_upper_region ? 1 : 0;
+    if (half == 0 && cpu_.mirror_region[0] != ~uint32_t{0}) continue;
+    cpu_.mirror_region[half] = region.number;
+    cpu_.mirror_addend[half] = region.addend;
   }
 }
 

@@ -91,7 +91,6 @@ class BlockBuilder {
     uint64_t target = 0;         // Exit: guest address to go on at; Poll: too
     bool cross_page = false;
     bool flags_in_memory = false;
-    uint8_t half = 0;  // Mirror: where else to look
   };
 
   [[nodiscard]] bool read_items(const BlockKey& key, const CodeBytes& code);
@@ -132,7 +131,7 @@ class BlockBuilder {
   // and lies in one.
   bool mirror_addend(Emitter& out, const Item& item, int reg, unsigned guess);
   [[nodiscard]] unsigned guess_half(unsigned base) const { return base < 16 && (upper_ >> base & 1) == 0 ? 0 : 1; }
-  void emit_other_half(Emitter& out, const Cold& cold);
+  void emit_other_region(Emitter& out, const Cold& cold);
   Address collapse_if(Emitter& out, const Item& item, const Address& address, bool collapse);
   Address window_address(Emitter& out, const Window& window, int32_t disp);
   Address check_window(Emitter& out, const Item& item, Window& window, int32_t disp, bool collapse);

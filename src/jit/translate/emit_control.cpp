@@ -232,7 +232,7 @@ void BlockBuilder::emit_cold(Emitter& out) {
       case Cold::What::Interpret:
         depart(out, {.kind = Departure::Kind::Interpret, .flags_in_memory = cold.flags_in_memory}, cold.target, 0);
         break;
-      case Cold::What::Mirror: emit_other_half(out, cold); break;
+      case Cold::What::Mirror: emit_other_region(out, cold); break;
       case Cold::What::Poll: depart(out, {.flags_in_memory = cold.flags_in_memory}, cold.target, 0); break;
     }
   }

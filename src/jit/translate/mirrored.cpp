@@ -1,6 +1,6 @@
 // Accesses in mirrored address spaces (mmu/mirror.h): what is needed is the addend of the region that the address lies
-// in. There are two of them, one of which is tried first, so that the access need not wait for the check: the processor
-// predicts its outcome. Where EFLAGS hold flags that matter the addend is looked up.
+// in. One region of each half is tried first, so that the access need not wait for the check: the processor predicts
+// its outcome. Where EFLAGS hold flags that matter the addend is looked up.
 //   An access may fault on the host as it would on the guest: when it does, the guest's registers are as they were
 //   before the instruction.
 #include "jit/mmu/mirror.h"
@@ -8,44 +8,40 @@
 
 namespace caisson::jit {
 
-namespace {
-
-Address addend(unsigned half) { return cpu_at(offsetof(Cpu, mirror_addend) + 8 * size_t{half}); }
-
-// cmp byte gs:[t1 + mirror_valid], 0
-void emit_region_test(Emitter& out, unsigned half) {
-  out.u8(0x65), out.u8(0x41), out.u8(0x80);
-  out.address(7, {.base = t1, .disp = static_cast<int32_t>(offsetof(Cpu, mirror_valid) + Mirror::regions * half)});
-  out.u8(0);
-}
-
-}  // namespace
-
 bool BlockBuilder::mirror_addend(Emitter& out, const Item& item, int reg, unsigned guess) {
   static_assert(Mirror::regions == 256);
-  out.rotate_right(t1, reg, Mirror::region_shift);
-  out.zero_extend_byte(t1);
+  constexpr auto addends = static_cast<int32_t>(offsetof(Cpu, mirror_addends));
+  // A look-up follows, for which the flags go to memory anyway.
+  if (item.kind == Kind::Return || item.kind == Kind::JumpIndirect || item.kind == Kind::CallIndirect)
+    free_flags(out, item);
   if (item.live_in != 0 && flags_ == Flags::InEflags) {
-    out.load(t1, {.index = t1, .scale = 8, .disp = static_cast<int32_t>(offsetof(Cpu, mirror_addends)), .gs = true});
+    out.rotate_right(t1, reg, Mirror::region_shift);
+    out.zero_extend_byte(t1);
+    out.load(t1, {.index = t1, .scale = 8, .disp = addends, .gs = true});
     return false;
   }
-  emit_region_test(out, guess);
+  out.move(t1, reg);
+  out.register_op(0xc1, 5, t1, true), out.u8(Mirror::region_shift);  // shr
+  out.memory_op(0x3b, t1, cpu_at(offsetof(Cpu, mirror_region) + 4 * size_t{guess}), false);
   Cold cold{.what = Cold::What::Mirror};
-  cold.from = out.jump_if_later(4);
-  cold.half = static_cast<uint8_t>(guess ^ 1);
+  cold.from = out.jump_if_later(5);
   cold.target = block_.key.rip + item.offset;
   cold.flags_in_memory = flags_ == Flags::InMemory;
-  out.load(t1, addend(guess));
+  out.load(t1, cpu_at(offsetof(Cpu, mirror_addend) + 8 * size_t{guess}));
   cold.back = out.size();
   cold_.push_back(cold);
   return true;
 }
 
-// Not in the half where it was thought to be. Where it is in neither the interpreter finds out what comes of it.
-void BlockBuilder::emit_other_half(Emitter& out, const Cold& cold) {
-  emit_region_test(out, cold.half);
+// Not in the region where it was thought to be; T1 = bits 40 and up of the address. Where it is in none the interpreter
+// finds out what comes of it.
+void BlockBuilder::emit_other_region(Emitter& out, const Cold& cold) {
+  out.zero_extend_byte(t1);
+  out.u8(0x65), out.u8(0x41), out.u8(0x80);  // cmp byte gs:[t1 + mirror_valid], 0
+  out.address(7, {.base = t1, .disp = static_cast<int32_t>(offsetof(Cpu, mirror_valid)), .gs = true});
+  out.u8(0);
   const size_t nowhere = out.jump_short_if_later(4);
-  out.load(t1, addend(cold.half));
+  out.load(t1, {.index = t1, .scale = 8, .disp = static_cast<int32_t>(offsetof(Cpu, mirror_addends)), .gs = true});
   out.jump_to_offset(cold.back);
   out.land8(nowhere);
   depart(out, {.kind = Departure::Kind::Interpret, .flags_in_memory = cold.flags_in_memory}, cold.target, 0);
