@@ -5,6 +5,7 @@
 #include <array>
 #include <cstring>
 #include <memory>
+#include <span>
 
 #include "jit/interpret/step.h"
 
@@ -30,6 +31,11 @@ class DecodeCache {
       return (((low ^ bytes[0]) & mask[0]) | ((high ^ bytes[1]) & mask[1])) == 0;
     }
 
+    // The same for what is at least as long as any instruction.
+    [[nodiscard]] bool starts(std::span<const uint8_t> code) const {
+      return std::memcmp(code.data(), in.bytes.data(), in.length) == 0;
+    }
+
     void set_key(uint64_t address, uint8_t mode) {
       linear = address;
       code_bits = mode;
@@ -41,6 +47,7 @@ class DecodeCache {
     }
   };
 
+  [[nodiscard]] const Entry& entry(uint64_t linear) const { return const_cast<DecodeCache*>(this)->entry(linear); }
   [[nodiscard]] Entry& entry(uint64_t linear) { return entries_[(linear ^ linear >> 11) & (entries_.size() - 1)]; }
 
  private:

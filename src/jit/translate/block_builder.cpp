@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "jit/interpret/decode_cache.h"
 #include "jit/mmu/mirror.h"
 
 namespace caisson::jit {
@@ -13,9 +14,22 @@ constexpr unsigned longest_instruction = 15;
 
 }  // namespace
 
+// Most code was interpreted before it is translated.
+DecodeStatus BlockBuilder::decode_at(std::span<const uint8_t> bytes, uint64_t distance, Instruction& out) const {
+  const unsigned code_bits = block_.key.mode & mode_bits::code_32 ? 32 : 64;
+  if (decoded_ != nullptr && bytes.size() == longest_instruction) {
+    const uint64_t linear = rip_ + distance;
+    const DecodeCache::Entry& entry = decoded_->entry(linear);
+    if (entry.linear == linear && entry.code_bits == code_bits && entry.starts(bytes)) {
+      out = entry.in;
+      return DecodeStatus::Ok;
+    }
+  }
+  return decode(bytes, code_bits, out);
+}
+
 bool BlockBuilder::read_items(const BlockKey& key, const CodeBytes& code) {
   items_.clear();
-  const unsigned code_bits = key.mode & mode_bits::code_32 ? 32 : 64;
   unsigned at = static_cast<unsigned>(key.rip % page_size);
   const unsigned start = at;
   unsigned side_exits = 0;
@@ -25,13 +39,13 @@ bool BlockBuilder::read_items(const BlockKey& key, const CodeBytes& code) {
     Item& item = items_.back();
     const auto bytes = code.page.subspan(at, std::min<size_t>(longest_instruction, page_size - at));
     item.offset = static_cast<uint16_t>(at - start);
-    DecodeStatus status = decode(bytes, code_bits, item.in);
+    DecodeStatus status = decode_at(bytes, item.offset, item.in);
     if (status == DecodeStatus::Truncated && !code.next_known) return false;
     if (status == DecodeStatus::Truncated && code.next != nullptr) {
       std::array<uint8_t, longest_instruction> joined;
       std::copy(bytes.begin(), bytes.end(), joined.begin());
       std::copy_n(code.next, longest_instruction - bytes.size(), joined.begin() + bytes.size());
-      status = decode(joined, code_bits, item.in);
+      status = decode_at(joined, item.offset, item.in);
       block_.next_page = code.next_page;
       block_.next_size = static_cast<uint8_t>(item.in.length - bytes.size());
     }
@@ -68,11 +82,10 @@ uint32_t BlockBuilder::flags_live_at(uint64_t rip, std::span<const uint8_t, page
   unsigned at = static_cast<unsigned>(rip % page_size);
   const unsigned start = at;
   uint32_t unknown = all_status_flags, live = 0;
-  const unsigned code_bits = block_.key.mode & mode_bits::code_32 ? 32 : 64;
   Instruction in;
   for (unsigned i = 0; i < 8 && unknown != 0 && at < page_size; ++i) {
     const auto code = page.subspan(at, std::min<size_t>(longest_instruction, page_size - at));
-    if (decode(code, code_bits, in) != DecodeStatus::Ok) break;
+    if (decode_at(code, rip + (at - start) - block_.key.rip, in) != DecodeStatus::Ok) break;
     const Kind kind = classify(in, block_.key.mode);
     if (kind == Kind::Interpret || ends_block(kind)) break;
     at += in.length;
@@ -459,6 +472,8 @@ void BlockBuilder::emit_entries(Emitter& out) {
 bool BlockBuilder::build(CodeCache& cache, const BlockKey& key, const CodeBytes& code, const Cpu& now) {
   upper_ = 0;
   for (unsigned i = 0; i < 16; ++i) upper_ |= static_cast<uint16_t>(Mirror::in_upper_half(now.gpr[i]) << i);
+  decoded_ = now.interpreter.get();
+  rip_ = now.rip;
   own_half_ = Mirror::in_upper_half(now.rip) ? 1 : 0;
   block_ = {};
   block_.key = key;

@@ -97,6 +97,8 @@ class BlockBuilder {
   void plan_windows();
   void use_window(Item& item, uint8_t Item::*which, const Operand& address, unsigned size, bool write);
   void find_live_flags(const BlockKey& key, std::span<const uint8_t, page_size> page);
+  // As decode(), for the instruction at this distance from the block's first.
+  [[nodiscard]] DecodeStatus decode_at(std::span<const uint8_t> bytes, uint64_t distance, Instruction& out) const;
   [[nodiscard]] uint32_t flags_live_at(uint64_t rip, std::span<const uint8_t, page_size> page);
 
   void emit_item(Emitter& out, const Item& item);
@@ -184,8 +186,10 @@ class BlockBuilder {
   bool fpu_checked_ = false;
   bool gave_up_ = false;  // an instruction turned out to be inexpressible: the block ends before it
   unsigned peeks_ = 0;
-  unsigned own_half_ = 0;  // where the code itself stands (mmu/mirror.h)
-  uint16_t upper_ = 0;     // guest registers that pointed to the upper half
+  const DecodeCache* decoded_ = nullptr;  // what the interpreter has decoded, or null
+  uint64_t rip_ = 0;                      // linear address of the block's first instruction
+  unsigned own_half_ = 0;                 // where the code itself stands (mmu/mirror.h)
+  uint16_t upper_ = 0;                    // guest registers that pointed to the upper half
 };
 
 }  // namespace caisson::jit
