@@ -81,7 +81,7 @@ Result<DiskFormat> backing_format(const DiskFile& image, const qcow2::Header& he
 
 Result<std::vector<DiskFile>> open_chain(const std::string& path, const ChainOptions& options) {
   std::vector<DiskFile> chain;
-  auto top = open_disk(path, options.read_only, options.format);
+  auto top = open_disk(path, options.read_only, options.format, options.unlocked);
   if (!top) return std::unexpected(top.error());
   chain.push_back(std::move(*top));
   if (options.without_backing || chain.front().format == DiskFormat::Raw) return chain;

@@ -24,6 +24,7 @@ struct ChainOptions {
   std::optional<DiskFormat> format{};  // of the image; none: by its name
   std::vector<std::string> backing_folders{};
   bool without_backing = false;  // the image alone
+  bool unlocked = false;         // see open_disk(); with read_only and without_backing
 };
 
 // The image first, then its backing file, and so on. Backing files are opened read-only, and locked so.

@@ -111,6 +111,14 @@ TEST_F(DiskChainTest, AnUnsaidFormatIsRawUnlessItLooksOtherwise) {
   expect_error("unsaid.qcow2", "does not say what format its backing file");
 }
 
+TEST_F(DiskChainTest, AnImageInUseCanBeLookedAt) {
+  image("used.qcow2", "", "");
+  const auto used = open_chain(folder.file("used.qcow2"), {});
+  ASSERT_TRUE(used);
+  expect_error("used.qcow2", "in use by another virtual machine", {.read_only = true});
+  EXPECT_EQ(open("used.qcow2", {.read_only = true, .without_backing = true, .unlocked = true}), "opened 1");
+}
+
 TEST_F(DiskChainTest, BackingFilesInUseAreShared) {
   image("base.qcow2", "", "");
   image("one.qcow2", "base.qcow2", "qcow2");

@@ -97,7 +97,7 @@ std::unexpected<Error> cannot_open(int error, const std::string& path, bool read
 
 }  // namespace
 
-Result<DiskFile> open_disk(const std::string& path, bool read_only, std::optional<DiskFormat> format) {
+Result<DiskFile> open_disk(const std::string& path, bool read_only, std::optional<DiskFormat> format, bool unlocked) {
   DiskFile disk;
   disk.path = path;
   disk.read_only = read_only;
@@ -132,7 +132,9 @@ Result<DiskFile> open_disk(const std::string& path, bool read_only, std::optiona
   if (flags < 0 || ::fcntl(disk.fd.get(), F_SETFL, flags & ~O_NONBLOCK) != 0) {
     return fail_errno(errno, "cannot set up disk " + path);
   }
-  if (auto done = lock(disk); !done) return std::unexpected(done.error());
+  if (!unlocked) {
+    if (auto done = lock(disk); !done) return std::unexpected(done.error());
+  }
   if (auto done = check_format(disk, format); !done) return std::unexpected(done.error());
   return disk;
 }

@@ -27,7 +27,8 @@ struct DiskFile {
 
 // `format`: what the user says, else what the name says; a file that begins like an image of another format and is not
 // said to be raw is refused.
+// `unlocked`: only to look at what does not change while a machine runs, read-only.
 [[nodiscard]] Result<DiskFile> open_disk(const std::string& path, bool read_only,
-                                         std::optional<DiskFormat> format = std::nullopt);
+                                         std::optional<DiskFormat> format = std::nullopt, bool unlocked = false);
 
 }  // namespace caisson

@@ -65,7 +65,9 @@ void Qcow2Disk::submit(BlockRequest request) {
     return queue_->submit(image_->fd(), false, std::move(request));
   }
   const bool data = request.op == BlockOp::Read || request.op == BlockOp::Write;
-  if (data && submit_in_place(request)) return;
+  // Without a ring the pieces would wait for a thread with the range locked, and the threads may all wait for the
+  // range.
+  if (data && queue_->uses_io_uring() && submit_in_place(request)) return;
   submit_to_pool(std::move(request));
 }
 

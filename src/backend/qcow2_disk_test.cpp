@@ -196,6 +196,30 @@ TEST_P(Qcow2DiskTest, ManyAtOnce) {
   qcow2::test::expect_clean(path);
 }
 
+// Requests that change a cluster's place wait for threads, and one in place is submitted behind them: nobody may wait
+// for one that waits for a thread.
+TEST_P(Qcow2DiskTest, RequestsOnOneClusterDoNotWaitForEachOtherForEver) {
+  make(64 << 20);
+  ASSERT_EQ(write(0, Bytes(65536, 1)), 0);
+  Bytes large(8 << 20, 2), small(4096, 3);
+  size_t finished = 0, wrong = 0;
+  const auto done = [&](int error) {
+    wrong += error != 0;
+    ++finished;
+  };
+  for (uint64_t i = 0; i < 4; ++i) {
+    submit(BlockOp::Write, (8 + i * 8) << 20, large.size(), {{large.data(), large.size()}}, done);
+  }
+  for (int i = 0; i < 8; ++i) submit(BlockOp::WriteZeroes, 32768, 512, {}, done);
+  for (int i = 0; i < 8; ++i) submit(BlockOp::Write, 0, small.size(), {{small.data(), small.size()}}, done);
+  ASSERT_TRUE(run_until([&] { return finished == 20; }));
+  EXPECT_EQ(wrong, 0u);
+  Bytes wanted(65536, 1);
+  std::fill_n(wanted.begin(), 4096, uint8_t{3});
+  std::fill_n(wanted.begin() + 32768, 512, uint8_t{0});
+  EXPECT_EQ(read(0, wanted.size()), wanted);
+}
+
 INSTANTIATE_TEST_SUITE_P(Ways, Qcow2DiskTest, testing::Bool(),
                          [](const auto& way) { return way.param ? "Ring" : "Threads"; });
 

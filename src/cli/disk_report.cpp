@@ -88,7 +88,7 @@ int report_disk_error(const Error& error, bool json, int status) {
 }
 
 int disk_info(const std::string& path, std::optional<DiskFormat> format, bool json) {
-  auto opened = open_chain(path, {.read_only = true, .format = format, .without_backing = true});
+  auto opened = open_chain(path, {.read_only = true, .format = format, .without_backing = true, .unlocked = true});
   if (!opened) return report_disk_error(opened.error(), json, exit_failure);
   const DiskFile& file = opened->front();
   Json info{{"path", path}, {"format", name_of(file.format)}, {"size", file.size}, {"used", used_bytes(file.fd)}};

@@ -10,41 +10,28 @@
 
 namespace caisson::qcow2 {
 
-// What one commit writes: copies, so that requests go on meanwhile.
-struct Image::Commit {
-  struct Write {
-    TableCache* cache;  // null: entries of the L1 table
-    uint64_t table;     // its offset; of the L1 table: the index of the entry
-    size_t begin;       // in it
-    bool fresh;
-    uint64_t place;
-    std::vector<uint8_t> bytes;
-  };
-  std::vector<Write> before;  // nothing on the disk refers to what these say
-  std::vector<Write> after;   // these refer to it
-  std::vector<uint64_t> freed;
-};
+// What is changed of a table, which counts as written from now on.
+void Image::take(Table& table, TableCache& cache, std::vector<Commit::Write>& list) {
+  list.push_back({&cache,
+                  table.offset,
+                  table.dirty_begin,
+                  table.fresh,
+                  table.offset + table.dirty_begin,
+                  {table.bytes.begin() + static_cast<ptrdiff_t>(table.dirty_begin),
+                   table.bytes.begin() + static_cast<ptrdiff_t>(table.dirty_end)}});
+  table.clean();
+  table.fresh = false;
+  table.committing = true;
+}
 
 // Takes everything that is changed; with the lock held.
 void Image::collect(Commit& commit) {
-  const auto take = [&](TableCache& cache, bool refcounts) {
-    cache.for_each([&](Table& table) {
-      if (!table.dirty()) return;
-      auto& list = refcounts || table.fresh ? commit.before : commit.after;
-      list.push_back({&cache,
-                      table.offset,
-                      table.dirty_begin,
-                      table.fresh,
-                      table.offset + table.dirty_begin,
-                      {table.bytes.begin() + static_cast<ptrdiff_t>(table.dirty_begin),
-                       table.bytes.begin() + static_cast<ptrdiff_t>(table.dirty_end)}});
-      table.clean();
-      table.fresh = false;
-      table.committing = true;
-    });
-  };
-  take(refcounts_->blocks(), true);
-  take(*l2_, false);
+  refcounts_->blocks().for_each([&](Table& table) {
+    if (table.dirty()) take(table, refcounts_->blocks(), commit.before);
+  });
+  l2_->for_each([&](Table& table) {
+    if (table.dirty()) take(table, *l2_, table.fresh ? commit.before : commit.after);
+  });
   for (const size_t index : l1_dirty_) {
     std::vector<uint8_t> entry(8);
     store<uint64_t>(entry.data(), l1_[index]);
@@ -94,16 +81,7 @@ int Image::finish_commit(Commit& commit) {
   // Counts may reach the disk at any time once they are not too low.
   Commit counts;
   refcounts_->blocks().for_each([&](Table& table) {
-    if (!table.dirty()) return;
-    counts.before.push_back({&refcounts_->blocks(),
-                             table.offset,
-                             table.dirty_begin,
-                             false,
-                             table.offset + table.dirty_begin,
-                             {table.bytes.begin() + static_cast<ptrdiff_t>(table.dirty_begin),
-                              table.bytes.begin() + static_cast<ptrdiff_t>(table.dirty_end)}});
-    table.clean();
-    table.committing = true;
+    if (table.dirty()) take(table, refcounts_->blocks(), counts.before);
   });
   lock.unlock();
   int error = 0;

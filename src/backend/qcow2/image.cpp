@@ -80,6 +80,17 @@ int Image::write(uint64_t offset, uint64_t length, const std::vector<iovec>& buf
   if (offset > size_ || length > size_ - offset) return EINVAL;
   if (options_.read_only) return EROFS;
   if (length == 0) return 0;
+  if (const auto shared = try_lock(offset, length)) {
+    std::vector<Piece> pieces;
+    if (try_locate_for_write(offset, length, pieces)) {
+      uint64_t done = 0;
+      for (const Piece& piece : pieces) {
+        if (const int error = write_at(piece.fd, piece.offset, slice(buffers, done, piece.length))) return error;
+        done += piece.length;
+      }
+      return 0;
+    }
+  }
   const auto held = lock_range(offset, length, true);
   if (const int error = write_unlocked(offset, length, buffers)) return error;
   return limit_dirty();

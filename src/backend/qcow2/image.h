@@ -87,7 +87,20 @@ class Image final : public Source {
     Cluster first;
     uint64_t length = 0;  // bytes from the offset asked for
   };
-  struct Commit;
+  // What one commit writes: copies, so that requests go on meanwhile.
+  struct Commit {
+    struct Write {
+      TableCache* cache;  // null: entries of the L1 table
+      uint64_t table;     // its offset; of the L1 table: the index of the entry
+      size_t begin;       // in it
+      bool fresh;
+      uint64_t place;
+      std::vector<uint8_t> bytes;
+    };
+    std::vector<Write> before;    // nothing on the disk refers to what these say
+    std::vector<Write> after;     // these refer to it
+    std::vector<uint64_t> freed;  // freed_ until then
+  };
 
   Image(Fd fd, OpenOptions options) : fd_(std::move(fd)), options_(std::move(options)) {}
   [[nodiscard]] Result<> open_tables();
@@ -126,6 +139,7 @@ class Image final : public Source {
   void release(uint64_t entry);
   [[nodiscard]] bool reads_zero(const Cluster& cluster, uint64_t offset) const;
 
+  static void take(Table& table, TableCache& cache, std::vector<Commit::Write>& list);
   void collect(Commit& commit);
   [[nodiscard]] int write_commit(const Commit& commit);
   [[nodiscard]] int finish_commit(Commit& commit);
