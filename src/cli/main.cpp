@@ -31,6 +31,10 @@ void add_run(CLI::App& app, RunOptions& options) {
   run->add_option("--initrd", options.initrd, "initial RAM disk")->type_name("FILE");
   run->add_option("--append", options.append, "kernel command line; console=ttyS0 and panic=-1 are added unless given")
       ->type_name("TEXT");
+  run->add_option("--firmware", options.firmware, "start by firmware instead of a kernel: bios (SeaBIOS)")
+      ->type_name("KIND");
+  run->add_option("--firmware-log", options.firmware_log, "write there what the firmware says on its debug port")
+      ->type_name("FILE");
   run->add_option("--disk", options.disks, "raw disk image or block device; again for more: vda, vdb, …")
       ->type_name("FILE[,ro]")
       ->take_all()

@@ -26,6 +26,8 @@ struct RunOptions {
   std::string kernel;
   std::string initrd;
   std::string append;
+  std::string firmware;  // "bios", "uefi"; empty: a kernel is started directly
+  std::string firmware_log;
   std::vector<std::string> disks;
   std::string cpus;    // empty: default
   std::string memory;  // empty: default

@@ -21,10 +21,12 @@
 #include "control/messages.h"
 #include "devices/chipset/attach.h"
 #include "devices/pci/host_bridge.h"
+#include "devices/pci/lpc_bridge.h"
 #include "devices/virtio/attach.h"
 #include "machine/boot_plan.h"
 #include "machine/console_switch.h"
 #include "machine/engine_choice.h"
+#include "machine/firmware.h"
 #include "machine/machine_clock.h"
 #include "machine/serial_console.h"
 
@@ -70,7 +72,9 @@ class Machine final : public PowerSink {
   void engine_failed(std::string why);
   [[nodiscard]] Result<> create_disks();
   [[nodiscard]] Result<> create_network();
-  [[nodiscard]] Result<> load_kernel();
+  [[nodiscard]] Result<> create_firmware();
+  void describe_boot();
+  [[nodiscard]] Result<> load();
   void start_cpus();
   void stop_cpus();
   void cpu_thread(unsigned index);
@@ -100,6 +104,7 @@ class Machine final : public PowerSink {
   std::vector<std::unique_ptr<RawImage>> disks_;
   std::unique_ptr<UserNetwork> network_;
   std::unique_ptr<Chipset> chipset_;
+  std::unique_ptr<Firmware> firmware_;
   std::unique_ptr<pci::HostBridge> bridge_;
   ChosenEngine engine_;
   std::vector<std::unique_ptr<Vcpu>> cpus_;
@@ -107,6 +112,7 @@ class Machine final : public PowerSink {
   std::vector<std::thread> threads_;
   pci::Layout layout_;
   boot::BootConfig boot_;
+  std::vector<boot::firmware::BootDevice> boot_order_;
 
   std::mutex power_lock_;
   std::optional<std::pair<PowerEvent, uint8_t>> power_event_;
@@ -124,6 +130,7 @@ Machine::~Machine() {
   cpus_.clear();
   engine_.engine.reset();
   bridge_.reset();
+  firmware_.reset();
   chipset_.reset();
   network_.reset();
   disks_.clear();
@@ -146,7 +153,8 @@ Result<> Machine::create() {
       tsc_hz);
   if (!model) return std::unexpected(model.error());
   model_ = std::move(*model);
-  auto memory = GuestMemory::create(config_.memory_bytes);
+  const bool by_firmware = config_.firmware != control::FirmwareKind::None;
+  auto memory = GuestMemory::create(config_.memory_bytes, by_firmware ? firmware_memory : GuestMemory::Layout{});
   if (!memory) return std::unexpected(memory.error());
   memory_ = std::move(*memory);
 
@@ -169,9 +177,14 @@ Result<> Machine::create() {
   if (!chipset) return std::unexpected(chipset.error());
   chipset_ = std::move(*chipset);
   serial_->connect(chipset_->com1());
+  if (by_firmware) layout_ = firmware_pci_layout(*memory_, model_->physical_bits());
   bridge_ = std::make_unique<pci::HostBridge>(
-      bus_, layout_, [this](unsigned gsi) -> InterruptLine& { return chipset_->router().line(gsi); });
+      bus_, layout_, [this](unsigned gsi) -> InterruptLine& { return chipset_->router().line(gsi); },
+      by_firmware ? pci::HostBridge::Kind::Q35 : pci::HostBridge::Kind::Direct);
   chipset_->raise_reset_port();
+  if (by_firmware) {
+    if (auto done = create_firmware(); !done) return done;
+  }
   if (auto done = create_disks(); !done) return done;
   if (auto done = create_network(); !done) return done;
   const virtio::Services services{*memory_, chipset_->msi(),
@@ -181,7 +194,11 @@ Result<> Machine::create() {
 
   if (auto done = create_engine(); !done) return done;
 
-  boot_.kernel = fds_[config_.kernel_fd].get();
+  if (firmware_) {
+    describe_boot();
+    return load();
+  }
+  boot_.kernel = fds_[*config_.kernel_fd].get();
   boot_.kernel_name = config_.kernel_label;
   if (config_.initrd_fd) {
     boot_.initrd = fds_[*config_.initrd_fd].get();
@@ -190,7 +207,34 @@ Result<> Machine::create() {
   boot_.command_line = config_.append;
   boot_.acpi = acpi_config(layout_, config_.cpus, options.pvpanic);
   boot_.smbios = smbios_config(*model_, config_.cpus, tsc_hz);
-  return load_kernel();
+  return load();
+}
+
+Result<> Machine::create_firmware() {
+  const auto opened = [this](const std::optional<uint32_t>& index) { return index ? fds_[*index].get() : -1; };
+  auto firmware = Firmware::create(bus_, *memory_,
+                                   {.image = opened(config_.firmware_fd),
+                                    .image_name = config_.firmware_label,
+                                    .log = opened(config_.firmware_log_fd),
+                                    .cpus = config_.cpus});
+  if (!firmware) return std::unexpected(firmware.error());
+  firmware_ = std::move(*firmware);
+  bridge_->plug(std::make_unique<pci::LpcBridge>(), pci::LpcBridge::slot);
+  chipset_->rtc().set_cmos(chipset::cmos_more_cpus, static_cast<uint8_t>(config_.cpus - 1));
+  return {};
+}
+
+// What firmware is told, once all devices are there.
+void Machine::describe_boot() {
+  const auto acpi = [this] {
+    pci::Layout layout = bridge_->layout();
+    if (layout.ecam_buses == 0) layout.ecam_buses = 256;  // firmware has not said where yet
+    return acpi_config(layout, config_.cpus, true);
+  };
+  firmware_->add_tables(acpi, smbios_config(*model_, config_.cpus, clock_->tsc_hz()), boot_order_);
+  // SeaBIOS shows its text screen on the serial port, too.
+  firmware_->files().add_file(boot::firmware::serial_console_file,
+                              std::vector<uint8_t>{chipset::com1_port & 0xff, chipset::com1_port >> 8});
 }
 
 Result<> Machine::create_engine() {
@@ -228,7 +272,9 @@ Result<> Machine::create_disks() {
     auto image = RawImage::create(*loop_, take(disk.image_fd),
                                   {.name = disk.label, .id = disk.serial, .read_only = disk.read_only});
     if (!image) return std::unexpected(image.error());
-    virtio::add_blk(*bridge_, services, **image, {.serial = disk.serial});
+    const unsigned slot = *bridge_->free_slot();
+    virtio::add_blk(*bridge_, services, **image, {.serial = disk.serial}, slot);
+    boot_order_.push_back({.slot = slot});
     disks_.push_back(std::move(*image));
   }
   return {};
@@ -255,7 +301,14 @@ Result<> Machine::create_network() {
   return {};
 }
 
-Result<> Machine::load_kernel() {
+Result<> Machine::load() {
+  if (firmware_) {
+    if (auto done = firmware_->load(); !done) return done;
+    for (unsigned i = 0; i < cpus_.size(); ++i) {
+      if (auto done = cpus_[i]->load(reset_states_[i]); !done) return done;
+    }
+    return {};
+  }
   auto entry = boot::load(*memory_, boot_);
   if (!entry) return std::unexpected(entry.error());
   for (unsigned i = 0; i < cpus_.size(); ++i) {
@@ -270,11 +323,12 @@ Result<> Machine::reset() {
     const std::lock_guard hold(bus_.lock());
     for (pci::PciDevice* device : bridge_->functions()) device->reset();
     chipset_->reset();
+    if (firmware_) firmware_->reset();
     serial_->scanner().forget();
   }
   if (auto done = memory_->clear(); !done) return done;
   engine_.engine->memory_replaced();
-  return load_kernel();
+  return load();
 }
 
 void Machine::cpu_thread(unsigned index) {
