@@ -19,7 +19,8 @@ namespace caisson::boot::firmware {
 inline constexpr std::string_view e820_file = "etc/e820", tables_file = "etc/acpi/tables", rsdp_file = "etc/acpi/rsdp",
                                   loader_file = "etc/table-loader", smbios_tables_file = "etc/smbios/smbios-tables",
                                   smbios_anchor_file = "etc/smbios/smbios-anchor", boot_order_file = "bootorder",
-                                  serial_console_file = "etc/sercon-port";
+                                  serial_console_file = "etc/sercon-port",
+                                  vga_rom_file = "pci1234,1111.rom";  // by the ids of devices/display/vga.cpp
 
 // RAM only: the rest is the firmware's.
 [[nodiscard]] std::vector<uint8_t> e820(const GuestMemory& memory);

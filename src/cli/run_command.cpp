@@ -21,6 +21,7 @@
 #include "cli/files.h"
 #include "cli/image_build.h"
 #include "cli/image_store.h"
+#include "cli/screen_command.h"
 #include "cli/session.h"
 #include "cli/vmm_process.h"
 #include "control/messages.h"
@@ -114,6 +115,9 @@ Result<> add_firmware(Machine& machine, const RunOptions& options) {
   if (!image) return fail("{}; install the package seabios", image.error().message);
   machine.config.firmware_fd = machine.add(std::move(*image));
   machine.config.firmware_label = label(std::string{"firmware "} + bios);
+  auto vga = open_input("VGA BIOS", "/usr/share/seabios/vgabios-stdvga.bin");
+  if (!vga) return fail("{}; install the package seabios", vga.error().message);
+  machine.config.vga_bios_fd = machine.add(std::move(*vga));
   if (!options.firmware_log.empty()) {
     Fd file{::open(options.firmware_log.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644)};
     if (!file.valid()) return fail_errno(errno, "--firmware-log " + options.firmware_log);
@@ -182,6 +186,11 @@ std::expected<Machine, Failure> prepare(RunOptions& options) {
     disk.read_only = disks[i].read_only;
     disk.serial = fmt::format("caisson-{}", i);
     machine.config.disks.push_back(std::move(disk));
+  }
+  if (!options.control.empty()) {
+    auto listener = listen_for_requests(options.control);
+    if (!listener) return failure(listener.error());
+    machine.config.control_fd = machine.add(std::move(*listener));
   }
   if (auto added = add_kvm(machine); !added) return failure(added.error());
   if (!options.dump_blocks.empty()) {
@@ -260,6 +269,7 @@ int run(RunOptions options) {
   Session session{std::move(vmm->link), std::move(settings), STDIN_FILENO, STDOUT_FILENO};
   const SessionEnd end = session.run();
   const auto status = vmm->process.wait();
+  if (!options.control.empty()) ::unlink(options.control.c_str());
   if (!end.exited) return report_silent_end(options, status);
   return report_end(options, *end.exited);
 }

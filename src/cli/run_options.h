@@ -28,6 +28,7 @@ struct RunOptions {
   std::string append;
   std::string firmware;  // "bios", "uefi"; empty: a kernel is started directly
   std::string firmware_log;
+  std::string control;  // path of a socket for requests
   std::vector<std::string> disks;
   std::string cpus;    // empty: default
   std::string memory;  // empty: default

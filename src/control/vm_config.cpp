@@ -42,6 +42,7 @@ Result<> VmConfig::validate(size_t descriptors) const {
   if (auto ok = take_given(kernel_fd, "kernel_fd"); !ok) return ok;
   if (auto ok = take_given(firmware_fd, "firmware_fd"); !ok) return ok;
   if (auto ok = take_given(vga_bios_fd, "vga_bios_fd"); !ok) return ok;
+  if (auto ok = take_given(control_fd, "control_fd"); !ok) return ok;
   if (auto ok = take_given(firmware_log_fd, "firmware_log_fd"); !ok) return ok;
   if (initrd_fd) {
     if (auto ok = take(*initrd_fd, "initrd_fd"); !ok) return ok;

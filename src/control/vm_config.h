@@ -89,6 +89,7 @@ struct VmConfig {
   std::string firmware_label = "firmware";
   std::optional<uint32_t> vga_bios_fd;      // a VGA with this option ROM; only with firmware
   std::optional<uint32_t> firmware_log_fd;  // gets what the firmware prints on its debug port
+  std::optional<uint32_t> control_fd;       // a listening socket for further requests
   std::string append;                       // the whole kernel command line
   uint32_t console_fd = 0;                  // a stream socket: the serial console's bytes both ways
 

@@ -70,6 +70,7 @@ struct JsonTable<VmConfig> {
         key("firmware_label", &VmConfig::firmware_label, {1, VmConfig::max_label}),
         key("vga_bios_fd", &VmConfig::vga_bios_fd, {0, 63}),
         key("firmware_log_fd", &VmConfig::firmware_log_fd, {0, 63}),
+        key("control_fd", &VmConfig::control_fd, {0, 63}),
         key("append", &VmConfig::append, {0, VmConfig::max_append}),
         key("console_fd", &VmConfig::console_fd, {0, 63}, true),
         key("disks", &VmConfig::disks, {0, VmConfig::max_disks}),

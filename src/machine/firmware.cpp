@@ -17,12 +17,14 @@ constexpr Gpa four_gib = 0x1'0000'0000, one_mib = 0x10'0000;
 // The chipset's own memory-mapped devices begin here: IOAPIC, RCBA, local APICs, ROM.
 constexpr Gpa devices_start = 0xfec0'0000;
 
-Result<std::vector<uint8_t>> read_image(int fd, const std::string& name) {
+// A whole file, of `unit` to `most` bytes.
+Result<std::vector<uint8_t>> read_image(int fd, const std::string& name, uint64_t unit, uint64_t most) {
   struct stat info {};
   if (::fstat(fd, &info) != 0) return fail_errno(errno, name);
   const auto size = static_cast<uint64_t>(info.st_size);
-  if (size == 0 || size > largest_image || size % page_size != 0) {
-    return fail("{}: {} bytes are no firmware image: it is a multiple of 4096 bytes and at most 16 MiB", name, size);
+  if (size == 0 || size > most || size % unit != 0) {
+    return fail("{}: {} bytes are no such image: it is a multiple of {} bytes and at most {} KiB", name, size, unit,
+                most >> 10);
   }
   std::vector<uint8_t> image(size);
   for (size_t done = 0; done < size;) {
@@ -36,6 +38,10 @@ Result<std::vector<uint8_t>> read_image(int fd, const std::string& name) {
 }
 
 }  // namespace
+
+Result<std::vector<uint8_t>> read_rom(int fd, const std::string& name) {
+  return read_image(fd, name, 512, uint64_t{256} << 10);
+}
 
 pci::Layout firmware_pci_layout(const GuestMemory& memory, unsigned physical_bits) {
   pci::Layout layout;
@@ -53,7 +59,7 @@ Result<std::unique_ptr<Firmware>> Firmware::create(Bus& bus, GuestMemory& memory
   if (memory.size() < least_memory) {
     return fail("{} MiB of memory are too little for firmware; give more --memory", memory.size() >> 20);
   }
-  auto image = read_image(options.image, options.image_name);
+  auto image = read_image(options.image, options.image_name, page_size, largest_image);
   if (!image) return std::unexpected(image.error());
   return std::unique_ptr<Firmware>(new Firmware(bus, memory, std::move(*image), options));
 }

@@ -21,6 +21,10 @@ namespace caisson::machine {
 inline constexpr GuestMemory::Layout firmware_memory{.low_end = 0x8000'0000, .video_window = true};
 [[nodiscard]] pci::Layout firmware_pci_layout(const GuestMemory& memory, unsigned physical_bits);
 
+inline constexpr unsigned vga_slot = 2;
+// An option ROM of at most 256 KiB.
+[[nodiscard]] Result<std::vector<uint8_t>> read_rom(int fd, const std::string& name);
+
 struct FirmwareOptions {
   int image = -1;  // open file of at most 16 MiB, a multiple of 4 KiB
   std::string image_name = "firmware";

@@ -25,9 +25,11 @@
 #include "devices/virtio/attach.h"
 #include "machine/boot_plan.h"
 #include "machine/console_switch.h"
+#include "machine/control_socket.h"
 #include "machine/engine_choice.h"
 #include "machine/firmware.h"
 #include "machine/machine_clock.h"
+#include "machine/screen.h"
 #include "machine/serial_console.h"
 
 namespace caisson::machine {
@@ -79,6 +81,7 @@ class Machine final : public PowerSink {
   void stop_cpus();
   void cpu_thread(unsigned index);
   void handle_channel();
+  void handle_request(const control::Request& request, const std::vector<Fd>& fds, const ControlSocket::Reply& reply);
   void finish(Exited exited);
   void tell(const control::Event& event);
   // What a power event means: the end, or none for another round after a reset.
@@ -106,6 +109,9 @@ class Machine final : public PowerSink {
   std::unique_ptr<Chipset> chipset_;
   std::unique_ptr<Firmware> firmware_;
   std::unique_ptr<pci::HostBridge> bridge_;
+  display::Vga* vga_ = nullptr;  // the bridge's
+  std::unique_ptr<Typist> typist_;
+  std::unique_ptr<ControlSocket> control_;
   ChosenEngine engine_;
   std::vector<std::unique_ptr<Vcpu>> cpus_;
   std::vector<CpuState> reset_states_;
@@ -127,6 +133,8 @@ Machine::~Machine() {
   const std::lock_guard hold(bus_.lock());
   bus_.set_binder(nullptr);
   if (chipset_) chipset_->apic_bus().set_keeper(nullptr);
+  control_.reset();
+  typist_.reset();
   cpus_.clear();
   engine_.engine.reset();
   bridge_.reset();
@@ -172,7 +180,8 @@ Result<> Machine::create() {
                                .x2apic = model_->has(x86::Feature::X2apic),
                                .low_memory = memory_->low_size(),
                                .high_memory = memory_->high_size(),
-                               .debug_exit = config_.debug_exit};
+                               .debug_exit = config_.debug_exit,
+                               .keyboard = by_firmware};
   auto chipset = Chipset::create(bus_, *clock_, *this, *serial_, options);
   if (!chipset) return std::unexpected(chipset.error());
   chipset_ = std::move(*chipset);
@@ -220,6 +229,16 @@ Result<> Machine::create_firmware() {
   if (!firmware) return std::unexpected(firmware.error());
   firmware_ = std::move(*firmware);
   bridge_->plug(std::make_unique<pci::LpcBridge>(), pci::LpcBridge::slot);
+  if (config_.vga_bios_fd) {
+    auto rom = read_rom(fds_[*config_.vga_bios_fd].get(), "VGA BIOS");
+    if (!rom) return std::unexpected(rom.error());
+    firmware_->files().add_file(boot::firmware::vga_rom_file, std::move(*rom));
+    auto vga = std::make_unique<display::Vga>(*clock_);
+    vga_ = vga.get();
+    vga_->map_legacy(bus_);
+    bridge_->plug(std::move(vga), vga_slot);
+  }
+  typist_ = std::make_unique<Typist>(*clock_, chipset_->keyboard());
   chipset_->rtc().set_cmos(chipset::cmos_more_cpus, static_cast<uint8_t>(config_.cpus - 1));
   return {};
 }
@@ -229,7 +248,10 @@ void Machine::describe_boot() {
   const auto acpi = [this] {
     pci::Layout layout = bridge_->layout();
     if (layout.ecam_buses == 0) layout.ecam_buses = 256;  // firmware has not said where yet
-    return acpi_config(layout, config_.cpus, true);
+    boot::AcpiConfig tables = acpi_config(layout, config_.cpus, true);
+    tables.keyboard_controller = true;
+    tables.vga = vga_ != nullptr;
+    return tables;
   };
   firmware_->add_tables(acpi, smbios_config(*model_, config_.cpus, clock_->tsc_hz()), boot_order_);
   // SeaBIOS shows its text screen on the serial port, too.
@@ -418,9 +440,26 @@ void Machine::handle_channel() {
     tell(control::Notice{message.error().message});
     return;
   }
-  if (std::holds_alternative<control::PowerButton>(*message)) chipset_->acpi_pm().press_power_button();
-  if (std::holds_alternative<control::Reset>(*message)) request(PowerEvent::Reset, 0);
-  if (std::holds_alternative<control::Stop>(*message)) finish({ExitReason::Stopped, 0, {}});
+  handle_request(*message, (*packet)->fds, [this](const control::Event& event) { tell(event); });
+}
+
+void Machine::handle_request(const control::Request& message, const std::vector<Fd>& fds,
+                             const ControlSocket::Reply& reply) {
+  if (std::holds_alternative<control::PowerButton>(message)) chipset_->acpi_pm().press_power_button();
+  if (std::holds_alternative<control::Reset>(message)) request(PowerEvent::Reset, 0);
+  if (std::holds_alternative<control::Stop>(message)) finish({ExitReason::Stopped, 0, {}});
+  if (const auto* screenshot = std::get_if<control::Screenshot>(&message)) {
+    const Result<> done = vga_ != nullptr ? write_screen(*vga_, fds[0], screenshot->text)
+                                          : fail("this machine has no display; start it with --firmware");
+    reply(control::Done{done ? "" : done.error().message});
+  }
+  if (const auto* keys = std::get_if<control::Type>(&message)) {
+    if (typist_) {
+      typist_->type(keys->text, [reply](std::string error) { reply(control::Done{std::move(error)}); });
+    } else {
+      reply(control::Done{"this machine has no keyboard; start it with --firmware"});
+    }
+  }
 }
 
 std::optional<Exited> Machine::after(PowerEvent event, uint8_t code) {
@@ -440,6 +479,13 @@ std::optional<Exited> Machine::after(PowerEvent event, uint8_t code) {
 Exited Machine::run() {
   tell(control::Started{std::string{engine_.name}, model_->name(), config_.cpus, config_.memory_bytes, engine_.reason});
   loop_->watch(channel_.fd(), EPOLLIN, [this](uint32_t) { handle_channel(); });
+  if (config_.control_fd) {
+    control_ = std::make_unique<ControlSocket>(
+        *loop_, take(*config_.control_fd),
+        [this](const control::Request& request, std::vector<Fd> fds, const ControlSocket::Reply& reply) {
+          handle_request(request, fds, reply);
+        });
+  }
   for (;;) {
     start_cpus();
     loop_->run();
