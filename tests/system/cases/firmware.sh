@@ -11,7 +11,7 @@ grep -q 'Running on QEMU (q35)' bios.log || die "SeaBIOS does not know the chips
 
 cp /usr/lib/grub-rescue/grub-rescue-usb.img grub.raw
 truncate -s %512 grub.raw
-"$CAISSON" run --firmware bios --disk grub.raw --memory 128M --control socket </dev/null >grub.out 2>&1 &
+"$CAISSON" run --firmware bios --disk grub.raw --memory 128M --stop-timeout 1 --control socket </dev/null >grub.out 2>&1 &
 vmm=$!
 screen() { # screen TEXT: waits until it is on the screen
   i=0
