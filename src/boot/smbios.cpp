@@ -147,37 +147,62 @@ uint8_t checksum(Bytes bytes) { return static_cast<uint8_t>(-std::accumulate(byt
 
 }  // namespace
 
-std::vector<uint8_t> build(const SmbiosConfig& config, const GuestMemory& memory) {
+namespace {
+
+std::vector<uint8_t> structure_bytes(const std::vector<Structure>& all, size_t& largest) {
   std::vector<uint8_t> body;
-  size_t largest = 0;
-  const auto all = all_structures(config, memory);
+  largest = 0;
   for (const Structure& structure : all) {
     const size_t before = body.size();
     structure.append_to(body);
     largest = std::max(largest, body.size() - before);
   }
+  return body;
+}
+
+// 5.2.1
+std::vector<uint8_t> narrow_entry(size_t largest, size_t size, size_t count, uint32_t at) {
+  std::vector<uint8_t> narrow = {'_', 'S', 'M', '_', 0, 0x1f, 2, 8};
+  append_le(narrow, static_cast<uint16_t>(largest));
+  narrow.insert(narrow.end(), 6, 0);
+  std::vector<uint8_t> intermediate = {'_', 'D', 'M', 'I', '_', 0};
+  append_le(intermediate, static_cast<uint16_t>(size));
+  append_le(intermediate, at);
+  append_le(intermediate, static_cast<uint16_t>(count));
+  append_le<uint8_t>(intermediate, 0x28);
+  intermediate[5] = checksum(intermediate);
+  narrow.insert(narrow.end(), intermediate.begin(), intermediate.end());
+  narrow[4] = checksum(narrow);
+  return narrow;
+}
+
+}  // namespace
+
+std::vector<uint8_t> build(const SmbiosConfig& config, const GuestMemory& memory) {
+  const auto all = all_structures(config, memory);
+  size_t largest = 0;
+  const std::vector<uint8_t> body = structure_bytes(all, largest);
 
   std::vector<uint8_t> wide = {'_', 'S', 'M', '3', '_', 0, 0x18, 3, 0, 0, 1, 0};  // 5.2.2
   append_le(wide, static_cast<uint32_t>(body.size()));
   append_le<uint64_t>(wide, address + structures);
   wide[5] = checksum(wide);
-
-  std::vector<uint8_t> narrow = {'_', 'S', 'M', '_', 0, 0x1f, 2, 8};  // 5.2.1
-  append_le(narrow, static_cast<uint16_t>(largest));
-  narrow.insert(narrow.end(), 6, 0);
-  std::vector<uint8_t> intermediate = {'_', 'D', 'M', 'I', '_', 0};
-  append_le(intermediate, static_cast<uint16_t>(body.size()));
-  append_le(intermediate, static_cast<uint32_t>(address + structures));
-  append_le(intermediate, static_cast<uint16_t>(all.size()));
-  append_le<uint8_t>(intermediate, 0x28);
-  intermediate[5] = checksum(intermediate);
-  narrow.insert(narrow.end(), intermediate.begin(), intermediate.end());
-  narrow[4] = checksum(narrow);
+  const std::vector<uint8_t> narrow =
+      narrow_entry(largest, body.size(), all.size(), static_cast<uint32_t>(address + structures));
 
   std::vector<uint8_t> out(structures);
   std::ranges::copy(wide, out.begin() + entry_64);
   std::ranges::copy(narrow, out.begin() + entry_32);
   out.insert(out.end(), body.begin(), body.end());
+  return out;
+}
+
+Pieces pieces(const SmbiosConfig& config, const GuestMemory& memory) {
+  const auto all = all_structures(config, memory);
+  size_t largest = 0;
+  Pieces out;
+  out.tables = structure_bytes(all, largest);
+  out.anchor = narrow_entry(largest, out.tables.size(), all.size(), 0);
   return out;
 }
 

@@ -32,5 +32,12 @@ inline constexpr Gpa address = 0xf'0000;
 // All of it, for `address`: entry points at its start, structures behind them; at most 64 KiB.
 [[nodiscard]] std::vector<uint8_t> build(const SmbiosConfig& config, const GuestMemory& memory);
 
+// For firmware that places them itself: the 32-bit entry point, and the structures, whose address is left to it.
+struct Pieces {
+  std::vector<uint8_t> anchor;
+  std::vector<uint8_t> tables;
+};
+[[nodiscard]] Pieces pieces(const SmbiosConfig& config, const GuestMemory& memory);
+
 }  // namespace smbios
 }  // namespace caisson::boot

@@ -18,6 +18,7 @@
 #include "cli/image_build.h"
 #include "cli/image_store.h"
 #include "cli/run_command.h"
+#include "cli/screen_command.h"
 
 namespace caisson::cli {
 namespace {
@@ -32,6 +33,12 @@ void add_run(CLI::App& app, RunOptions& options) {
   run->add_option("--initrd", options.initrd, "initial RAM disk")->type_name("FILE");
   run->add_option("--append", options.append, "kernel command line; console=ttyS0 and panic=-1 are added unless given")
       ->type_name("TEXT");
+  run->add_option("--firmware", options.firmware, "start by firmware instead of a kernel: bios (SeaBIOS)")
+      ->type_name("KIND");
+  run->add_option("--firmware-log", options.firmware_log, "write there what the firmware says on its debug port")
+      ->type_name("FILE");
+  run->add_option("--control", options.control, "listen there for caisson screenshot and caisson type")
+      ->type_name("SOCKET");
   run->add_option("--disk", options.disks,
                   "disk image or block device; again for more: vda, vdb, …; qcow2 where the name ends so or format= "
                   "says it, else raw")
@@ -147,6 +154,16 @@ int main_program(int count, char** arguments) {
   remove->add_option("IMAGE", image_name, "debian:12")->required();
 
   const auto disk_command = add_disk(app);
+  std::string socket, screen_file, keys;
+  bool screen_text = false;
+  auto* screenshot_command = app.add_subcommand("screenshot", "Write a machine's screen to a PNG file");
+  screenshot_command->add_option("SOCKET", socket, "what was given to run --control")->required();
+  screenshot_command->add_option("FILE", screen_file, "where to")->required();
+  screenshot_command->add_flag("--text", screen_text, "the characters of a text mode instead");
+  auto* type_command = app.add_subcommand("type", "Type on a machine's keyboard");
+  type_command->add_option("SOCKET", socket, "what was given to run --control")->required();
+  type_command->add_option("TEXT", keys, "characters and keys, for example 'ls<enter>' or '<ctrl-alt-delete>'")
+      ->required();
   auto* doctor_command = app.add_subcommand("doctor", "Say what this host can do for machines, and why");
   doctor_command->add_flag("--json", json, "as JSON");
   auto* version_command = app.add_subcommand("version", "Print the version");
@@ -165,6 +182,8 @@ int main_program(int count, char** arguments) {
 
   if (app.got_subcommand("run")) return run(std::move(run_options));
   if (app.got_subcommand("disk")) return run_disk(*disk_command);
+  if (*screenshot_command) return screenshot(socket, screen_file, screen_text);
+  if (*type_command) return type(socket, keys);
   if (*version_command) {
     fmt::print("caisson {}\n", version);
     return exit_ok;

@@ -21,6 +21,7 @@
 #include "cli/files.h"
 #include "cli/image_build.h"
 #include "cli/image_store.h"
+#include "cli/screen_command.h"
 #include "cli/session.h"
 #include "cli/vmm_process.h"
 #include "control/messages.h"
@@ -107,6 +108,24 @@ Result<> add_kvm(Machine& machine) {
   return {};
 }
 
+// Firmware as Debian's packages install it.
+Result<> add_firmware(Machine& machine, const RunOptions& options) {
+  constexpr const char* bios = "/usr/share/seabios/bios-256k.bin";
+  auto image = open_input("firmware", bios);
+  if (!image) return fail("{}; install the package seabios", image.error().message);
+  machine.config.firmware_fd = machine.add(std::move(*image));
+  machine.config.firmware_label = label(std::string{"firmware "} + bios);
+  auto vga = open_input("VGA BIOS", "/usr/share/seabios/vgabios-stdvga.bin");
+  if (!vga) return fail("{}; install the package seabios", vga.error().message);
+  machine.config.vga_bios_fd = machine.add(std::move(*vga));
+  if (!options.firmware_log.empty()) {
+    Fd file{::open(options.firmware_log.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644)};
+    if (!file.valid()) return fail_errno(errno, "--firmware-log " + options.firmware_log);
+    machine.config.firmware_log_fd = machine.add(std::move(file));
+  }
+  return {};
+}
+
 std::expected<Machine, Failure> prepare(RunOptions& options) {
   const auto usage = [](const Error& error) { return std::unexpected(Failure{error, exit_usage}); };
   const auto failure = [](const Error& error) { return std::unexpected(Failure{error, exit_failure}); };
@@ -118,8 +137,9 @@ std::expected<Machine, Failure> prepare(RunOptions& options) {
     if (!name) return usage(name.error());
     image = *name;
     if (options.name.empty()) options.name = options.target == "debian" ? "debian" : name->folder();
-  } else if (options.kernel.empty()) {
-    return usage(Error{"nothing to run; write caisson run debian, or caisson run --kernel FILE"});
+    if (!options.firmware.empty()) return usage(Error{"--firmware starts what is on --disk; leave out the image"});
+  } else if (options.kernel.empty() && options.firmware.empty()) {
+    return usage(Error{"nothing to run; write caisson run debian, caisson run --kernel FILE or --firmware bios"});
   }
   auto config = to_config(options, image ? "root=/dev/vda rw" : "");
   if (!config) return usage(config.error());
@@ -143,10 +163,14 @@ std::expected<Machine, Failure> prepare(RunOptions& options) {
     }
   }
 
-  auto kernel = open_input("kernel", options.kernel);
-  if (!kernel) return failure(kernel.error());
-  machine.config.kernel_fd = machine.add(std::move(*kernel));
-  machine.config.kernel_label = label("kernel " + options.kernel);
+  if (machine.config.firmware != control::FirmwareKind::None) {
+    if (auto added = add_firmware(machine, options); !added) return failure(added.error());
+  } else {
+    auto kernel = open_input("kernel", options.kernel);
+    if (!kernel) return failure(kernel.error());
+    machine.config.kernel_fd = machine.add(std::move(*kernel));
+    machine.config.kernel_label = label("kernel " + options.kernel);
+  }
   if (!options.initrd.empty()) {
     auto initrd = open_input("initrd", options.initrd);
     if (!initrd) return failure(initrd.error());
@@ -178,6 +202,11 @@ std::expected<Machine, Failure> prepare(RunOptions& options) {
     disk.read_only = disks[i].read_only;
     disk.serial = fmt::format("caisson-{}", i);
     machine.config.disks.push_back(std::move(disk));
+  }
+  if (!options.control.empty()) {
+    auto listener = listen_for_requests(options.control);
+    if (!listener) return failure(listener.error());
+    machine.config.control_fd = machine.add(std::move(*listener));
   }
   if (auto added = add_kvm(machine); !added) return failure(added.error());
   if (!options.dump_blocks.empty()) {
@@ -256,6 +285,7 @@ int run(RunOptions options) {
   Session session{std::move(vmm->link), std::move(settings), STDIN_FILENO, STDOUT_FILENO};
   const SessionEnd end = session.run();
   const auto status = vmm->process.wait();
+  if (!options.control.empty()) ::unlink(options.control.c_str());
   if (!end.exited) return report_silent_end(options, status);
   return report_end(options, *end.exited);
 }

@@ -271,6 +271,22 @@ Result<VmConfig> to_config(const RunOptions& options, std::string_view default_a
   } else if (options.net != "none") {
     return fail("--net {}: unknown; write user or none", options.net);
   }
+  if (options.firmware == "bios") {
+    config.firmware = control::FirmwareKind::Bios;
+  } else if (!options.firmware.empty()) {
+    return fail("--firmware {}: unknown; write bios", options.firmware);
+  }
+  if (config.firmware != control::FirmwareKind::None) {
+    if (!options.kernel.empty() || !options.initrd.empty() || !options.append.empty()) {
+      return fail("--firmware starts what is on the disks; leave out --kernel, --initrd and --append");
+    }
+    if (config.engine == control::EngineChoice::Kvm) {
+      return fail("--firmware: only the jit engine starts firmware yet; leave out --engine kvm");
+    }
+    config.engine = control::EngineChoice::Jit;
+  } else if (!options.firmware_log.empty()) {
+    return fail("--firmware-log: there is no firmware without --firmware bios");
+  }
   for (const auto& text : options.forwards) {
     auto forward = parse_forward(text);
     if (!forward) return std::unexpected(forward.error());

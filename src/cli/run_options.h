@@ -28,6 +28,9 @@ struct RunOptions {
   std::string kernel;
   std::string initrd;
   std::string append;
+  std::string firmware;  // "bios", "uefi"; empty: a kernel is started directly
+  std::string firmware_log;
+  std::string control;  // path of a socket for requests
   std::vector<std::string> disks;
   std::vector<std::string> backing_folders;
   std::string cpus;    // empty: default

@@ -25,6 +25,9 @@ CAISSON_MESSAGE(PowerButton, "power_button")
 CAISSON_MESSAGE(Reset, "reset")
 CAISSON_MESSAGE(Stop, "stop")
 CAISSON_MESSAGE(Resize, "resize")
+CAISSON_MESSAGE(Screenshot, "screenshot")
+CAISSON_MESSAGE(Type, "type")
+CAISSON_MESSAGE(Done, "done")
 CAISSON_MESSAGE(Started, "started")
 CAISSON_MESSAGE(Notice, "notice")
 CAISSON_MESSAGE(Panicked, "panicked")
@@ -49,6 +52,18 @@ struct JsonTable<Resize> {
   }
 };
 constexpr uint64_t max_line = 4096;
+template <>
+struct JsonTable<Screenshot> {
+  static constexpr auto fields() { return std::tuple{key("text", &Screenshot::text)}; }
+};
+template <>
+struct JsonTable<Type> {
+  static constexpr auto fields() { return std::tuple{key("text", &Type::text, {1, Type::max_text}, true)}; }
+};
+template <>
+struct JsonTable<Done> {
+  static constexpr auto fields() { return std::tuple{key("error", &Done::error, {0, max_line})}; }
+};
 template <>
 struct JsonTable<Started> {
   static constexpr auto fields() {
@@ -104,6 +119,7 @@ template <class T>
 void make_plain_texts(T& message) {
   if constexpr (std::is_same_v<T, Notice> || std::is_same_v<T, Panicked>) make_plain(message.text);
   if constexpr (std::is_same_v<T, Exited>) make_plain(message.message);
+  if constexpr (std::is_same_v<T, Done>) make_plain(message.error);
   if constexpr (std::is_same_v<T, Started>) make_plain(message.engine_reason);
 }
 
@@ -158,6 +174,8 @@ Result<Request> parse_request(std::string_view text, size_t descriptors) {
   if (!request) return request;
   if (const auto* start = std::get_if<Start>(&*request)) {
     if (auto ok = start->config.validate(descriptors); !ok) return with_context("control message", ok.error());
+  } else if (std::holds_alternative<Screenshot>(*request)) {
+    if (descriptors != 1) return fail("control message: screenshot comes with one descriptor");
   } else if (descriptors != 0) {
     return fail("control message: descriptors came with a message that takes none");
   }

@@ -36,7 +36,16 @@ struct Resize {  // the console's window
   uint32_t rows = 25;
   bool operator==(const Resize&) const = default;
 };
-using Request = std::variant<Start, PowerButton, Reset, Stop, Resize>;
+struct Screenshot {   // comes with one descriptor, which gets a PNG; Done answers
+  bool text = false;  // the characters of a text mode instead
+  bool operator==(const Screenshot&) const = default;
+};
+struct Type {  // keys on the guest's keyboard, in the words of control/keys.h; Done answers when all were taken
+  static constexpr size_t max_text = 4096;
+  std::string text;
+  bool operator==(const Type&) const = default;
+};
+using Request = std::variant<Start, PowerButton, Reset, Stop, Resize, Screenshot, Type>;
 
 // Events
 struct Started {          // CPUs begin to run
@@ -86,11 +95,15 @@ struct Exited {
   std::string message;
   bool operator==(const Exited&) const = default;
 };
-using Event = std::variant<Started, Notice, Panicked, WasReset, Profiled, Exited>;
+struct Done {         // answers Screenshot and Type
+  std::string error;  // empty: it was done
+  bool operator==(const Done&) const = default;
+};
+using Event = std::variant<Started, Notice, Panicked, WasReset, Profiled, Exited, Done>;
 
 [[nodiscard]] std::string serialise(const Request& request);
 [[nodiscard]] std::string serialise(const Event& event);
-// `descriptors`: how many came with the packet; only Start may have any.
+// `descriptors`: how many came with the packet; only Start may have any, and Screenshot has one.
 [[nodiscard]] Result<Request> parse_request(std::string_view text, size_t descriptors);
 // Text in events is the VMM's: bounded here, and control characters become spaces.
 [[nodiscard]] Result<Event> parse_event(std::string_view text);

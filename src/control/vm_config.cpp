@@ -26,7 +26,24 @@ Result<> VmConfig::validate(size_t descriptors) const {
     used[index] = true;
     return {};
   };
-  if (auto ok = take(kernel_fd, "kernel_fd"); !ok) return ok;
+  const auto take_given = [&](const std::optional<uint32_t>& index, std::string_view what) -> Result<> {
+    return index ? take(*index, what) : Result<>{};
+  };
+  if (firmware == FirmwareKind::None) {
+    if (!kernel_fd) return fail("VM configuration: neither kernel_fd nor firmware");
+    if (firmware_fd || vga_bios_fd || firmware_log_fd) {
+      return fail("VM configuration: descriptors for firmware without firmware");
+    }
+  } else {
+    if (kernel_fd || initrd_fd) return fail("VM configuration: a kernel or initrd with firmware");
+    if (!firmware_fd) return fail("VM configuration: firmware without firmware_fd");
+    if (engine == EngineChoice::Kvm) return fail("VM configuration: firmware with the kvm engine");
+  }
+  if (auto ok = take_given(kernel_fd, "kernel_fd"); !ok) return ok;
+  if (auto ok = take_given(firmware_fd, "firmware_fd"); !ok) return ok;
+  if (auto ok = take_given(vga_bios_fd, "vga_bios_fd"); !ok) return ok;
+  if (auto ok = take_given(control_fd, "control_fd"); !ok) return ok;
+  if (auto ok = take_given(firmware_log_fd, "firmware_log_fd"); !ok) return ok;
   if (initrd_fd) {
     if (auto ok = take(*initrd_fd, "initrd_fd"); !ok) return ok;
   }

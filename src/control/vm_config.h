@@ -19,6 +19,7 @@
 namespace caisson::control {
 
 enum class NetKind : uint8_t { None, User };
+enum class FirmwareKind : uint8_t { None, Bios, Uefi };
 enum class EngineChoice : uint8_t { Auto, Jit, Kvm };
 enum class Protocol : uint8_t { Tcp, Udp };
 
@@ -93,12 +94,19 @@ struct VmConfig {
   std::optional<uint32_t> kvm_fd;  // /dev/kvm, opened; never with Jit, always with Kvm
   std::string kvm_missing;         // with Auto and no kvm_fd: why /dev/kvm could not be opened
 
-  uint32_t kernel_fd = 0;
+  // Either a kernel or firmware.
+  std::optional<uint32_t> kernel_fd;
   std::string kernel_label = "kernel";  // how messages call it: the path, or its end
   std::optional<uint32_t> initrd_fd;
   std::string initrd_label = "initrd";
-  std::string append;       // the whole kernel command line
-  uint32_t console_fd = 0;  // a stream socket: the serial console's bytes both ways
+  FirmwareKind firmware = FirmwareKind::None;
+  std::optional<uint32_t> firmware_fd;  // its image
+  std::string firmware_label = "firmware";
+  std::optional<uint32_t> vga_bios_fd;      // a VGA with this option ROM; only with firmware
+  std::optional<uint32_t> firmware_log_fd;  // gets what the firmware prints on its debug port
+  std::optional<uint32_t> control_fd;       // a listening socket for further requests
+  std::string append;                       // the whole kernel command line
+  uint32_t console_fd = 0;                  // a stream socket: the serial console's bytes both ways
 
   std::vector<DiskConfig> disks;  // vda, vdb, … in this order
   NetKind net = NetKind::None;

@@ -14,6 +14,10 @@ struct EnumNames<NetKind> {
   static constexpr std::array<std::string_view, 2> names{"none", "user"};
 };
 template <>
+struct EnumNames<FirmwareKind> {
+  static constexpr std::array<std::string_view, 3> names{"none", "bios", "uefi"};
+};
+template <>
 struct EnumNames<EngineChoice> {
   static constexpr std::array<std::string_view, 3> names{"auto", "jit", "kvm"};
 };
@@ -75,10 +79,16 @@ struct JsonTable<VmConfig> {
         key("engine", &VmConfig::engine),
         key("kvm_fd", &VmConfig::kvm_fd, {0, 63}),
         key("kvm_missing", &VmConfig::kvm_missing, {0, VmConfig::max_reason}),
-        key("kernel_fd", &VmConfig::kernel_fd, {0, 63}, true),
+        key("kernel_fd", &VmConfig::kernel_fd, {0, 63}),
         key("kernel_label", &VmConfig::kernel_label, {1, VmConfig::max_label}),
         key("initrd_fd", &VmConfig::initrd_fd, {0, 63}),
         key("initrd_label", &VmConfig::initrd_label, {1, VmConfig::max_label}),
+        key("firmware", &VmConfig::firmware),
+        key("firmware_fd", &VmConfig::firmware_fd, {0, 63}),
+        key("firmware_label", &VmConfig::firmware_label, {1, VmConfig::max_label}),
+        key("vga_bios_fd", &VmConfig::vga_bios_fd, {0, 63}),
+        key("firmware_log_fd", &VmConfig::firmware_log_fd, {0, 63}),
+        key("control_fd", &VmConfig::control_fd, {0, 63}),
         key("append", &VmConfig::append, {0, VmConfig::max_append}),
         key("console_fd", &VmConfig::console_fd, {0, 63}, true),
         key("disks", &VmConfig::disks, {0, VmConfig::max_disks}),

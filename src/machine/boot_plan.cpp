@@ -25,6 +25,12 @@ boot::AcpiConfig acpi_config(const pci::Layout& layout, unsigned cpus, bool pvpa
   pci.buses = static_cast<uint16_t>(layout.ecam_buses);
   pci.io = {{0x0, 0xcf8}, {0xd00, 0x1'0000 - 0xd00}};
   pci.memory32 = {{layout.mmio32_base, layout.mmio32_size}};
+  // With firmware the memory-mapped window lies within.
+  if (layout.ecam_base > layout.mmio32_base && layout.ecam_base - layout.mmio32_base < layout.mmio32_size) {
+    const uint64_t end = layout.mmio32_base + layout.mmio32_size;
+    const uint64_t ecam_end = layout.ecam_base + layout.ecam_size();
+    pci.memory32 = {{layout.mmio32_base, layout.ecam_base - layout.mmio32_base}, {ecam_end, end - ecam_end}};
+  }
   if (layout.mmio64_size != 0) pci.memory64 = {{layout.mmio64_base, layout.mmio64_size}};
   for (unsigned slot = 1; slot < pci::slot_count; ++slot) {
     for (unsigned pin = 0; pin < 4; ++pin) {

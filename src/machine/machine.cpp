@@ -23,11 +23,15 @@
 #include "control/messages.h"
 #include "devices/chipset/attach.h"
 #include "devices/pci/host_bridge.h"
+#include "devices/pci/lpc_bridge.h"
 #include "devices/virtio/attach.h"
 #include "machine/boot_plan.h"
 #include "machine/console_switch.h"
+#include "machine/control_socket.h"
 #include "machine/engine_choice.h"
+#include "machine/firmware.h"
 #include "machine/machine_clock.h"
+#include "machine/screen.h"
 #include "machine/serial_console.h"
 
 namespace caisson::machine {
@@ -73,11 +77,14 @@ class Machine final : public PowerSink {
   [[nodiscard]] Result<> create_disks();
   [[nodiscard]] Result<std::unique_ptr<BlockBackend>> create_disk(const control::DiskConfig& disk);
   [[nodiscard]] Result<> create_network();
-  [[nodiscard]] Result<> load_kernel();
+  [[nodiscard]] Result<> create_firmware();
+  void describe_boot();
+  [[nodiscard]] Result<> load();
   void start_cpus();
   void stop_cpus();
   void cpu_thread(unsigned index);
   void handle_channel();
+  void handle_request(const control::Request& request, const std::vector<Fd>& fds, const ControlSocket::Reply& reply);
   void finish(Exited exited);
   void tell(const control::Event& event);
   // What a power event means: the end, or none for another round after a reset.
@@ -103,13 +110,18 @@ class Machine final : public PowerSink {
   std::vector<std::unique_ptr<BlockBackend>> disks_;
   std::unique_ptr<UserNetwork> network_;
   std::unique_ptr<Chipset> chipset_;
+  std::unique_ptr<Firmware> firmware_;
   std::unique_ptr<pci::HostBridge> bridge_;
+  display::Vga* vga_ = nullptr;  // the bridge's
+  std::unique_ptr<Typist> typist_;
+  std::unique_ptr<ControlSocket> control_;
   ChosenEngine engine_;
   std::vector<std::unique_ptr<Vcpu>> cpus_;
   std::vector<CpuState> reset_states_;
   std::vector<std::thread> threads_;
   pci::Layout layout_;
   boot::BootConfig boot_;
+  std::vector<boot::firmware::BootDevice> boot_order_;
 
   std::mutex power_lock_;
   std::optional<std::pair<PowerEvent, uint8_t>> power_event_;
@@ -124,9 +136,12 @@ Machine::~Machine() {
   const std::lock_guard hold(bus_.lock());
   bus_.set_binder(nullptr);
   if (chipset_) chipset_->apic_bus().set_keeper(nullptr);
+  control_.reset();
+  typist_.reset();
   cpus_.clear();
   engine_.engine.reset();
   bridge_.reset();
+  firmware_.reset();
   chipset_.reset();
   network_.reset();
   disks_.clear();
@@ -149,7 +164,8 @@ Result<> Machine::create() {
       tsc_hz);
   if (!model) return std::unexpected(model.error());
   model_ = std::move(*model);
-  auto memory = GuestMemory::create(config_.memory_bytes);
+  const bool by_firmware = config_.firmware != control::FirmwareKind::None;
+  auto memory = GuestMemory::create(config_.memory_bytes, by_firmware ? firmware_memory : GuestMemory::Layout{});
   if (!memory) return std::unexpected(memory.error());
   memory_ = std::move(*memory);
 
@@ -167,14 +183,20 @@ Result<> Machine::create() {
                                .x2apic = model_->has(x86::Feature::X2apic),
                                .low_memory = memory_->low_size(),
                                .high_memory = memory_->high_size(),
-                               .debug_exit = config_.debug_exit};
+                               .debug_exit = config_.debug_exit,
+                               .keyboard = by_firmware};
   auto chipset = Chipset::create(bus_, *clock_, *this, *serial_, options);
   if (!chipset) return std::unexpected(chipset.error());
   chipset_ = std::move(*chipset);
   serial_->connect(chipset_->com1());
+  if (by_firmware) layout_ = firmware_pci_layout(*memory_, model_->physical_bits());
   bridge_ = std::make_unique<pci::HostBridge>(
-      bus_, layout_, [this](unsigned gsi) -> InterruptLine& { return chipset_->router().line(gsi); });
+      bus_, layout_, [this](unsigned gsi) -> InterruptLine& { return chipset_->router().line(gsi); },
+      by_firmware ? pci::HostBridge::Kind::Q35 : pci::HostBridge::Kind::Direct);
   chipset_->raise_reset_port();
+  if (by_firmware) {
+    if (auto done = create_firmware(); !done) return done;
+  }
   if (auto done = create_disks(); !done) return done;
   if (auto done = create_network(); !done) return done;
   const virtio::Services services{*memory_, chipset_->msi(),
@@ -184,7 +206,11 @@ Result<> Machine::create() {
 
   if (auto done = create_engine(); !done) return done;
 
-  boot_.kernel = fds_[config_.kernel_fd].get();
+  if (firmware_) {
+    describe_boot();
+    return load();
+  }
+  boot_.kernel = fds_[*config_.kernel_fd].get();
   boot_.kernel_name = config_.kernel_label;
   if (config_.initrd_fd) {
     boot_.initrd = fds_[*config_.initrd_fd].get();
@@ -193,7 +219,47 @@ Result<> Machine::create() {
   boot_.command_line = config_.append;
   boot_.acpi = acpi_config(layout_, config_.cpus, options.pvpanic);
   boot_.smbios = smbios_config(*model_, config_.cpus, tsc_hz);
-  return load_kernel();
+  return load();
+}
+
+Result<> Machine::create_firmware() {
+  const auto opened = [this](const std::optional<uint32_t>& index) { return index ? fds_[*index].get() : -1; };
+  auto firmware = Firmware::create(bus_, *memory_,
+                                   {.image = opened(config_.firmware_fd),
+                                    .image_name = config_.firmware_label,
+                                    .log = opened(config_.firmware_log_fd),
+                                    .cpus = config_.cpus});
+  if (!firmware) return std::unexpected(firmware.error());
+  firmware_ = std::move(*firmware);
+  bridge_->plug(std::make_unique<pci::LpcBridge>(), pci::LpcBridge::slot);
+  if (config_.vga_bios_fd) {
+    auto rom = read_rom(fds_[*config_.vga_bios_fd].get(), "VGA BIOS");
+    if (!rom) return std::unexpected(rom.error());
+    firmware_->files().add_file(boot::firmware::vga_rom_file, std::move(*rom));
+    auto vga = std::make_unique<display::Vga>(*clock_);
+    vga_ = vga.get();
+    vga_->map_legacy(bus_);
+    bridge_->plug(std::move(vga), vga_slot);
+  }
+  typist_ = std::make_unique<Typist>(*clock_, chipset_->keyboard());
+  chipset_->rtc().set_cmos(chipset::cmos_more_cpus, static_cast<uint8_t>(config_.cpus - 1));
+  return {};
+}
+
+// What firmware is told, once all devices are there.
+void Machine::describe_boot() {
+  const auto acpi = [this] {
+    pci::Layout layout = bridge_->layout();
+    if (layout.ecam_buses == 0) layout.ecam_buses = 256;  // firmware has not said where yet
+    boot::AcpiConfig tables = acpi_config(layout, config_.cpus, true);
+    tables.keyboard_controller = true;
+    tables.vga = vga_ != nullptr;
+    return tables;
+  };
+  firmware_->add_tables(acpi, smbios_config(*model_, config_.cpus, clock_->tsc_hz()), boot_order_);
+  // SeaBIOS shows its text screen on the serial port, too.
+  firmware_->files().add_file(boot::firmware::serial_console_file,
+                              std::vector<uint8_t>{chipset::com1_port & 0xff, chipset::com1_port >> 8});
 }
 
 Result<> Machine::create_engine() {
@@ -230,7 +296,9 @@ Result<> Machine::create_disks() {
   for (const control::DiskConfig& disk : config_.disks) {
     auto image = create_disk(disk);
     if (!image) return std::unexpected(image.error());
-    virtio::add_blk(*bridge_, services, **image, {.serial = disk.serial});
+    const unsigned slot = *bridge_->free_slot();
+    virtio::add_blk(*bridge_, services, **image, {.serial = disk.serial}, slot);
+    boot_order_.push_back({.slot = slot});
     disks_.push_back(std::move(*image));
   }
   return {};
@@ -275,7 +343,14 @@ Result<> Machine::create_network() {
   return {};
 }
 
-Result<> Machine::load_kernel() {
+Result<> Machine::load() {
+  if (firmware_) {
+    if (auto done = firmware_->load(); !done) return done;
+    for (unsigned i = 0; i < cpus_.size(); ++i) {
+      if (auto done = cpus_[i]->load(reset_states_[i]); !done) return done;
+    }
+    return {};
+  }
   auto entry = boot::load(*memory_, boot_);
   if (!entry) return std::unexpected(entry.error());
   for (unsigned i = 0; i < cpus_.size(); ++i) {
@@ -290,11 +365,12 @@ Result<> Machine::reset() {
     const std::lock_guard hold(bus_.lock());
     for (pci::PciDevice* device : bridge_->functions()) device->reset();
     chipset_->reset();
+    if (firmware_) firmware_->reset();
     serial_->scanner().forget();
   }
   if (auto done = memory_->clear(); !done) return done;
   engine_.engine->memory_replaced();
-  return load_kernel();
+  return load();
 }
 
 void Machine::cpu_thread(unsigned index) {
@@ -384,9 +460,26 @@ void Machine::handle_channel() {
     tell(control::Notice{message.error().message});
     return;
   }
-  if (std::holds_alternative<control::PowerButton>(*message)) chipset_->acpi_pm().press_power_button();
-  if (std::holds_alternative<control::Reset>(*message)) request(PowerEvent::Reset, 0);
-  if (std::holds_alternative<control::Stop>(*message)) finish({ExitReason::Stopped, 0, {}});
+  handle_request(*message, (*packet)->fds, [this](const control::Event& event) { tell(event); });
+}
+
+void Machine::handle_request(const control::Request& message, const std::vector<Fd>& fds,
+                             const ControlSocket::Reply& reply) {
+  if (std::holds_alternative<control::PowerButton>(message)) chipset_->acpi_pm().press_power_button();
+  if (std::holds_alternative<control::Reset>(message)) request(PowerEvent::Reset, 0);
+  if (std::holds_alternative<control::Stop>(message)) finish({ExitReason::Stopped, 0, {}});
+  if (const auto* screenshot = std::get_if<control::Screenshot>(&message)) {
+    const Result<> done = vga_ != nullptr ? write_screen(*vga_, fds[0], screenshot->text)
+                                          : fail("this machine has no display; start it with --firmware");
+    reply(control::Done{done ? "" : done.error().message});
+  }
+  if (const auto* keys = std::get_if<control::Type>(&message)) {
+    if (typist_) {
+      typist_->type(keys->text, [reply](std::string error) { reply(control::Done{std::move(error)}); });
+    } else {
+      reply(control::Done{"this machine has no keyboard; start it with --firmware"});
+    }
+  }
 }
 
 std::optional<Exited> Machine::after(PowerEvent event, uint8_t code) {
@@ -406,6 +499,13 @@ std::optional<Exited> Machine::after(PowerEvent event, uint8_t code) {
 Exited Machine::run() {
   tell(control::Started{std::string{engine_.name}, model_->name(), config_.cpus, config_.memory_bytes, engine_.reason});
   loop_->watch(channel_.fd(), EPOLLIN, [this](uint32_t) { handle_channel(); });
+  if (config_.control_fd) {
+    control_ = std::make_unique<ControlSocket>(
+        *loop_, take(*config_.control_fd),
+        [this](const control::Request& request, std::vector<Fd> fds, const ControlSocket::Reply& reply) {
+          handle_request(request, fds, reply);
+        });
+  }
   for (;;) {
     start_cpus();
     loop_->run();

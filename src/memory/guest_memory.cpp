@@ -13,13 +13,17 @@
 
 namespace caisson {
 
-Result<std::unique_ptr<GuestMemory>> GuestMemory::create(uint64_t size) {
+Result<std::unique_ptr<GuestMemory>> GuestMemory::create(uint64_t size, const Layout& layout) {
   if (size < (1u << 20) || size % page_size != 0) {
     return fail("memory of {} bytes: it must be at least 1 MiB and a multiple of 4096 bytes", size);
   }
   std::unique_ptr<GuestMemory> memory{new GuestMemory};
   memory->size_ = size;
-  memory->low_size_ = std::min<uint64_t>(size, low_limit);
+  memory->low_size_ = std::min<uint64_t>(size, layout.low_end);
+  if (layout.video_window) {
+    memory->window_start_ = video_start;
+    memory->window_end_ = video_end;
+  }
   memory->high_size_ = size - memory->low_size_;
   memory->memfd_ = Fd{memfd_create("caisson-guest-ram", MFD_CLOEXEC)};
   if (!memory->memfd_.valid()) return fail_errno(errno, "create guest memory");

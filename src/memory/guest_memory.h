@@ -8,6 +8,7 @@
 //            written(); pages that hold translated code are reported to the observer so that translations die.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -33,8 +34,16 @@ class GuestMemory {
   static constexpr Gpa low_limit = 0xc000'0000;
   static constexpr Gpa high_start = 0x1'0000'0000;
 
+  struct Layout {
+    Gpa low_end = low_limit;    // RAM from here on stands above 4 GiB: a multiple of the page size, at most low_limit
+    bool video_window = false;  // a display's window lies over the RAM from video_start to video_end
+  };
+  static constexpr Gpa video_start = 0xa'0000;
+  static constexpr Gpa video_end = 0xc'0000;
+
   // `size` in bytes: a multiple of the page size, at least 1 MiB. The error names size and remedy.
-  [[nodiscard]] static Result<std::unique_ptr<GuestMemory>> create(uint64_t size);
+  [[nodiscard]] static Result<std::unique_ptr<GuestMemory>> create(uint64_t size, const Layout& layout);
+  [[nodiscard]] static Result<std::unique_ptr<GuestMemory>> create(uint64_t size) { return create(size, {}); }
   ~GuestMemory();
   GuestMemory(const GuestMemory&) = delete;
   GuestMemory& operator=(const GuestMemory&) = delete;
@@ -46,9 +55,13 @@ class GuestMemory {
   [[nodiscard]] uint8_t* base() const { return base_; }
   [[nodiscard]] int memfd() const { return memfd_.get(); }
 
-  // True when [gpa, gpa+length) is RAM throughout. Never overflows; length 0 is true for any gpa in RAM.
+  // True when [gpa, gpa+length) is RAM throughout. Never overflows; length 0 is true for any gpa in RAM (and in
+  // the display's window).
   [[nodiscard]] bool contains(Gpa gpa, uint64_t length) const {
-    if (gpa < low_size_) return length <= low_size_ - gpa;
+    if (gpa < low_size_) {
+      if (gpa < window_end_ && length > window_start_ - std::min(gpa, window_start_)) return false;
+      return length <= low_size_ - gpa;
+    }
     return gpa >= high_start && gpa - high_start < high_size_ && length <= high_size_ - (gpa - high_start);
   }
 
@@ -111,6 +124,8 @@ class GuestMemory {
   uint64_t size_ = 0;
   uint64_t low_size_ = 0;
   uint64_t high_size_ = 0;
+  Gpa window_start_ = 0;  // an empty window without a display
+  Gpa window_end_ = 0;
   std::unique_ptr<std::atomic<uint32_t>[], void (*)(void*)> flags_ { nullptr, std::free };
   CodeWriteObserver* observer_ = nullptr;
   std::atomic<DirtyPages*> dirty_{nullptr};

@@ -74,5 +74,15 @@ TEST(GuestMemory, WritesToPagesWithCodeAreReportedPageByPage) {
   memory->set_observer(nullptr);
 }
 
+TEST(GuestMemory, ADisplaysWindowIsNoRam) {
+  const auto memory = *GuestMemory::create(uint64_t{2} << 20, {.low_end = 0x8000'0000, .video_window = true});
+  EXPECT_TRUE(memory->contains(0x9'f000, 0x1000));
+  EXPECT_FALSE(memory->contains(0x9'f000, 0x1001));
+  EXPECT_FALSE(memory->contains(0xa'0000, 1));
+  EXPECT_FALSE(memory->contains(0xb'ffff, 1));
+  EXPECT_FALSE(memory->contains(0, 0x10'0000));
+  EXPECT_TRUE(memory->contains(0xc'0000, 0x14'0000));
+}
+
 }  // namespace
 }  // namespace caisson

@@ -26,7 +26,7 @@ struct [[gnu::packed]] Header {
   char creator_id[4];
   uint32_t creator_revision;
 };
-static_assert(sizeof(Header) == 36);
+static_assert(sizeof(Header) == 36 && offsetof(Header, checksum) == checksum_offset);
 
 // 5.2.3.2
 struct [[gnu::packed]] GenericAddress {
@@ -248,11 +248,20 @@ Tables build(const AcpiConfig& config, Gpa tables_at, Gpa facs_at) {
   const auto add = [&](const std::vector<uint8_t>& bytes) {
     out.tables.resize((out.tables.size() + 63) / 64 * 64);
     const Gpa at = tables_at + out.tables.size();
+    out.each.push_back({static_cast<uint32_t>(out.tables.size()), static_cast<uint32_t>(bytes.size())});
     out.tables.insert(out.tables.end(), bytes.begin(), bytes.end());
     return at;
   };
+  // An address in the body of the table that was added last.
+  const auto pointer = [&](size_t offset, uint32_t size) {
+    out.pointers.push_back({static_cast<uint32_t>(out.each.back().offset + sizeof(Header) + offset), size});
+  };
   const Gpa dsdt_at = add(table("DSDT", 2, dsdt_terms(config)));
-  std::vector<Gpa> list = {add(fadt(config, dsdt_at, facs_at)), add(madt(config))};
+  std::vector<Gpa> list = {add(fadt(config, dsdt_at, facs_at))};
+  pointer(offsetof(Fadt, firmware_ctrl), 4);
+  pointer(offsetof(Fadt, dsdt), 4);
+  pointer(offsetof(Fadt, x_dsdt), 8);
+  list.push_back(add(madt(config)));
   if (config.pci && config.pci->ecam_base != 0) list.push_back(add(mcfg(*config.pci)));
   std::vector<uint8_t> short_list, long_list;
   for (const Gpa at : list) {
@@ -260,7 +269,9 @@ Tables build(const AcpiConfig& config, Gpa tables_at, Gpa facs_at) {
     append_le(long_list, at);
   }
   const Gpa rsdt_at = add(table("RSDT", 1, short_list));  // for systems that know ACPI 1.0 only
+  for (size_t i = 0; i < list.size(); ++i) pointer(4 * i, 4);
   const Gpa xsdt_at = add(table("XSDT", 1, long_list));
+  for (size_t i = 0; i < list.size(); ++i) pointer(8 * i, 8);
   out.facs = facs();
   out.rsdp = rsdp(rsdt_at, xsdt_at);
   return out;

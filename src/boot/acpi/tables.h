@@ -77,7 +77,16 @@ struct Tables {
   std::vector<uint8_t> rsdp;    // for rsdp_address
   std::vector<uint8_t> facs;    // for the address given; ACPI NVS
   std::vector<uint8_t> tables;  // for the address given; ACPI reclaimable
+
+  // Where in `tables` things stand, for firmware that moves them.
+  struct Span {
+    uint32_t offset = 0;
+    uint32_t size = 0;
+  };
+  std::vector<Span> each;      // one table, whose checksum is its byte 9
+  std::vector<Span> pointers;  // an address of another table or the FACS
 };
+inline constexpr uint32_t checksum_offset = 9;  // in a table's header
 
 // Addresses must be multiples of 64. The sizes do not depend on the addresses.
 [[nodiscard]] Tables build(const AcpiConfig& config, Gpa tables_at, Gpa facs_at);

@@ -37,6 +37,7 @@ struct ChipsetOptions {
   uint64_t high_memory = 0;
   bool debug_exit = false;
   bool pvpanic = true;
+  bool keyboard = false;  // one is plugged in
 };
 
 class Chipset {
@@ -53,6 +54,7 @@ class Chipset {
   [[nodiscard]] InterruptRouter& router() { return router_; }
   [[nodiscard]] Uart& com1() { return com1_; }
   [[nodiscard]] Rtc& rtc() { return rtc_; }
+  [[nodiscard]] KeyboardController& keyboard() { return keyboard_controller_; }
   [[nodiscard]] AcpiPm& acpi_pm() { return acpi_pm_; }
 
   // Everything with a saved state but the local APICs; restore in this order, after the local APICs.

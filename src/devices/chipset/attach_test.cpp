@@ -245,5 +245,35 @@ TEST_F(ChipsetTest, ResetBringsBackThePowerOnState) {
   EXPECT_EQ(chipset_->local_apic(0).read_register(0xf0), 0xffu);
 }
 
+TEST(Ps2KeyboardTest, AnswersAndTranslatesKeys) {
+  test_support::RecordingLine line;
+  test_support::RecordingPower power;
+  KeyboardController controller(line, power, true);
+  const auto out = [&](uint8_t value) { controller.write(0, 0, 1, value); };
+  const auto in = [&]() -> int {
+    return (controller.read(1, 0, 1) & 1) != 0 ? static_cast<int>(controller.read(0, 0, 1)) : -1;
+  };
+  out(0xff);
+  EXPECT_EQ(in(), 0xfa);
+  EXPECT_EQ(in(), 0xaa);
+  EXPECT_EQ(in(), -1);
+  controller.write(1, 0, 1, 0x60);
+  out(0x41);  // interrupt and translation
+  EXPECT_TRUE(controller.key({0x1e}, true));
+  EXPECT_EQ(line.rises(), 1u);
+  EXPECT_TRUE(controller.key({0x1e}, false));
+  EXPECT_TRUE(controller.key({0x48, true}, false));
+  for (const int code : {0x1e, 0x9e, 0xe0, 0xc8, -1}) EXPECT_EQ(in(), code);
+  EXPECT_EQ(line.rises(), 4u);  // an edge for each
+  controller.write(1, 0, 1, 0x60);
+  out(0x00);  // as the keyboard sends them
+  EXPECT_TRUE(controller.key({0x1e}, false));
+  for (const int code : {0xf0, 0x1c, -1}) EXPECT_EQ(in(), code);
+  unsigned taken = 0;
+  while (controller.key({0x1e}, true)) ++taken;
+  EXPECT_GT(taken, 16u);
+  EXPECT_LT(taken, 64u);
+}
+
 }  // namespace
 }  // namespace caisson

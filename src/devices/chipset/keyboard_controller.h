@@ -1,9 +1,9 @@
-// i8042 keyboard controller with nothing plugged in.
+// i8042 keyboard controller, with a keyboard or with nothing plugged in.
 //   Spec     Intel 8042 as in the IBM PS/2 Hardware Interface Technical Reference, "Keyboard and Auxiliary Device
 //   Controller" Models   status, controller commands, self-test, interface tests, controller RAM, reset pulse, time-out
 //   answers of the
-//            empty ports, so that a probe ends at once
-//   Omits    keyboard and mouse, the A20 gate (A20 is never masked), scan code translation
+//            empty ports, so that a probe ends at once; a keyboard (ps2_keyboard.h) with scan code translation
+//   Omits    the mouse, the A20 gate (A20 is never masked)
 //   Threads  none of its own; called under the device lock
 //   Regions  0: data port 0x60; 1: command and status port 0x64
 #pragma once
@@ -14,6 +14,7 @@
 #include "bus/device.h"
 #include "bus/interrupt.h"
 #include "bus/power.h"
+#include "devices/chipset/ps2_keyboard.h"
 
 namespace caisson {
 
@@ -24,16 +25,22 @@ class KeyboardController final : public Device {
     uint8_t status = 0;
     uint8_t output = 0;
     uint8_t output_port = 3;
+    Ps2Keyboard::State keyboard;
+    bool released = false;    // the keyboard sent the prefix of a release, and it waits for translation
     uint8_t argument_of = 0;  // the command whose argument the data port gets next; 0: none
     static constexpr auto fields() {
       using fields::row;
       return fields::table<State>(row<1>("ram", &State::ram), row<2>("status", &State::status),
                                   row<3>("output", &State::output), row<4>("output_port", &State::output_port),
-                                  row<5>("argument_of", &State::argument_of));
+                                  row<5>("argument_of", &State::argument_of), row<6>("keyboard", &State::keyboard),
+                                  row<7>("released", &State::released));
     }
   };
 
-  KeyboardController(InterruptLine& keyboard_line, PowerSink& power);
+  KeyboardController(InterruptLine& keyboard_line, PowerSink& power, bool keyboard = false);
+
+  // A key goes down or up. False where there is no keyboard, or it cannot remember more: try again later.
+  bool key(Key key, bool down);
 
   [[nodiscard]] std::string_view name() const override { return "i8042"; }
   uint64_t read(unsigned region, uint64_t offset, unsigned size) override;
@@ -47,10 +54,12 @@ class KeyboardController final : public Device {
   void data(uint8_t value);
   void answer(uint8_t value, uint8_t extra_status = 0);
   void write_output_port(uint8_t value);
+  void pump();
   void update();
 
   InterruptLine& line_;
   PowerSink& power_;
+  const bool has_keyboard_;
   State state_;
 };
 

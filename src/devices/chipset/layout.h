@@ -31,6 +31,8 @@ inline constexpr uint8_t reset_value = 0x06;
 inline constexpr uint8_t s5_sleep_type = 5;
 // FADT CENTURY: where in CMOS the century stands.
 inline constexpr uint8_t rtc_century_index = 0x32;
+// CPUs beyond the first, in CMOS, where SeaBIOS looks for it.
+inline constexpr uint8_t cmos_more_cpus = 0x5f;
 
 // Memory-mapped.
 inline constexpr uint64_t ioapic_address = 0xfec0'0000;

@@ -47,6 +47,8 @@ class Rtc final : public Device {
 
   // The memory size bytes that firmware leaves: RAM below 4 GiB and above it.
   void set_memory_size(uint64_t low, uint64_t high);
+  // A byte of the battery-backed memory (14 to 127), as set-up left it.
+  void set_cmos(uint8_t index, uint8_t value) { state_.cmos[index & 0x7f] = value; }
 
  private:
   [[nodiscard]] bool running() const;

@@ -34,6 +34,7 @@ enum HeaderOffset : uint8_t {
 };
 
 // Bits of the command and status registers, 6.2.2 and 6.2.3.
+inline constexpr uint16_t command_io = 1 << 0;
 inline constexpr uint16_t command_memory = 1 << 1;
 inline constexpr uint16_t command_bus_master = 1 << 2;
 inline constexpr uint16_t command_parity = 1 << 6;

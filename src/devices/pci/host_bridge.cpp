@@ -13,6 +13,13 @@ constexpr uint32_t config_enable = 1u << 31;
 constexpr Identity bridge_identity{
     .vendor = 0x1b36, .device = 0x0008, .class_code = 0x060000, .subsystem_vendor = 0x1af4, .subsystem = 0x1100};
 
+// Intel 3 Series Express Chipset Family data sheet (316966), 5.1: what firmware looks for and at. The subsystem is the
+// one by which SeaBIOS knows that fw_cfg is there.
+constexpr Identity q35_identity{
+    .vendor = 0x8086, .device = 0x29c0, .class_code = 0x060000, .subsystem_vendor = 0x1af4, .subsystem = 0x1100};
+constexpr unsigned pciexbar = 0x60, pam0 = 0x90, pam1 = 0x91, pam_count = 7, smram = 0x9d;
+constexpr uint32_t pciexbar_enable = 1, pciexbar_length = 6;  // 0: 256 MiB, 2: 128, 4: 64
+
 constexpr bool disjoint(Gpa a, uint64_t a_size, Gpa b, uint64_t b_size) { return a + a_size <= b || b + b_size <= a; }
 
 constexpr bool inside(Gpa base, uint64_t size, Gpa window, uint64_t window_size) {
@@ -30,11 +37,21 @@ std::optional<Gpa> HostBridge::Allocator::take(uint64_t size) {
   return base;
 }
 
-HostBridge::HostBridge(Bus& bus, const Layout& layout, const LineFactory& lines)
-    : PciDevice(bridge_identity), bus_(bus), layout_(layout) {
-  CAISSON_CHECK(layout.ecam_buses >= 1 && layout.ecam_buses <= 256 && layout.ecam_base % layout.ecam_size() == 0);
+HostBridge::HostBridge(Bus& bus, const Layout& layout, const LineFactory& lines, Kind kind)
+    : PciDevice(kind == Kind::Q35 ? q35_identity : bridge_identity), bus_(bus), kind_(kind), layout_(layout) {
   CAISSON_CHECK(layout.mmio32_base + layout.mmio32_size <= 0x1'0000'0000);
-  CAISSON_CHECK(disjoint(layout.ecam_base, layout.ecam_size(), layout.mmio32_base, layout.mmio32_size));
+  if (kind == Kind::Direct) {
+    CAISSON_CHECK(layout.ecam_buses >= 1 && layout.ecam_buses <= 256 && layout.ecam_base % layout.ecam_size() == 0);
+    CAISSON_CHECK(disjoint(layout.ecam_base, layout.ecam_size(), layout.mmio32_base, layout.mmio32_size));
+  } else {
+    config_.define(pciexbar, 4, 0, 0xf000'0000 | pciexbar_length | pciexbar_enable);
+    config_.define(pciexbar + 4, 4, 0, 0xf);
+    // RAM stands behind all of 0xC0000 to 0xFFFFF from the start, with the firmware in it.
+    config_.define(pam0, 1, 0x30, 0x30);
+    for (unsigned i = 0; i + 1 < pam_count; ++i) config_.define(pam1 + i, 1, 0x33, 0x33);
+    config_.define(smram, 1, 0x02, 0);
+    layout_.ecam_buses = 0;
+  }
   free32_ = {layout.mmio32_base, layout.mmio32_base + layout.mmio32_size};
   free64_ = {layout.mmio64_base, layout.mmio64_base + layout.mmio64_size};
   for (unsigned i = 0; i < intx_gsi_count; ++i) lines_[i] = &lines(first_intx_gsi + i);
@@ -44,7 +61,9 @@ HostBridge::HostBridge(Bus& bus, const Layout& layout, const LineFactory& lines)
   }
   PciDevice::plug(wiring_[0]);
   bus_.map(Space::Port, port_base, 8, *this, config_ports, {.min = 1, .max = 4});
-  bus_.map(Space::Memory, layout.ecam_base, layout.ecam_size(), *this, ecam, {.min = 1, .max = 8});
+  if (kind == Kind::Direct) {
+    bus_.map(Space::Memory, layout.ecam_base, layout.ecam_size(), *this, ecam, {.min = 1, .max = 8});
+  }
 }
 
 HostBridge::~HostBridge() {
@@ -64,7 +83,7 @@ std::optional<unsigned> HostBridge::free_slot() const {
 unsigned HostBridge::plug(std::unique_ptr<PciDevice> device, std::optional<unsigned> wanted) {
   if (!wanted) wanted = free_slot();
   CAISSON_CHECK(wanted && *wanted >= 1 && *wanted < slot_count && slots_[*wanted] == nullptr);
-  place_bars(*device);
+  if (kind_ == Kind::Direct) place_bars(*device);
   device->plug(wiring_[*wanted]);
   for (PciDevice::Doorbell& doorbell : device->doorbells()) {
     bus_.add_doorbell(*device, doorbell.bar, doorbell.offset, std::move(doorbell.ring));
@@ -93,7 +112,32 @@ void HostBridge::place_bars(PciDevice& device) {
   }
 }
 
+void HostBridge::config_write(unsigned offset, unsigned size, uint32_t value) {
+  PciDevice::config_write(offset, size, value);
+  if (kind_ == Kind::Q35 && offset < pciexbar + 8 && offset + size > pciexbar) update_ecam();
+}
+
+// Puts the memory-mapped window where PCIEXBAR says. It must be where BARs may be, which is where no RAM is.
+void HostBridge::update_ecam() {
+  if (kind_ != Kind::Q35) return;
+  const uint32_t low = config_.get(pciexbar, 4);
+  const unsigned length = low & pciexbar_length;
+  const unsigned buses = (low & pciexbar_enable) == 0 || length == pciexbar_length ? 0 : 256u >> (length / 2);
+  const uint64_t size = uint64_t{buses} << 20;
+  const Gpa base = (uint64_t{config_.get(pciexbar + 4, 4)} << 32 | (low & 0xf000'0000)) & ~(size - 1);
+  bus_.unmap(Space::Memory, *this, ecam);
+  layout_.ecam_buses = 0;
+  if (buses != 0 && inside(base, size, layout_.mmio32_base, layout_.mmio32_size)) {
+    layout_.ecam_base = base;
+    layout_.ecam_buses = buses;
+    // BARs that lie there are not decoded: the processor's access never leaves the MCH (5.1.16).
+    bus_.map(Space::Memory, base, size, *this, ecam, {.min = 1, .max = 8});
+  }
+  update_windows();
+}
+
 bool HostBridge::possible(Gpa base, uint64_t size) const {
+  if (kind_ == Kind::Q35 && !disjoint(base, size, layout_.ecam_base, layout_.ecam_size())) return false;
   if (!inside(base, size, layout_.mmio32_base, layout_.mmio32_size) &&
       !inside(base, size, layout_.mmio64_base, layout_.mmio64_size)) {
     return false;
@@ -105,7 +149,9 @@ bool HostBridge::possible(Gpa base, uint64_t size) const {
 void HostBridge::update_windows() {
   // What has left its place goes first, so that two BARs can change places.
   std::erase_if(windows_, [&](const Window& window) {
-    const bool stays = window.device->memory_enabled() && window.device->bar_address(window.bar) == window.base;
+    const bool stays =
+        window.device->memory_enabled() && window.device->bar_address(window.bar) == window.base &&
+        (kind_ == Kind::Direct || disjoint(window.base, window.size, layout_.ecam_base, layout_.ecam_size()));
     if (!stays) bus_.unmap(Space::Memory, *window.device, window.bar);
     return !stays;
   });
@@ -181,6 +227,7 @@ void HostBridge::write(unsigned region, uint64_t offset, unsigned size, uint64_t
 void HostBridge::reset() {
   config_address_ = 0;
   reset_config();
+  update_ecam();
 }
 
 void HostBridge::save(fields::Buffer& out) const { fields::save(State{config_.state(), config_address_}, out); }
@@ -189,6 +236,7 @@ Result<> HostBridge::restore(std::span<const uint8_t> in) {
   State state{config_.state(), config_address_};
   if (auto done = fields::restore(state, in); !done) return done;
   if (auto done = restore_config(state.config); !done) return done;
+  update_ecam();
   config_address_ = state.config_address & (config_enable | 0x00ff'fffc);
   return {};
 }

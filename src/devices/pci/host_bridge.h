@@ -46,8 +46,13 @@ class HostBridge final : public PciDevice {
   // Gives the wire of an IOAPIC input; asked for each of first_intx_gsi … once. The wires outlive the bridge.
   using LineFactory = std::function<InterruptLine&(unsigned gsi)>;
 
-  // Maps itself on the bus, which must outlive it. `layout` must be sound (windows disjoint, aligned).
-  HostBridge(Bus& bus, const Layout& layout, const LineFactory& lines);
+  // Which bridge it says it is. Direct: none that firmware knows; BARs have addresses from reset on. Q35: Intel's MCH,
+  // for firmware, which assigns the BARs and moves the memory-mapped window by PCIEXBAR (docs/decisions/0015).
+  enum class Kind : uint8_t { Direct, Q35 };
+
+  // Maps itself on the bus, which must outlive it. `layout` must be sound (windows disjoint, aligned; with Q35 the
+  // memory-mapped window may lie in mmio32, which gives way to it).
+  HostBridge(Bus& bus, const Layout& layout, const LineFactory& lines, Kind kind = Kind::Direct);
   ~HostBridge() override;
 
   // Puts a function into a slot (1 to 31) that must be free, and places its BARs; the bridge owns it from now on.
@@ -56,7 +61,9 @@ class HostBridge final : public PciDevice {
   [[nodiscard]] std::optional<unsigned> free_slot() const;
   // Every function in slot order, this bridge first: for reset, save and restore.
   [[nodiscard]] std::vector<PciDevice*> functions();
+  // Where things stand now; with Q35 ecam_buses is 0 while the window is off.
   [[nodiscard]] const Layout& layout() const { return layout_; }
+  void config_write(unsigned offset, unsigned size, uint32_t value) override;
 
   [[nodiscard]] std::string_view name() const override { return "pci-host-bridge"; }
   uint64_t read(unsigned region, uint64_t offset, unsigned size) override;
@@ -89,11 +96,13 @@ class HostBridge final : public PciDevice {
   uint32_t config_access_read(PciDevice* target, unsigned offset, unsigned size);
   void place_bars(PciDevice& device);
   void update_windows();
+  void update_ecam();
   [[nodiscard]] bool possible(Gpa base, uint64_t size) const;
   void set_pin(unsigned slot, bool asserted);
 
   Bus& bus_;
-  const Layout layout_;
+  const Kind kind_;
+  Layout layout_;
   std::array<InterruptLine*, intx_gsi_count> lines_{};
   std::array<uint32_t, intx_gsi_count> asserted_{};  // which slots pull each wire
   std::array<SlotWiring, slot_count> wiring_;

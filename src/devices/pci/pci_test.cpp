@@ -247,6 +247,36 @@ TEST_F(PciTest, BridgeAndFunctionsRoundTrip) {
   EXPECT_FALSE(device.restore(foreign));
 }
 
+TEST(Q35Bridge, TheWindowFollowsPciexbarAndWinsOverBars) {
+  Bus bus;
+  test_support::RecordingLine line;
+  const Layout layout{.ecam_base = 0xb000'0000, .mmio32_base = 0x8000'0000, .mmio32_size = 0x7ec0'0000};
+  HostBridge bridge(
+      bus, layout, [&](unsigned) -> InterruptLine& { return line; }, HostBridge::Kind::Q35);
+  auto owned = std::make_unique<TestFunction>();
+  const TestFunction& function = *owned;
+  bridge.plug(std::move(owned), 3);
+  const auto ports = [&](unsigned slot, unsigned offset, uint32_t value) {
+    bus.write(Space::Port, 0xcf8, 4, 0x8000'0000 | slot << 11 | offset);
+    bus.write(Space::Port, 0xcfc, 4, value);
+  };
+  EXPECT_EQ(function.bar_address(0), 0u);  // firmware's to place
+  EXPECT_EQ(bus.read(Space::Memory, 0xb000'0000, 4), 0xffff'ffffu);
+  ports(0, 0x60, 0xb000'0001);
+  EXPECT_EQ(bus.read(Space::Memory, 0xb000'0000, 4), 0x29c0'8086u);
+  EXPECT_EQ(bus.read(Space::Memory, 0xb000'0000 + (3 << 15), 4), 0x10ff'1af4u);
+  EXPECT_EQ(bridge.layout().ecam_buses, 256u);
+  ports(3, base_address, 0xc000'0000);
+  ports(3, command, command_memory);
+  EXPECT_EQ(bus.read(Space::Memory, 0xc000'0006, 2), 6u);
+  ports(0, 0x60, 0xc000'0001);  // over the BAR
+  EXPECT_EQ(bus.read(Space::Memory, 0xc000'0000, 4), 0x29c0'8086u);
+  EXPECT_EQ(bus.read(Space::Memory, 0xb000'0000, 4), 0xffff'ffffu);
+  ports(0, 0x60, 0x1);  // at 0 there is RAM
+  EXPECT_EQ(bridge.layout().ecam_buses, 0u);
+  EXPECT_EQ(bus.read(Space::Memory, 0xc000'0006, 2), 6u);
+}
+
 // --- MSI-X ---
 
 class MsixTest : public testing::Test {

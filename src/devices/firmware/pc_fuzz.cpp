@@ -1,0 +1,112 @@
+// libFuzzer: a hostile guest at the devices of a machine that starts by firmware: fw_cfg, VGA, keyboard, Q35's bridges,
+// through the bus; and damaged saved states.
+#include <cstdint>
+#include <memory>
+
+#include "base/log.h"
+#include "bus/fake_clock.h"
+#include "devices/chipset/attach.h"
+#include "devices/display/vga.h"
+#include "devices/firmware/fw_cfg.h"
+#include "devices/pci/host_bridge.h"
+#include "devices/pci/lpc_bridge.h"
+
+namespace {
+
+using namespace caisson;
+
+class Input {
+ public:
+  explicit Input(std::span<const uint8_t> bytes) : bytes_(bytes) {}
+  [[nodiscard]] bool empty() const { return bytes_.empty(); }
+  uint64_t take(size_t size) {
+    uint64_t value = 0;
+    for (size_t i = 0; i < size && !bytes_.empty(); ++i) {
+      value |= uint64_t{bytes_[0]} << (8 * i);
+      bytes_ = bytes_.subspan(1);
+    }
+    return value;
+  }
+
+ private:
+  std::span<const uint8_t> bytes_;
+};
+
+class NoPower final : public PowerSink {
+ public:
+  void request(PowerEvent, uint8_t) override {}
+};
+class NoSerial final : public CharSink {
+ public:
+  size_t write(std::span<const uint8_t> bytes) override { return bytes.size(); }
+};
+
+struct Window {
+  Space space;
+  uint64_t base, length;
+};
+constexpr Window windows[] = {{Space::Port, 0x510, 2},
+                              {Space::Port, 0x514, 8},
+                              {Space::Port, 0x3b0, 0x30},
+                              {Space::Port, 0x1ce, 4},
+                              {Space::Port, 0x60, 5},
+                              {Space::Port, 0xcf8, 8},
+                              {Space::Memory, 0xa0000, 0x20000},
+                              {Space::Memory, 0xb000'0000, 0x10'0000},
+                              {Space::Memory, 0xc000'0000, 0x200'0000}};
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  log::set_level(log::Level::Error);
+  Input input({data, size});
+  Bus bus;
+  FakeClock clock;
+  NoPower power;
+  NoSerial serial;
+  const auto memory = *GuestMemory::create(uint64_t{2} << 20, {.low_end = 0x8000'0000, .video_window = true});
+  const auto chipset = *Chipset::create(bus, clock, power, serial, {.keyboard = true});
+  const pci::Layout layout{.ecam_base = 0xb000'0000, .mmio32_base = 0x8000'0000, .mmio32_size = 0x7ec0'0000};
+  pci::HostBridge bridge(
+      bus, layout, [&](unsigned gsi) -> InterruptLine& { return chipset->router().line(gsi); },
+      pci::HostBridge::Kind::Q35);
+  bridge.plug(std::make_unique<pci::LpcBridge>(), pci::LpcBridge::slot);
+  auto owned = std::make_unique<display::Vga>(clock);
+  display::Vga& vga = *owned;
+  vga.map_legacy(bus);
+  bridge.plug(std::move(owned), 2);
+  FwCfg files(*memory);
+  files.add_file("file", std::vector<uint8_t>(100, 7));
+  bus.map(Space::Port, FwCfg::port, FwCfg::port_length, files, 0, {1, 2});
+  bus.map(Space::Port, FwCfg::dma_port, FwCfg::dma_port_length, files, 1, {1, 8});
+  unsigned pictures = 2;  // they take long
+  while (!input.empty()) {
+    const auto op = static_cast<uint8_t>(input.take(1));
+    const Window& window = windows[(op >> 3) % std::size(windows)];
+    const uint64_t address = window.base + input.take(3) % window.length;
+    const unsigned width = window.space == Space::Port ? 1u << (op & 1) << (op >> 2 & 1) : 1u << (op & 3);
+    switch (op & 7) {
+      case 0:
+      case 1: (void)bus.read(window.space, address, width); break;
+      case 2: chipset->keyboard().key({static_cast<uint8_t>(address), (op & 8) != 0}, (op & 16) != 0); break;
+      case 3: {
+        const std::lock_guard hold(bus.lock());
+        fields::Buffer bytes;
+        Device& device = (op & 8) != 0 ? static_cast<Device&>(files) : chipset->keyboard();
+        device.save(bytes);
+        if (!bytes.empty()) bytes[input.take(2) % bytes.size()] = static_cast<uint8_t>(input.take(1));
+        (void)device.restore(bytes);
+        break;
+      }
+      case 4:
+        if (pictures > 0) {
+          --pictures;
+          (void)vga.picture();
+          (void)vga.text();
+        }
+        break;
+      default: bus.write(window.space, address, width, input.take(width)); break;
+    }
+  }
+  return 0;
+}
