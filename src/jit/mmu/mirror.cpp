@@ -5,6 +5,7 @@
 
 #include <sys/mman.h>
 
+#include "base/check.h"
 #include "jit/mmu/code_pages.h"
 #include "jit/mmu/page_walk.h"
 #include "jit/profile.h"
@@ -19,8 +20,9 @@ constexpr uint64_t region_size = uint64_t{1} << Mirror::region_shift;
 // to 2 GiB.
 constexpr uint64_t guard = uint64_t{4} << 30;
 constexpr size_t max_spaces = 6, max_regions = 6;
-// Host mappings of all mirrors of this process. The host's limit is 65530 unless somebody changed it.
-constexpr size_t max_mappings = 40000;
+// Pages in all mirrors of this process: each may take two of the host's mappings, of which it allows 65530 unless
+// somebody changed that.
+constexpr size_t max_mappings = 25000;
 constexpr unsigned max_strays = 64;
 // How many host faults may be in vain before a mirror is given up, and how many more for each timer interrupt.
 constexpr unsigned first_credit = 256, credit_per_interrupt = 32;
@@ -277,7 +279,8 @@ void Mirror::forget_writable(Space& space, uint64_t linear, Gpa gpa) {
 void Mirror::unmap(Space& space, uint64_t linear) {
   const auto found = space.pages.find(linear);
   if (found == space.pages.end()) return;
-  (void)reserve(host_of(space, linear), page_size, MAP_FIXED);
+  // (What cannot be taken away would stay in sight of the guest.)
+  CAISSON_CHECK(reserve(host_of(space, linear), page_size, MAP_FIXED) != nullptr);
   if (found->second.writable) forget_writable(space, linear, found->second.gpa);
   space.pages.erase(found);
   --mappings;
@@ -303,7 +306,12 @@ bool Mirror::map(Space& space, uint64_t linear, Gpa gpa, size_t count, bool writ
   void* got = mmap(host_of(space, linear), count * page_size, PROT_READ | (writable ? PROT_WRITE : 0),
                    MAP_SHARED | MAP_FIXED | MAP_POPULATE, cpu_.memory->memfd(),
                    static_cast<off_t>(cpu_.memory->page_index(gpa) * page_size));
-  if (got == MAP_FAILED) return false;
+  if (got == MAP_FAILED) {
+    // What was there may be gone, and nothing else may come there.
+    CAISSON_CHECK(reserve(host_of(space, linear), count * page_size, MAP_FIXED) != nullptr);
+    for (size_t i = 0; i < count; ++i) unmap(space, linear + i * page_size);
+    return false;
+  }
   for (size_t i = 0; i < count; ++i) {
     const uint64_t at = linear + i * page_size;
     const Gpa page = gpa + i * page_size;
@@ -356,7 +364,7 @@ void Mirror::revoke(Gpa page) {
   for (const auto& space : spaces_) {
     const auto [first, last] = space->linear_pages.equal_range(page);
     for (auto at = first; at != last; ++at) {
-      mprotect(host_of(*space, at->second), page_size, PROT_READ);
+      CAISSON_CHECK(mprotect(host_of(*space, at->second), page_size, PROT_READ) == 0);
       space->pages[at->second].writable = false;
     }
     space->linear_pages.erase(first, last);
