@@ -86,6 +86,19 @@ TEST_F(BadInput, SelfModifyingLoop) {
   EXPECT_GE(translator.engine().cache().statistics().drops, 1u);  // the dead were thrown away
 }
 
+// Two pages of user code, and the only way back is a jump from one to the other: whoever asks the CPU to stop is heard.
+TEST_F(BadInput, LoopOverTwoPagesIsLeftWhenAsked) {
+  for (const HostileRecipe::Mode mode : {HostileRecipe::Protected, HostileRecipe::Long}) {
+    // jmp -14: to what stands before the payload's page, which goes on into it again.
+    const std::array<uint8_t, 2> code{0xeb, 0xf0};
+    translator.load({.mode = mode, .user = true}, code);
+    translator.cpu().gpr[x86::Rax] = 0x8'0000;  // add [rax], al
+    translator.run(1000, std::chrono::milliseconds(20));
+    EXPECT_GE(translator.cpu().rip, HostileGuest::payload - 14) << int{mode};
+    EXPECT_LE(translator.cpu().rip, HostileGuest::payload) << int{mode};
+  }
+}
+
 TEST_F(BadInput, CodeOnMmio) {
   HostileRecipe recipe{.place = HostileRecipe::Mmio};
   count = 1000;

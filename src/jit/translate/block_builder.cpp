@@ -73,7 +73,11 @@ bool BlockBuilder::read_items(const BlockKey& key, const CodeBytes& code) {
 bool BlockBuilder::leads_back(const Item& item) const {
   const bool jump =
       item.kind == Kind::Jump || item.kind == Kind::JumpIf || item.kind == Kind::JumpRcx || item.kind == Kind::Call;
-  return jump && relative_target(item.in, rip_after(item)) <= block_.key.rip + item.offset;
+  if (!jump) return false;
+  uint64_t target = relative_target(item.in, rip_after(item));
+  // (User code's addresses count from its page: one on a page before is negative. Others wrap in 32-bit code.)
+  if ((block_.key.mode & mode_bits::code_32) && !user()) target &= 0xffff'ffff;
+  return static_cast<int64_t>(target - (block_.key.rip + item.offset)) <= 0;
 }
 
 // Which status flags may be read from `rip` on before they are overwritten: a look at a few instructions of this page.

@@ -30,14 +30,18 @@ void BlockBuilder::exit_indirect(Emitter& out, const Item& item, int32_t undo) {
 }
 
 void BlockBuilder::exit_to(Emitter& out, uint64_t target, uint32_t live) {
-  if ((block_.key.mode & mode_bits::code_32) && !user()) target &= 0xffff'ffff;
+  if ((block_.key.mode & mode_bits::code_32) && !user() && target > 0xffff'ffff) {
+    // Round the end of the address space: forward again and again, and no jump back that would look for exit requests.
+    depart(out, {.flags_in_memory = flags_ == Flags::InMemory}, target & 0xffff'ffff, 0);
+    return;
+  }
   const bool inside = same_page(target);
   if (!inside && user()) {
     // Another address space may map another page there: looked up each time.
     code_address(out, t0, target);
     if (block_.key.mode & mode_bits::code_32) out.register_op(0x89, t0, t0, false);
     if (flags_ == Flags::InEflags) save_flags(out);
-    // (Jumps back have looked for exit requests already, see leads_back().)
+    // (The stub looks for exit requests: code may go on through pages that are all the same for a long time.)
     out.jump(stubs_.lookup[block_.key.mode & mode_bits::tlb_mask]);
     return;
   }

@@ -237,12 +237,15 @@ Result<Stubs> emit_stubs(CodeCache& cache) {
 
   for (unsigned mode = 0; mode < 3; ++mode) {
     stubs.lookup[mode] = begin(out);
+    emit_exit_request_test(out);
+    const size_t request = out.jump_if_later(5);
     const size_t miss = emit_jump_lookup(out, mode);
     stubs.lookup_miss[mode] = begin(out);
     pop(out, t1);
     out.store(CPU_FIELD(leave_detail), t1);
     const size_t indirect = out.jump_short_later();
     out.land(miss);
+    out.land(request);
     out.store_immediate(CPU_FIELD(leave_detail), 0);
     out.land8(indirect);
     emit_jump_memory(out, mode, unknown);
