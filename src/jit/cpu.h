@@ -213,6 +213,7 @@ struct alignas(64) Cpu {
   static void operator delete(void* memory, size_t size, std::align_val_t alignment);
 
   [[nodiscard]] bool user() const { return cpl == 3; }
+  [[nodiscard]] bool user_64() const { return user() && code_bits == 64; }
   [[nodiscard]] uint64_t& msr(x86::MsrSlot slot) { return msrs[static_cast<size_t>(slot)]; }
 };
 

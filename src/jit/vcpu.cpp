@@ -209,7 +209,7 @@ StepResult JitVcpu::take_interrupts() {
   const auto vector = cpu.interrupts->acknowledge();
   if (!vector) return StepResult::Done;
   cpu.activity = Activity::Running;
-  if (cpu.mirror != nullptr && cpu.cpl == 3 && cpu.code_bits == 64) cpu.mirror->interrupted();
+  if (cpu.mirror != nullptr && cpu.user_64()) cpu.mirror->interrupted();
   return deliver_interrupt(cpu, *vector);
 }
 
@@ -278,7 +278,7 @@ StepResult JitVcpu::interpret_one() {
 }
 
 StepResult JitVcpu::run_guest() {
-  if (cpu_->mirror != nullptr && cpu_->cpl == 3 && cpu_->code_bits == 64 && cpu_->mirror->wanted()) {
+  if (cpu_->mirror != nullptr && cpu_->user_64() && cpu_->mirror->wanted()) {
     fpu_put_away(*cpu_);
     cpu_->mirror->begin();
   }

@@ -47,11 +47,13 @@ class DecodeCache {
     }
   };
 
-  [[nodiscard]] const Entry& entry(uint64_t linear) const { return const_cast<DecodeCache*>(this)->entry(linear); }
-  [[nodiscard]] Entry& entry(uint64_t linear) { return entries_[(linear ^ linear >> 11) & (entries_.size() - 1)]; }
+  [[nodiscard]] const Entry& entry(uint64_t linear) const { return entries_[index(linear)]; }
+  [[nodiscard]] Entry& entry(uint64_t linear) { return entries_[index(linear)]; }
 
  private:
-  std::array<Entry, 2048> entries_;
+  static constexpr size_t size = 2048;
+  [[nodiscard]] static size_t index(uint64_t linear) { return (linear ^ linear >> 11) & (size - 1); }
+  std::array<Entry, size> entries_;
 };
 
 // For Cpu::interpreter.

@@ -13,6 +13,8 @@
 namespace caisson::jit {
 namespace {
 
+namespace pte = mmu::pte;
+using mmu::address_mask;
 using mmu::Filled;
 
 constexpr uint64_t region_size = uint64_t{1} << Mirror::region_shift;
@@ -27,7 +29,6 @@ constexpr unsigned max_strays = 64;
 // How many host faults may be in vain before a mirror is given up, and how many more for each timer interrupt.
 constexpr unsigned first_credit = 256, credit_per_interrupt = 32;
 constexpr unsigned most_patience = 1000;
-constexpr uint64_t address_mask = 0x000f'ffff'ffff'f000;
 
 std::atomic<size_t> mappings{0};
 
@@ -45,26 +46,25 @@ struct Seen {
   Gpa gpa = 0;
 };
 Seen look(const Cpu& cpu, uint64_t linear) {
-  constexpr uint64_t present = 1, write = 2, user = 4, accessed = 0x20, dirty = 0x40, large = 0x80;
   // (vol. 3, 4.5.4) Of the execute-disable bit only whether it may be set: data accesses do not mind it.
-  const uint64_t reserved = (address_mask & ~((uint64_t{1} << cpu.model->physical_bits()) - 1)) |
-                            (cpu.efer & x86::efer::nxe ? 0 : uint64_t{1} << 63);
-  uint64_t table = cpu.cr3 & address_mask, rights = write | user;
+  const uint64_t reserved = mmu::reserved_physical(cpu) | (cpu.efer & x86::efer::nxe ? 0 : pte::nx);
+  uint64_t table = cpu.cr3 & address_mask, rights = pte::write | pte::user;
   for (unsigned level = 4; level > 0; --level) {
     const unsigned shift = 12 + 9 * (level - 1);
     uint64_t entry = 0;
     if (!cpu.memory->read_object(table + (linear >> shift & 511) * 8, entry)) return {};
-    if ((entry & present) == 0 || (entry & accessed) == 0 || (entry & reserved) != 0) return {};
+    if ((entry & pte::present) == 0 || (entry & pte::accessed) == 0 || (entry & reserved) != 0) return {};
     rights &= entry;
-    if (level > 1 && (entry & large) == 0) {
+    if (level > 1 && (entry & pte::large) == 0) {
       table = entry & address_mask;
       continue;
     }
     const uint64_t inside = (uint64_t{1} << shift) - 1;
-    if ((rights & user) == 0 || level > 2 || (level == 2 && (entry & inside & address_mask & ~uint64_t{0x1000}) != 0))
+    if ((rights & pte::user) == 0 || level > 2 ||
+        (level == 2 && (entry & inside & address_mask & ~uint64_t{0x1000}) != 0))
       return {};
     return {.used = true,
-            .writable = (rights & write) && (entry & dirty),
+            .writable = (rights & pte::write) && (entry & pte::dirty),
             .gpa = (entry & address_mask & ~inside) | (linear & inside & address_mask)};
   }
   return {};

@@ -251,12 +251,12 @@ bool debug_translate(const Cpu& cpu, uint64_t linear, Gpa& out) {
     return true;
   }
   const bool wide = cpu.long_mode || (cpu.cr4 & cr4::pae);
-  uint64_t table = cpu.cr3 & (cpu.long_mode ? 0x000f'ffff'ffff'f000ull : 0xffff'f000ull);
+  uint64_t table = cpu.cr3 & (cpu.long_mode ? address_mask : 0xffff'f000ull);
   unsigned level = cpu.long_mode ? 4 : 2;
   if (!cpu.long_mode && wide) {
     const uint64_t pdpte = cpu.pdpte[linear >> 30 & 3];
     if ((pdpte & 1) == 0) return false;
-    table = pdpte & 0x000f'ffff'ffff'f000;
+    table = pdpte & address_mask;
   }
   for (;; --level) {
     const unsigned bits = wide ? 9 : 10;
@@ -270,10 +270,10 @@ bool debug_translate(const Cpu& cpu, uint64_t linear, Gpa& out) {
     if (!readable || (value & 1) == 0) return false;
     if (level == 1 || (level <= 3 && (value & 0x80))) {
       const uint64_t mask = (uint64_t{1} << shift) - 1;
-      out = (value & 0x000f'ffff'ffff'f000 & ~mask) | (linear & mask);
+      out = (value & address_mask & ~mask) | (linear & mask);
       return true;
     }
-    table = value & 0x000f'ffff'ffff'f000;
+    table = value & address_mask;
   }
 }
 

@@ -8,15 +8,9 @@ namespace {
 
 using namespace x86;
 
-namespace pte {
-constexpr uint64_t present = 1, write = 2, user = 4, accessed = 1 << 5, dirty = 1 << 6, large = 1 << 7, global = 1 << 8,
-                   nx = uint64_t{1} << 63;
-}
 namespace pf {
 constexpr uint32_t present = 1, write = 2, user = 4, reserved = 8, fetch = 16;
 }
-
-constexpr uint64_t address_mask = 0x000f'ffff'ffff'f000;
 
 bool page_fault(Cpu& cpu, uint64_t linear, Access access, TlbMode mode, uint32_t error) {
   if (access == Access::Write) error |= pf::write;
@@ -48,8 +42,6 @@ bool set_bits(Cpu& cpu, Entry* entry, Gpa gpa, Entry& value, uint64_t bits) {
   cpu.memory->written(gpa, sizeof(Entry));
   return true;
 }
-
-uint64_t reserved_physical(const Cpu& cpu) { return address_mask & ~((uint64_t{1} << cpu.model->physical_bits()) - 1); }
 
 // What the levels allow together, checked against the access (vol. 3, 4.6).
 bool permitted(const Cpu& cpu, Access access, TlbMode mode, uint64_t rights) {

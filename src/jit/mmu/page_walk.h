@@ -9,6 +9,17 @@
 
 namespace caisson::jit::mmu {
 
+// Bits of a table's entry (4.5.4), and of it the address.
+namespace pte {
+inline constexpr uint64_t present = 1, write = 2, user = 4, accessed = 1 << 5, dirty = 1 << 6, large = 1 << 7,
+                          global = 1 << 8, nx = uint64_t{1} << 63;
+}
+inline constexpr uint64_t address_mask = 0x000f'ffff'ffff'f000;
+// Bits of an address that the CPU model does not have.
+[[nodiscard]] inline uint64_t reserved_physical(const Cpu& cpu) {
+  return address_mask & ~((uint64_t{1} << cpu.model->physical_bits()) - 1);
+}
+
 struct Walk {
   Gpa gpa = 0;            // of the 4 KiB page that holds the address
   bool writable = false;  // a write by the same party needs no further walk (permitted, and D is set)

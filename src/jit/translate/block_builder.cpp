@@ -497,12 +497,7 @@ bool BlockBuilder::build(CodeCache& cache, const BlockKey& key, const CodeBytes&
     const Item last = items_.back();
     if (leads_back(last)) {
       free_flags(out, items_.front());
-      if (polls_first()) {
-        out.u8(0x83), out.u8(0xbc), out.u8(0x24);  // cmp dword [rsp + exit_request], 0, in its long form
-        out.u32(offsetof(Cpu, exit_request)), out.u8(0);
-      } else {
-        emit_exit_request_test(out);
-      }
+      emit_exit_request_test(out, polls_first());
       Cold cold{.what = Cold::What::Poll};
       cold.from = out.jump_if_later(5);
       cold.target = key.rip;

@@ -127,7 +127,7 @@ void BlockBuilder::linear_to_t0(Emitter& out, const Item& item, const Operand& m
             wide);
   }
   if (memory.segment >= x86::Fs) {
-    const Address base = cpu_at(offsetof(Cpu, segments) + memory.segment * sizeof(Segment) + offsetof(Segment, base));
+    const Address base = segment_base(memory.segment);
     if (mirrored()) {
       out.load(t1, base);
       out.lea(t0, {.base = t0, .index = t1});
@@ -155,8 +155,7 @@ Address BlockBuilder::emit_check(Emitter& out, const Item& item, const Operand& 
     if (memory.base == Operand::rip_register && user()) {
       free_flags(out, item);
       code_address(out, t0, static_cast<uint64_t>(linear));
-      if (based)
-        out.add(t0, cpu_at(offsetof(Cpu, segments) + memory.segment * sizeof(Segment) + offsetof(Segment, base)));
+      if (based) out.add(t0, segment_base(memory.segment));
       return check_computed(out, item, size, write);
     }
     if (!based && linear == static_cast<int32_t>(linear) && static_cast<int32_t>(linear) < INT32_MAX - 64 && wide) {
@@ -177,7 +176,7 @@ Address BlockBuilder::emit_check(Emitter& out, const Item& item, const Operand& 
     return check_computed(out, item, size, write);
   }
   if (based) {
-    out.add(t0, cpu_at(offsetof(Cpu, segments) + memory.segment * sizeof(Segment) + offsetof(Segment, base)));
+    out.add(t0, segment_base(memory.segment));
     if (!wide) out.register_op(0x89, t0, t0, false);  // 32-bit linear addresses wrap
   }
   return check_computed(out, item, size, write);

@@ -145,7 +145,7 @@ void BlockBuilder::emit_string(Emitter& out, const Item& item) {
 }
 
 void BlockBuilder::emit_swap_gs(Emitter& out) {
-  constexpr Address base = cpu_at(offsetof(Cpu, segments) + x86::Gs * sizeof(Segment) + offsetof(Segment, base));
+  constexpr Address base = segment_base(x86::Gs);
   constexpr Address other = cpu_at(offsetof(Cpu, msrs) + 8 * static_cast<size_t>(x86::MsrSlot::KernelGsBase));
   out.load(t0, base);
   out.load(t1, other);

@@ -35,6 +35,9 @@ struct Address {
 
 // A member of Cpu.
 [[nodiscard]] constexpr Address cpu_at(size_t offset) { return {.disp = static_cast<int32_t>(offset), .gs = true}; }
+[[nodiscard]] constexpr Address segment_base(unsigned segment) {
+  return cpu_at(offsetof(Cpu, segments) + segment * sizeof(Segment) + offsetof(Segment, base));
+}
 #define CPU_FIELD(member) cpu_at(offsetof(Cpu, member))
 
 class Emitter {
@@ -66,7 +69,7 @@ class Emitter {
   void address(int reg, const Address& a, bool wide_disp = false) {
     reg &= 7;
     if (by_stack(a)) {
-      const bool none_needed = a.disp == 0, small = a.disp <= 127;
+      const bool none_needed = a.disp == 0 && !wide_disp, small = a.disp <= 127 && !wide_disp;
       u8((none_needed ? 0 : small ? 0x40 : 0x80) | static_cast<unsigned>(reg) << 3 | 4);
       u8(0x24);
       if (small && !none_needed) u8(static_cast<unsigned>(a.disp));

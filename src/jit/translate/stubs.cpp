@@ -127,9 +127,9 @@ void emit_jump_memory(Emitter& out, unsigned mode, const uint8_t* unknown) {
 
 }  // namespace
 
-void emit_exit_request_test(Emitter& out) {
+void emit_exit_request_test(Emitter& out, bool wide) {
   out.gs(CPU_FIELD(exit_request)), out.u8(0x83);
-  out.address(7, CPU_FIELD(exit_request));
+  out.address(7, CPU_FIELD(exit_request), wide);
   out.u8(0);
 }
 

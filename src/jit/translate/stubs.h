@@ -77,8 +77,8 @@ struct Stubs {
   const uint8_t* restore_flags = nullptr;  // called: status flags from Cpu::flags_ax to EFLAGS; uses T1
 };
 
-// cmp dword gs:[exit_request], 0
-void emit_exit_request_test(Emitter& out);
+// cmp dword gs:[exit_request], 0; `wide`: with a displacement of 32 bits, as a block's first instruction must be.
+void emit_exit_request_test(Emitter& out, bool wide = false);
 // The look-up in Cpu::jumps of the mode, T0 = linear target, and the jump. Returns the rel32 of the jump to where it
 // goes on with what it does not find.
 [[nodiscard]] size_t emit_jump_lookup(Emitter& out, unsigned mode);
