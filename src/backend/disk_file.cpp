@@ -4,6 +4,7 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <span>
 #include <string_view>
 
 #include <fcntl.h>
@@ -11,14 +12,13 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 
+#include "backend/qcow2/header.h"
 #include "base/log.h"
 
 namespace caisson {
 namespace {
 
 constexpr uint64_t sector = 512;
-
-constexpr std::string_view qcow2_magic{"QFI\xfb"};
 
 // Image formats with a header: taken for raw, a guest would find garbage and might overwrite it.
 struct Format {
@@ -38,15 +38,16 @@ Result<> check_format(DiskFile& disk, std::optional<DiskFormat> given) {
   std::array<char, 8> bytes{};
   const ssize_t size = ::pread(disk.fd.get(), bytes.data(), bytes.size(), 0);
   const std::string_view start{bytes.data(), static_cast<size_t>(std::max<ssize_t>(size, 0))};
+  const bool is_qcow2 = qcow2::has_magic(std::span{reinterpret_cast<const uint8_t*>(start.data()), start.size()});
   if (said == DiskFormat::Qcow2) {
-    if (!start.starts_with(qcow2_magic)) {
+    if (!is_qcow2) {
       return fail("disk {}: is no qcow2 image; if it is a raw one say so with '--disk {},format=raw'", disk.path,
                   disk.path);
     }
     if (disk.block_device) return fail("disk {}: qcow2 images on block devices cannot be used; give a file", disk.path);
     return {};
   }
-  if (start.starts_with(qcow2_magic)) {
+  if (is_qcow2) {
     return fail("disk {}: begins as a qcow2 image does; say what it is with '--disk {},format=qcow2' or format=raw",
                 disk.path, disk.path);
   }

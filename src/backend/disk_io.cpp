@@ -10,10 +10,15 @@
 #include <linux/falloc.h>
 #include <linux/fs.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <unistd.h>
+
+#include "base/log.h"
 
 namespace caisson {
 namespace {
+
+constexpr uint64_t sector = 512;
 
 bool unsupported(int error) { return error == EOPNOTSUPP || error == ENOTTY || error == ENOSYS || error == EINVAL; }
 
@@ -81,6 +86,40 @@ int write_zeroes(int fd, Job& job) {
 
 }  // namespace
 
+void fill_zero(std::span<const iovec> buffers) {
+  for (const iovec& buffer : buffers) {
+    if (buffer.iov_len > 0) std::memset(buffer.iov_base, 0, buffer.iov_len);
+  }
+}
+
+Result<DiskSize> size_of_disk(int fd, const std::string& name) {
+  struct stat status {};
+  if (::fstat(fd, &status) != 0) return fail_errno(errno, "cannot read the size of disk " + name);
+  DiskSize size{.bytes = static_cast<uint64_t>(status.st_size),
+                .natural = static_cast<unsigned>(std::clamp<long>(status.st_blksize, 512, 4096)),
+                .block_device = S_ISBLK(status.st_mode)};
+  if (size.block_device) {
+    if (::ioctl(fd, BLKGETSIZE64, &size.bytes) != 0 || ::ioctl(fd, BLKPBSZGET, &size.natural) != 0) {
+      return fail_errno(errno, "cannot read the size of disk " + name);
+    }
+    size.natural = std::clamp(size.natural, 512u, 4096u);
+  } else if (!S_ISREG(status.st_mode)) {
+    return fail("disk {}: is neither a file nor a block device; give one of these", name);
+  }
+  return size;
+}
+
+Result<uint64_t> whole_sectors(uint64_t bytes, const std::string& name) {
+  const uint64_t whole = bytes / sector * sector;
+  if (whole == 0) return fail("disk {}: has {} bytes, less than one sector; it may be truncated", name, bytes);
+  if (whole != bytes) {
+    log::warning(
+        "disk {}: its size of {} bytes is not a multiple of 512; the last {} bytes are out of the guest's reach", name,
+        bytes, bytes - whole);
+  }
+  return whole;
+}
+
 void Job::advance(uint64_t bytes) {
   bytes = std::min(bytes, left);
   offset += bytes;
@@ -96,10 +135,7 @@ void Job::advance(uint64_t bytes) {
 }
 
 void Job::zero_rest() {
-  for (size_t i = first_buffer; i < request.buffers.size(); ++i) {
-    const iovec& buffer = request.buffers[i];
-    if (buffer.iov_len > 0) std::memset(buffer.iov_base, 0, buffer.iov_len);
-  }
+  fill_zero(std::span{request.buffers}.subspan(first_buffer));
   left = 0;
 }
 
@@ -108,7 +144,6 @@ unsigned Job::buffer_count() const {
 }
 
 int check_request(const BlockRequest& request, uint64_t size, bool read_only) {
-  constexpr uint64_t sector = 512;
   if (request.op == BlockOp::Flush) return request.offset == 0 && request.length == 0 ? 0 : EINVAL;
   if (request.offset % sector != 0 || request.length % sector != 0) return EINVAL;
   if (request.offset > size || request.length > size - request.offset) return EINVAL;

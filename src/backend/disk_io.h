@@ -4,12 +4,27 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
+#include <string>
 #include <utility>
 #include <vector>
 
 #include "backend/block_backend.h"
+#include "base/result.h"
 
 namespace caisson {
+
+void fill_zero(std::span<const iovec> buffers);
+
+// How large an open file or block device is. The error names the disk.
+struct DiskSize {
+  uint64_t bytes = 0;
+  unsigned natural = 512;  // bytes that it likes to be given at once, 512 to 4096
+  bool block_device = false;
+};
+[[nodiscard]] Result<DiskSize> size_of_disk(int fd, const std::string& name);
+// What a guest sees of so many bytes: whole sectors, with a warning where something is left; at least one.
+[[nodiscard]] Result<uint64_t> whole_sectors(uint64_t bytes, const std::string& name);
 
 // A request and how far it has come: hosts may read and write less than asked.
 struct Job {

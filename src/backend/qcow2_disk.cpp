@@ -14,7 +14,6 @@
 namespace caisson {
 namespace {
 
-constexpr uint64_t sector = 512;
 constexpr size_t most_pieces = 32;  // of a request; more are left to a thread
 
 // A request that is under way in pieces.
@@ -33,14 +32,9 @@ Result<std::unique_ptr<Qcow2Disk>> Qcow2Disk::create(EventLoop& loop, std::uniqu
                                                      Qcow2DiskOptions options) {
   auto disk = std::unique_ptr<Qcow2Disk>(new Qcow2Disk(std::move(image), std::move(options)));
   const std::string& name = disk->options_.name;
-  const uint64_t bytes = disk->image_->size();
-  disk->size_ = bytes / sector * sector;
-  if (disk->size_ == 0) return fail("disk {}: has {} bytes, less than one sector", name, bytes);
-  if (disk->size_ != bytes) {
-    log::warning(
-        "disk {}: its size of {} bytes is not a multiple of 512; the last {} bytes are out of the guest's reach", name,
-        bytes, bytes - disk->size_);
-  }
+  const auto usable = whole_sectors(disk->image_->size(), name);
+  if (!usable) return std::unexpected(usable.error());
+  disk->size_ = *usable;
   auto queue = DiskQueue::create(loop, disk->options_.use_io_uring);
   if (!queue) return with_context("disk " + name, queue.error());
   disk->queue_ = std::move(*queue);
@@ -86,7 +80,7 @@ bool Qcow2Disk::submit_in_place(BlockRequest& request) {
   parts->left =
       static_cast<size_t>(std::ranges::count_if(pieces, [](const qcow2::Piece& piece) { return piece.fd >= 0; }));
   if (parts->left == 0) {
-    qcow2::fill_zero(request.buffers);
+    fill_zero(request.buffers);
     queue_->complete(0, [parts](int error) { parts->done(error); });
     return true;
   }
@@ -105,7 +99,7 @@ bool Qcow2Disk::submit_in_place(BlockRequest& request) {
     auto buffers = qcow2::slice(request.buffers, at, piece.length);
     at += piece.length;
     if (piece.fd < 0) {
-      qcow2::fill_zero(buffers);
+      fill_zero(buffers);
       continue;
     }
     queue_->submit(piece.fd, false,

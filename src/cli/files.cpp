@@ -13,6 +13,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/write_all.h"
+
 namespace caisson::cli {
 namespace {
 
@@ -115,12 +117,7 @@ Result<> write_file(const std::string& path, std::string_view text) {
     ::unlink(temporary.c_str());
     return fail_errno(error, fmt::format("cannot {} {}", what, path));
   };
-  while (!text.empty()) {
-    const ssize_t written = ::write(fd.get(), text.data(), text.size());
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) return give_up("write");
-    text.remove_prefix(static_cast<size_t>(written));
-  }
+  if ((errno = write_all(fd.get(), text)) != 0) return give_up("write");
   if (::fsync(fd.get()) != 0) return give_up("sync");
   if (::rename(temporary.c_str(), path.c_str()) != 0) return give_up("name");
   return {};

@@ -2,29 +2,20 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <ctime>
 
 #include <fmt/core.h>
 #include <unistd.h>
 
+#include "base/event_loop.h"
+
 namespace caisson::cli {
-namespace {
-
-uint64_t now_ns() {
-  timespec time{};
-  ::clock_gettime(CLOCK_MONOTONIC, &time);
-  return static_cast<uint64_t>(time.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(time.tv_nsec);
-}
-
-}  // namespace
-
-Progress::Progress(unsigned steps) : steps_(steps), terminal_(::isatty(STDERR_FILENO) == 1), start_ns_(now_ns()) {}
+Progress::Progress(unsigned steps) : steps_(steps), terminal_(::isatty(STDERR_FILENO) == 1), start_ns_(EventLoop::now_ns()) {}
 
 Progress::~Progress() {
   if (line_open_) fmt::print(stderr, "\n");
 }
 
-double Progress::elapsed_s() const { return static_cast<double>(now_ns() - start_ns_) / 1e9; }
+double Progress::elapsed_s() const { return static_cast<double>(EventLoop::now_ns() - start_ns_) / 1e9; }
 
 void Progress::show(std::optional<double> value) {
   std::string text = fmt::format("[{:3.0f} s] {}/{} {}", elapsed_s(), current_, steps_, what_);

@@ -12,6 +12,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/write_all.h"
 #include "cli/profile_report.h"
 
 namespace caisson::cli {
@@ -37,14 +38,7 @@ sigset_t session_signals() {
   return set;
 }
 
-void write_error(std::string_view text) {
-  while (!text.empty()) {
-    const ssize_t written = ::write(STDERR_FILENO, text.data(), text.size());
-    if (written < 0 && errno == EINTR) continue;
-    if (written <= 0) return;  // nobody there to tell
-    text.remove_prefix(static_cast<size_t>(written));
-  }
-}
+void write_error(std::string_view text) { (void)write_all(STDERR_FILENO, text); }  // nobody there to tell otherwise
 
 }  // namespace
 

@@ -3,21 +3,16 @@
 #include <algorithm>
 #include <array>
 #include <cstdio>
-#include <ctime>
 
 #include <fmt/core.h>
 #include <unistd.h>
+
+#include "base/event_loop.h"
 
 namespace caisson::cli {
 namespace {
 
 constexpr uint64_t second_ns = 1'000'000'000;
-
-uint64_t now_ns() {
-  timespec time{};
-  ::clock_gettime(CLOCK_MONOTONIC, &time);
-  return static_cast<uint64_t>(time.tv_sec) * second_ns + static_cast<uint64_t>(time.tv_nsec);
-}
 
 }  // namespace
 
@@ -36,14 +31,14 @@ std::string human_time(uint64_t seconds) {
 }
 
 TransferProgress::TransferProgress(std::string_view what, bool json)
-    : what_(what), json_(json), terminal_(::isatty(STDERR_FILENO) == 1), start_ns_(now_ns()), shown_ns_(start_ns_) {}
+    : what_(what), json_(json), terminal_(::isatty(STDERR_FILENO) == 1), start_ns_(EventLoop::now_ns()), shown_ns_(start_ns_) {}
 
 TransferProgress::~TransferProgress() {
   if (line_open_) fmt::print(stderr, "\r\x1b[2K");
 }
 
 void TransferProgress::update(uint64_t done, uint64_t total) {
-  const uint64_t now = now_ns();
+  const uint64_t now = EventLoop::now_ns();
   const uint64_t pause = json_ ? second_ns : terminal_ ? second_ns / 10 : 5 * second_ns;
   if (now - shown_ns_ < pause || total == 0) return;
   shown_ns_ = now;

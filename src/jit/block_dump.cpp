@@ -7,6 +7,7 @@
 #include <fmt/core.h>
 #include <unistd.h>
 
+#include "base/write_all.h"
 #include "jit/disassembly.h"
 #include "jit/translate/classify.h"
 #include "jit/translate/departure.h"
@@ -82,14 +83,7 @@ void BlockDump::block(const Block& block, const std::vector<HostPoint>& points, 
   const auto first = page.subspan(block.key.gpa % page_size, here);
   std::vector<uint8_t> guest(first.begin(), first.end());
   if (block.next_size != 0) guest.insert(guest.end(), next, next + block.next_size);
-  std::string_view text;
-  const std::string all = block_text(block, points, rip, guest, stubs_);
-  for (text = all; !text.empty();) {
-    const ssize_t written = ::write(fd_, text.data(), text.size());
-    if (written < 0 && errno == EINTR) continue;
-    if (written <= 0) return;  // a full disk: the machine goes on
-    text.remove_prefix(static_cast<size_t>(written));
-  }
+  (void)write_all(fd_, block_text(block, points, rip, guest, stubs_));  // a full disk: the machine goes on
 }
 
 }  // namespace caisson::jit

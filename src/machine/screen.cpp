@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "backend/png.h"
+#include "base/write_all.h"
 
 namespace caisson::machine {
 
@@ -14,23 +15,17 @@ Result<> write_screen(const display::Vga& vga, const Fd& file, bool text) {
   struct stat info {};
   // A pipe could keep the machine waiting.
   if (::fstat(file.get(), &info) != 0 || !S_ISREG(info.st_mode)) return fail("a screenshot goes to a regular file");
-  std::vector<uint8_t> bytes;
+  std::string bytes;
   if (text) {
-    const std::string lines = vga.text();
-    if (lines.empty()) return fail("the screen is in a graphics mode, or off; it has no text");
-    bytes.assign(lines.begin(), lines.end());
+    bytes = vga.text();
+    if (bytes.empty()) return fail("the screen is in a graphics mode, or off; it has no text");
   } else {
     const display::Picture picture = vga.picture();
     auto png = encode_png(picture.width, picture.height, picture.rgb);
     if (!png) return std::unexpected(png.error());
-    bytes = std::move(*png);
+    bytes.assign(png->begin(), png->end());
   }
-  for (size_t done = 0; done < bytes.size();) {
-    const ssize_t written = ::write(file.get(), bytes.data() + done, bytes.size() - done);
-    if (written < 0 && errno == EINTR) continue;
-    if (written <= 0) return fail_errno(errno, "write the screenshot");
-    done += static_cast<size_t>(written);
-  }
+  if (const int error = write_all(file.get(), bytes)) return fail_errno(error, "write the screenshot");
   return {};
 }
 

@@ -67,10 +67,4 @@ std::vector<iovec> slice(const std::vector<iovec>& buffers, uint64_t skip, uint6
   return part;
 }
 
-void fill_zero(const std::vector<iovec>& buffers) {
-  for (const iovec& buffer : buffers) {
-    if (buffer.iov_len > 0) std::memset(buffer.iov_base, 0, buffer.iov_len);
-  }
-}
-
 }  // namespace caisson::qcow2

@@ -24,6 +24,5 @@ void punch_hole(int fd, uint64_t offset, uint64_t length);
 
 // The `length` bytes of `buffers` that follow the first `skip` ones.
 [[nodiscard]] std::vector<iovec> slice(const std::vector<iovec>& buffers, uint64_t skip, uint64_t length);
-void fill_zero(const std::vector<iovec>& buffers);
 
 }  // namespace caisson::qcow2

@@ -3,25 +3,17 @@
 #include <algorithm>
 #include <cerrno>
 
-#include <linux/fs.h>
-#include <sys/ioctl.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
+#include "backend/disk_io.h"
 #include "backend/qcow2/file_io.h"
 
 namespace caisson::qcow2 {
 
 Result<std::unique_ptr<RawSource>> RawSource::open(Fd fd, const std::string& name) {
-  struct stat status {};
-  if (::fstat(fd.get(), &status) != 0) return fail_errno(errno, "cannot read the size of disk " + name);
-  uint64_t size = static_cast<uint64_t>(status.st_size);
-  if (S_ISBLK(status.st_mode)) {
-    if (::ioctl(fd.get(), BLKGETSIZE64, &size) != 0) return fail_errno(errno, "cannot read the size of disk " + name);
-  } else if (!S_ISREG(status.st_mode)) {
-    return fail("disk {}: is neither a file nor a block device; give one of these", name);
-  }
-  return std::unique_ptr<RawSource>(new RawSource(std::move(fd), size));
+  const auto size = size_of_disk(fd.get(), name);
+  if (!size) return std::unexpected(size.error());
+  return std::unique_ptr<RawSource>(new RawSource(std::move(fd), size->bytes));
 }
 
 int RawSource::read(uint64_t offset, uint64_t, const std::vector<iovec>& buffers) {
