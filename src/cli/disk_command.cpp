@@ -20,6 +20,7 @@
 #include "cli/exit_status.h"
 #include "cli/files.h"
 #include "cli/foreign_image.h"
+#include "cli/new_file.h"
 #include "cli/run_options.h"
 #include "cli/transfer_progress.h"
 
@@ -52,45 +53,6 @@ struct DiskCommand {
 };
 
 namespace {
-
-// A file that becomes `path` when it is whole, and goes otherwise.
-class NewFile {
- public:
-  static Result<NewFile> make(const std::string& path, bool force) {
-    if (!force && ::access(path.c_str(), F_OK) == 0) {
-      return fail("{} exists already; give another name, or --force to replace it", path);
-    }
-    NewFile file;
-    file.path_ = path;
-    file.temporary_ = path + ".new";
-    file.fd_ = Fd{::open(file.temporary_.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644)};
-    if (!file.fd_.valid() && errno == EEXIST) {
-      return fail("{} exists, from a command that runs or was broken off; remove it", file.temporary_);
-    }
-    if (!file.fd_.valid()) return fail_errno(errno, "cannot make " + file.temporary_);
-    return file;
-  }
-  NewFile(NewFile&&) = default;
-  NewFile& operator=(NewFile&&) = delete;
-  ~NewFile() {
-    if (!temporary_.empty()) ::unlink(temporary_.c_str());
-  }
-  [[nodiscard]] const Fd& fd() const { return fd_; }
-  [[nodiscard]] Fd take_fd() { return std::move(fd_); }
-  [[nodiscard]] const std::string& temporary() const { return temporary_; }
-  Result<> finish() {
-    if (::rename(temporary_.c_str(), path_.c_str()) != 0) return fail_errno(errno, "cannot name " + path_);
-    temporary_.clear();
-    const auto slash = path_.rfind('/');
-    return sync_path(slash == std::string::npos ? "." : path_.substr(0, slash + 1));
-  }
-
- private:
-  NewFile() = default;
-  std::string path_;
-  std::string temporary_;
-  Fd fd_;
-};
 
 Result<std::optional<DiskFormat>> given_format(const std::string& name) {
   if (name.empty()) return std::nullopt;

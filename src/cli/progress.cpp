@@ -9,7 +9,8 @@
 #include "base/event_loop.h"
 
 namespace caisson::cli {
-Progress::Progress(unsigned steps) : steps_(steps), terminal_(::isatty(STDERR_FILENO) == 1), start_ns_(EventLoop::now_ns()) {}
+Progress::Progress(unsigned steps)
+    : steps_(steps), terminal_(::isatty(STDERR_FILENO) == 1), start_ns_(EventLoop::now_ns()) {}
 
 Progress::~Progress() {
   if (line_open_) fmt::print(stderr, "\n");

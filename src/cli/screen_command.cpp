@@ -4,7 +4,6 @@
 #include <cstring>
 #include <vector>
 
-#include <fcntl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -12,6 +11,7 @@
 
 #include "base/log.h"
 #include "cli/exit_status.h"
+#include "cli/new_file.h"
 #include "control/channel.h"
 #include "control/messages.h"
 
@@ -87,10 +87,11 @@ Result<Fd> listen_for_requests(const std::string& path) {
 }
 
 int screenshot(const std::string& socket, const std::string& file, bool text) {
-  Fd out{::open(file.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644)};
-  if (!out.valid()) return report(fail_errno(errno, file));
-  const std::vector<int> fds{out.get()};
-  return report(ask(socket, control::Screenshot{text}, fds));
+  auto out = NewFile::make(file, true);
+  if (!out) return report(std::unexpected(out.error()));
+  const std::vector<int> fds{out->fd().get()};
+  const auto done = ask(socket, control::Screenshot{text}, fds);
+  return report(done ? out->finish() : done);
 }
 
 int type(const std::string& socket, const std::string& text) {

@@ -31,7 +31,11 @@ std::string human_time(uint64_t seconds) {
 }
 
 TransferProgress::TransferProgress(std::string_view what, bool json)
-    : what_(what), json_(json), terminal_(::isatty(STDERR_FILENO) == 1), start_ns_(EventLoop::now_ns()), shown_ns_(start_ns_) {}
+    : what_(what),
+      json_(json),
+      terminal_(::isatty(STDERR_FILENO) == 1),
+      start_ns_(EventLoop::now_ns()),
+      shown_ns_(start_ns_) {}
 
 TransferProgress::~TransferProgress() {
   if (line_open_) fmt::print(stderr, "\r\x1b[2K");

@@ -292,13 +292,24 @@ run_page:
   call rax
   mov [second_saw], eax
   ret
+  // The second runs "mov eax, 7; ret" at `pages` until it is told to stop, and notes what it got.
+  .macro second_runs_code
+    start_second
+    mov byte ptr [pages], 0xb8
+    mov dword ptr [pages + 1], 7
+    mov byte ptr [pages + 5], 0xc3
+    mov dword ptr [stop], 0
+    second_does run_until_stopped
+  .endm
+  .macro second_ran_well
+    mov dword ptr [stop], 1
+    second_done
+    mov eax, [wrong]
+    IS(rax, 0)
+    ret
+  .endm
 CASE(cross_modifying_running_code)  // an aligned byte changes under the other's feet: the old or the new, and the new in the end
-  start_second
-  mov byte ptr [pages], 0xb8
-  mov dword ptr [pages + 1], 7
-  mov byte ptr [pages + 5], 0xc3
-  mov dword ptr [stop], 0
-  second_does run_until_stopped
+  second_runs_code
   mov edi, 2000
 1:
   mov byte ptr [pages + 1], 9
@@ -310,11 +321,7 @@ CASE(cross_modifying_running_code)  // an aligned byte changes under the other's
   pause
   cmp dword ptr [second_saw], 9
   jne 2b
-  mov dword ptr [stop], 1
-  second_done
-  mov eax, [wrong]
-  IS(rax, 0)
-  ret
+  second_ran_well
 run_until_stopped:
   mov dword ptr [wrong], 0
 1:
@@ -331,12 +338,7 @@ run_until_stopped:
   je 1b
   ret
 CASE(cross_modifying_seen_each_time)  // after bursts of any length the last store is seen
-  start_second
-  mov byte ptr [pages], 0xb8
-  mov dword ptr [pages + 1], 7
-  mov byte ptr [pages + 5], 0xc3
-  mov dword ptr [stop], 0
-  second_does run_until_stopped
+  second_runs_code
   mov edi, 150
   mov eax, 7
 1:
@@ -354,11 +356,7 @@ CASE(cross_modifying_seen_each_time)  // after bursts of any length the last sto
   jne 2b
   dec edi
   jnz 1b
-  mov dword ptr [stop], 1
-  second_done
-  mov eax, [wrong]
-  IS(rax, 0)
-  ret
+  second_ran_well
 CASE(store_order)  // what one CPU writes first the other never sees later (8.2.2)
   start_second
   mov dword ptr [stop], 0

@@ -6,8 +6,8 @@
 
 #include <fmt/core.h>
 
-#include "backend/qcow2/compressed.h"
 #include "backend/disk_io.h"
+#include "backend/qcow2/compressed.h"
 #include "backend/qcow2/file_io.h"
 
 namespace caisson::qcow2 {

@@ -7,37 +7,13 @@
 #include "base/log.h"
 #include "bus/fake_clock.h"
 #include "devices/chipset/attach.h"
+#include "devices/fuzz_input.h"
 
 namespace {
 
 using namespace caisson;
-
-class Input {
- public:
-  explicit Input(std::span<const uint8_t> bytes) : bytes_(bytes) {}
-  [[nodiscard]] bool empty() const { return bytes_.empty(); }
-  uint64_t take(size_t size) {
-    uint64_t value = 0;
-    for (size_t i = 0; i < size && !bytes_.empty(); ++i) {
-      value |= uint64_t{bytes_[0]} << (8 * i);
-      bytes_ = bytes_.subspan(1);
-    }
-    return value;
-  }
-  std::span<const uint8_t> take_bytes(size_t size) {
-    const auto front = bytes_.first(std::min(size, bytes_.size()));
-    bytes_ = bytes_.subspan(front.size());
-    return front;
-  }
-
- private:
-  std::span<const uint8_t> bytes_;
-};
-
-class NoPower final : public PowerSink {
- public:
-  void request(PowerEvent, uint8_t) override {}
-};
+using fuzz::Input;
+using fuzz::NoPower;
 
 class PartialSink final : public CharSink {
  public:

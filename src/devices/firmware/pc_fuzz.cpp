@@ -8,34 +8,16 @@
 #include "devices/chipset/attach.h"
 #include "devices/display/vga.h"
 #include "devices/firmware/fw_cfg.h"
+#include "devices/fuzz_input.h"
 #include "devices/pci/host_bridge.h"
 #include "devices/pci/lpc_bridge.h"
 
 namespace {
 
 using namespace caisson;
+using fuzz::Input;
+using fuzz::NoPower;
 
-class Input {
- public:
-  explicit Input(std::span<const uint8_t> bytes) : bytes_(bytes) {}
-  [[nodiscard]] bool empty() const { return bytes_.empty(); }
-  uint64_t take(size_t size) {
-    uint64_t value = 0;
-    for (size_t i = 0; i < size && !bytes_.empty(); ++i) {
-      value |= uint64_t{bytes_[0]} << (8 * i);
-      bytes_ = bytes_.subspan(1);
-    }
-    return value;
-  }
-
- private:
-  std::span<const uint8_t> bytes_;
-};
-
-class NoPower final : public PowerSink {
- public:
-  void request(PowerEvent, uint8_t) override {}
-};
 class NoSerial final : public CharSink {
  public:
   size_t write(std::span<const uint8_t> bytes) override { return bytes.size(); }

@@ -12,28 +12,14 @@
 #include <vector>
 
 #include "bus/bus.h"
+#include "devices/fuzz_input.h"
 #include "devices/virtio/attach.h"
 #include "devices/virtio/fake_backends.h"
 
 namespace caisson::virtio {
 namespace {
 
-class Input {
- public:
-  explicit Input(std::span<const uint8_t> bytes) : bytes_(bytes) {}
-  [[nodiscard]] bool empty() const { return bytes_.empty(); }
-  uint64_t take(unsigned width) {
-    uint64_t value = 0;
-    for (unsigned i = 0; i < width && !bytes_.empty(); ++i) {
-      value |= uint64_t{bytes_.front()} << (8 * i);
-      bytes_ = bytes_.subspan(1);
-    }
-    return value;
-  }
-
- private:
-  std::span<const uint8_t> bytes_;
-};
+using fuzz::Input;
 
 class Sinks final : public MsiSink, public InterruptLine {
  public:
