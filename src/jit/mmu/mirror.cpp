@@ -205,6 +205,8 @@ void Mirror::activate(Space* space) {
   for (unsigned region = 0; region < regions; ++region) {
     cpu_.mirror_addends[region] = reinterpret_cast<uint64_t>(nowhere_) - (uint64_t{region} << region_shift);
   }
+  cpu_.mirror_stack_addends = cpu_.mirror_addends;
+  stack_region_ = regions;
   for (const Region& region : space->regions) {
     cpu_.mirror_valid[region.number] = true;
     cpu_.mirror_addends[region.number] = region.addend;
@@ -215,6 +217,20 @@ void Mirror::activate(Space* space) {
     cpu_.mirror_region[half] = region.number;
     cpu_.mirror_addend[half] = region.addend;
   }
+}
+
+uint64_t Mirror::stack_addend() {
+  const uint64_t region = cpu_.gpr[x86::Rsp] >> region_shift;
+  if (region != stack_region_) {
+    if (stack_region_ != regions) {
+      cpu_.mirror_stack_addends[stack_region_] =
+          reinterpret_cast<uint64_t>(nowhere_) - (uint64_t{stack_region_} << region_shift);
+    }
+    stack_region_ = region;
+    cpu_.mirror_stack_addends[region] = cpu_.mirror_addends[region];
+    cpu_.mirror_stack_back = 0 - cpu_.mirror_addends[region];
+  }
+  return cpu_.mirror_addends[region];
 }
 
 void Mirror::end(Space& space) {

@@ -53,6 +53,14 @@ class Mirror {
   void drop_large_page(uint64_t linear, unsigned shift);
   void drop_all();
 
+  // Whether translated code for mirrors can begin with this stack pointer.
+  [[nodiscard]] static bool stack_is_mirrored(const Cpu& cpu) {
+    const uint64_t region = cpu.gpr[x86::Rsp] >> region_shift;
+    return region < regions && cpu.mirror_valid[region];
+  }
+  // Before it does: host address less linear address of the stack.
+  [[nodiscard]] uint64_t stack_addend();
+
   // A host fault at this address in translated code: true if the access will succeed now.
   [[nodiscard]] bool fault(uint64_t host_address, bool write);
   // The guest-physical page may not be stored to without the engine's knowing any more.
@@ -96,6 +104,7 @@ class Mirror {
   std::mutex lock_;                             // taken before the code lock
   std::vector<std::unique_ptr<Space>> spaces_;  // the one used last is the last
   Space* active_ = nullptr;
+  size_t stack_region_ = 0;
   std::array<Candidate, 4> candidates_{};
   uint8_t* nowhere_ = nullptr;  // address space for a region that nothing is ever mapped in
   unsigned strays_ = 0;         // accesses to other regions

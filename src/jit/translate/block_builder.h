@@ -134,6 +134,17 @@ class BlockBuilder {
   bool mirror_addend(Emitter& out, const Item& item, int reg, unsigned guess);
   [[nodiscard]] unsigned guess_half(unsigned base) const { return base < 16 && (upper_ >> base & 1) == 0 ? 0 : 1; }
   void emit_other_region(Emitter& out, const Cold& cold);
+  // Mirrored code keeps the address that RSP has on the host, see mirrored.cpp.
+  [[nodiscard]] bool by_stack_pointer(const Operand& memory) const {
+    return mirrored() && memory.base == x86::Rsp && memory.index == Operand::no_register && memory.segment < x86::Fs;
+  }
+  [[nodiscard]] bool moves_stack_a_little(const Item& item) const;
+  void prove_stack(Emitter& out, const Item& item);
+  void set_stack_pointer(Emitter& out, int from);
+  [[nodiscard]] bool may_set_stack_pointer(const Instruction& in) const;
+  void emit_mirrored_leave(Emitter& out);
+  // Not in a host register under its own name: to be loaded and stored by load_guest() and store_guest().
+  [[nodiscard]] bool apart(unsigned guest) const { return spilled(guest) || (guest == x86::Rsp && mirrored()); }
   Address collapse_if(Emitter& out, const Item& item, const Address& address, bool collapse);
   Address window_address(Emitter& out, const Window& window, int32_t disp);
   Address check_window(Emitter& out, const Item& item, Window& window, int32_t disp, bool collapse);
@@ -145,7 +156,10 @@ class BlockBuilder {
   void flags_after(const Item& item);
   void save_flags(Emitter& out);
 
-  int load_guest(Emitter& out, unsigned guest, int scratch);  // host register that holds it (the scratch if spilled)
+  int load_guest(Emitter& out, unsigned guest, int scratch);  // host register that holds it (the scratch if apart)
+  void store_guest(Emitter& out, unsigned guest, int from);   // of one that is apart, from a scratch register
+  // Adds a constant to a 64-bit register and does nothing else to general registers.
+  [[nodiscard]] static bool moves_by_constant(const Instruction& in, unsigned& reg, int64_t& by);
   // A linear address of code into a register: relative to the running page in user code.
   void code_address(Emitter& out, int reg, uint64_t address);
   void linear_to_t0(Emitter& out, const Item& item, const Operand& memory);
@@ -184,6 +198,7 @@ class BlockBuilder {
   std::vector<HostPoint> points_;
   Flags flags_ = Flags::InEflags;
   bool fpu_checked_ = false;
+  bool stack_proven_ = false;  // mirrored code has accessed the stack, so it is where it should be
   bool gave_up_ = false;  // an instruction turned out to be inexpressible: the block ends before it
   unsigned peeks_ = 0;
   const DecodeCache* decoded_ = nullptr;  // what the interpreter has decoded, or null

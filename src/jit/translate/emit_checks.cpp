@@ -184,11 +184,11 @@ Address BlockBuilder::emit_check(Emitter& out, const Item& item, const Operand& 
 
 Address BlockBuilder::emit_stack_check(Emitter& out, const Item& item, int base, int32_t disp, unsigned size,
                                        bool write) {
-  if (item.stack_window != Item::no_window) return check_window(out, item, windows_[item.stack_window], disp, false);
-  if (mirrored()) {
-    (void)mirror_addend(out, item, base, 1);
-    return {.base = base, .index = t1, .disp = disp};
+  if (mirrored() && base == guest_rsp) {
+    stack_proven_ = true;
+    return {.base = guest_rsp, .disp = disp};
   }
+  if (item.stack_window != Item::no_window) return check_window(out, item, windows_[item.stack_window], disp, false);
   return check_simple(out, item, {.base = base, .disp = disp}, size, write, false);
 }
 

@@ -3,10 +3,17 @@
 // its outcome. Where EFLAGS hold flags that matter the addend is looked up.
 //   An access may fault on the host as it would on the guest: when it does, the guest's registers are as they were
 //   before the instruction.
+#include <Zydis/Zydis.h>
+
 #include "jit/mmu/mirror.h"
 #include "jit/translate/block_builder.h"
 
 namespace caisson::jit {
+namespace {
+
+constexpr int64_t small_step = 1 << 20;  // that the stack moves by, in bytes
+
+}  // namespace
 
 bool BlockBuilder::mirror_addend(Emitter& out, const Item& item, int reg, unsigned guess) {
   static_assert(Mirror::regions == 256);
@@ -57,6 +64,10 @@ Address BlockBuilder::mirror_address(Emitter& out, const Item& item, const Opera
   const bool based = memory.segment >= x86::Fs;
   const bool no_base = memory.base == Operand::no_register, no_index = memory.index == Operand::no_register;
   const auto disp = static_cast<int32_t>(memory.displacement);
+  if (by_stack_pointer(memory)) {
+    stack_proven_ |= !item.in.simd && disp >= -small_step && disp <= small_step;  // (with a mask it may access nothing)
+    return {.base = guest_rsp, .disp = disp};
+  }
   if (!based && memory.base < 16 && no_index) {
     const int base = load_guest(out, memory.base, t0);
     (void)mirror_addend(out, item, base, guess_half(memory.base));
@@ -94,6 +105,62 @@ Address BlockBuilder::mirror_window(Emitter& out, const Item& item, Window& wind
     window.open = true;
   }
   return collapse_if(out, item, {.base = at.base, .index = t1, .disp = disp}, collapse);
+}
+
+// --- the stack -------------------------------------------------------------------------------------------------------
+// Mirrored code has in the register of RSP not the guest's value but the address that it has on the host, so that what
+// goes through RSP needs nothing besides. It lies in its region or at most `guard` beside it, always: who enters looks
+// (mode_word()), who sets it looks in mirror_stack_addends, and constants are added in small steps, each block of which
+// has accessed the stack or does so here. What lies beside a region faults.
+
+// (Status flags of the host's address are those of the guest's but where it goes below zero.)
+bool BlockBuilder::moves_stack_a_little(const Item& item) const {
+  unsigned reg = 0;
+  int64_t by = 0;
+  return mirrored() && moves_by_constant(item.in, reg, by) && reg == x86::Rsp && by >= -small_step &&
+         by <= small_step && (item.use.overwrites & item.live_out) == 0;
+}
+
+void BlockBuilder::prove_stack(Emitter& out, const Item&) {
+  if (stack_proven_) return;
+  out.memory_op(0x8a, t1, {.base = guest_rsp}, false);
+  stack_proven_ = true;
+}
+
+// What may be done once more by the interpreter: it changes nothing but RSP and, whatever they were before, flags.
+bool BlockBuilder::may_set_stack_pointer(const Instruction& in) const {
+  const bool to_memory = in.operands[0].kind == Operand::Kind::Memory;
+  switch (in.mnemonic) {
+    case ZYDIS_MNEMONIC_MOV:
+    case ZYDIS_MNEMONIC_AND:
+    case ZYDIS_MNEMONIC_ADD:
+    case ZYDIS_MNEMONIC_SUB: return !to_memory;
+    default: return false;
+  }
+}
+
+// The guest's RSP, in a scratch register; uses both. Faults on the host where it leads to another region.
+void BlockBuilder::set_stack_pointer(Emitter& out, int from) {
+  const int other = from == t0 ? t1 : t0;
+  out.rotate_right(other, from, Mirror::region_shift);
+  out.zero_extend_byte(other);
+  out.load(other,
+           {.index = other, .scale = 8, .disp = static_cast<int32_t>(offsetof(Cpu, mirror_stack_addends)), .gs = true});
+  out.lea(from, {.base = from, .index = other});
+  out.memory_op(0x8a, other, {.base = from}, false);
+  out.move(guest_rsp, from);
+  stack_proven_ = true;
+}
+
+void BlockBuilder::emit_mirrored_leave(Emitter& out) {
+  out.rotate_right(t1, rbp, Mirror::region_shift);
+  out.zero_extend_byte(t1);
+  out.load(t1,
+           {.index = t1, .scale = 8, .disp = static_cast<int32_t>(offsetof(Cpu, mirror_stack_addends)), .gs = true});
+  out.load(t0, {.base = rbp, .index = t1});
+  out.lea(guest_rsp, {.base = rbp, .index = t1, .disp = 8});
+  out.move(rbp, t0);
+  stack_proven_ = true;
 }
 
 }  // namespace caisson::jit

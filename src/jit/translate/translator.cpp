@@ -8,6 +8,7 @@
 
 #include "base/check.h"
 #include "jit/block_dump.h"
+#include "jit/mmu/mirror.h"
 #include "jit/mmu/mmu.h"
 
 namespace caisson::jit {
@@ -17,7 +18,7 @@ using namespace x86;
 ModeWord mode_word(const Cpu& cpu) {
   ModeWord mode = static_cast<unsigned>(cpu.tlb_mode);
   if (cpu.code_bits == 32) mode |= mode_bits::code_32;
-  if (cpu.mirrored && cpu.user_64()) mode |= mode_bits::mirror;
+  if (cpu.mirrored && cpu.user_64() && Mirror::stack_is_mirrored(cpu)) mode |= mode_bits::mirror;
   if (cpu.cpl == 0) mode |= mode_bits::cpl_0;
   if (cpu.cr4 & cr4::tsd) mode |= mode_bits::tsd;
   if (cpu.cr4 & cr4::smap) mode |= mode_bits::smap;
