@@ -199,9 +199,7 @@ void BlockBuilder::emit_native(Emitter& out, const Item& item) {
   const Operand* memory = in.memory();
   if ((in.simd || in.mnemonic == ZYDIS_MNEMONIC_LDMXCSR || in.mnemonic == ZYDIS_MNEMONIC_STMXCSR) && !fpu_checked_) {
     free_flags(out, item);
-    out.gs(CPU_FIELD(fpu_live)), out.u8(0x80);  // cmp byte gs:[fpu_live], 0
-    out.address(7, CPU_FIELD(fpu_live));
-    out.u8(0);
+    out.byte_op(0x80, 7, CPU_FIELD(fpu_live), 0);  // cmp byte [fpu_live], 0
     Cold cold{.what = Cold::What::Fpu};
     cold.from = out.jump_if_later(4);
     cold.back = out.size();
@@ -526,7 +524,6 @@ bool BlockBuilder::build(CodeCache& cache, const BlockKey& key, const CodeBytes&
 
   for (;;) {
     Emitter out(cache.write_position(), cache.run_position(), room_needed);
-    out.stack_is_cpu();
     emit_entries(out);
     const Item last = items_.back();
     if (leads_back(last)) {

@@ -194,7 +194,7 @@ const Block* Translator::find_block(Outcome& otherwise) { return find_code(other
 
 Translator::Outcome Translator::run_block(const Block& block) {
   cpu_.flags_ax = flags_to_ax(cpu_.rflags);
-  engine_.stubs().enter(block.start);
+  engine_.stubs().enter(block.start, &cpu_);
   const Outcome outcome = left();
   cpu_.rflags = flags_from_ax(cpu_.flags_ax, cpu_.rflags);
   fpu_put_away(cpu_);
@@ -215,7 +215,7 @@ Translator::Outcome Translator::run() {
     const bool mirrored = (cpu.jumps_mode[static_cast<unsigned>(cpu.tlb_mode)] & mode_bits::mirror) != 0;
     const uint64_t moved = mirrored ? cpu.mirror->stack_addend() : 0;
     cpu.gpr[Rsp] += moved;
-    engine_.stubs().enter(code);
+    engine_.stubs().enter(code, &cpu);
     cpu.gpr[Rsp] -= moved;
     if (vector_registers_unsafe) fpu_put_away(cpu);
     outcome = left();

@@ -63,10 +63,10 @@ BlockBuilder::Cold& BlockBuilder::look_up(Emitter& out, const Item& item, unsign
   out.shift_right32(t1, 9);
   out.and32(t1, (tlb_entries - 1) << 3);
   out.and_page(t0);
-  out.compare(t0, {.base = t1, .disp = static_cast<int32_t>(tags), .gs = true});
+  out.compare(t0, {.base = t1, .disp = static_cast<int32_t>(tags), .cpu = true});
   Cold cold{.what = Cold::What::Fill};
   cold.from = out.jump_if_later(5);
-  out.load(t1, {.base = t1, .disp = static_cast<int32_t>(tlb + offsetof(Tlb, addend)), .gs = true});
+  out.load(t1, {.base = t1, .disp = static_cast<int32_t>(tlb + offsetof(Tlb, addend)), .cpu = true});
   cold.back = out.size();
   cold.word = size | (write ? fill_word::write : 0) | (flags_ == Flags::InMemory ? fill_word::flags_in_memory : 0) |
               uint32_t{item.offset} << fill_word::guest_offset_shift;

@@ -60,7 +60,7 @@ void BlockBuilder::emit_next_page_guard(Emitter& out, const Item& item) {
   static_assert(sizeof(CodePage) == 32);
   free_flags(out, item);
   const auto field = [](size_t offset, int base) {
-    return Address{.base = base, .disp = static_cast<int32_t>(offsetof(Cpu, code_pages) + offset), .gs = true};
+    return Address{.base = base, .disp = static_cast<int32_t>(offsetof(Cpu, code_pages) + offset), .cpu = true};
   };
   const uint64_t next = (block_.key.rip + item.offset + page_size) & ~(page_size - 1);
   if (user()) {
@@ -77,9 +77,7 @@ void BlockBuilder::emit_next_page_guard(Emitter& out, const Item& item) {
   out.move_immediate(t0, block_.next_page);
   out.compare(t0, field(offsetof(CodePage, gpa), t1));
   leave_if_not(out, item, 4);
-  out.u8(0x65), out.u8(0x41), out.u8(0x80);  // cmp byte gs:[t1 + user], 0 or 1
-  out.address(7, field(offsetof(CodePage, user), t1));
-  out.u8(user() ? 1 : 0);
+  out.byte_op(0x80, 7, field(offsetof(CodePage, user), t1), user() ? 1 : 0);  // cmp byte [t1 + user], 0 or 1
   leave_if_not(out, item, 4);
 }
 

@@ -24,7 +24,7 @@ bool BlockBuilder::mirror_addend(Emitter& out, const Item& item, int reg, unsign
   if (item.live_in != 0 && flags_ == Flags::InEflags) {
     out.rotate_right(t1, reg, Mirror::region_shift);
     out.zero_extend_byte(t1);
-    out.load(t1, {.index = t1, .scale = 8, .disp = addends, .gs = true});
+    out.load(t1, {.index = t1, .scale = 8, .disp = addends, .cpu = true});
     return false;
   }
   out.move(t1, reg);
@@ -44,11 +44,10 @@ bool BlockBuilder::mirror_addend(Emitter& out, const Item& item, int reg, unsign
 // finds out what comes of it.
 void BlockBuilder::emit_other_region(Emitter& out, const Cold& cold) {
   out.zero_extend_byte(t1);
-  out.u8(0x65), out.u8(0x41), out.u8(0x80);  // cmp byte gs:[t1 + mirror_valid], 0
-  out.address(7, {.base = t1, .disp = static_cast<int32_t>(offsetof(Cpu, mirror_valid)), .gs = true});
-  out.u8(0);
+  // cmp byte [t1 + mirror_valid], 0
+  out.byte_op(0x80, 7, {.base = t1, .disp = static_cast<int32_t>(offsetof(Cpu, mirror_valid)), .cpu = true}, 0);
   const size_t nowhere = out.jump_short_if_later(4);
-  out.load(t1, {.index = t1, .scale = 8, .disp = static_cast<int32_t>(offsetof(Cpu, mirror_addends)), .gs = true});
+  out.load(t1, {.index = t1, .scale = 8, .disp = static_cast<int32_t>(offsetof(Cpu, mirror_addends)), .cpu = true});
   out.jump_to_offset(cold.back);
   out.land8(nowhere);
   depart(out, {.kind = Departure::Kind::Interpret, .flags_in_memory = cold.flags_in_memory}, cold.target, 0);
@@ -145,7 +144,7 @@ void BlockBuilder::set_stack_pointer(Emitter& out, int from) {
   out.rotate_right(other, from, Mirror::region_shift);
   out.zero_extend_byte(other);
   out.load(other,
-           {.index = other, .scale = 8, .disp = static_cast<int32_t>(offsetof(Cpu, mirror_stack_addends)), .gs = true});
+           {.index = other, .scale = 8, .disp = static_cast<int32_t>(offsetof(Cpu, mirror_stack_addends)), .cpu = true});
   out.lea(from, {.base = from, .index = other});
   out.memory_op(0x8a, other, {.base = from}, false);
   out.move(guest_rsp, from);
@@ -156,7 +155,7 @@ void BlockBuilder::emit_mirrored_leave(Emitter& out) {
   out.rotate_right(t1, rbp, Mirror::region_shift);
   out.zero_extend_byte(t1);
   out.load(t1,
-           {.index = t1, .scale = 8, .disp = static_cast<int32_t>(offsetof(Cpu, mirror_stack_addends)), .gs = true});
+           {.index = t1, .scale = 8, .disp = static_cast<int32_t>(offsetof(Cpu, mirror_stack_addends)), .cpu = true});
   out.load(t0, {.base = rbp, .index = t1});
   out.lea(guest_rsp, {.base = rbp, .index = t1, .disp = 8});
   out.move(rbp, t0);

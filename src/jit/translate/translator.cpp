@@ -2,11 +2,6 @@
 
 #include <mutex>
 
-#include <asm/prctl.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-
-#include "base/check.h"
 #include "jit/block_dump.h"
 #include "jit/mmu/mirror.h"
 #include "jit/mmu/mmu.h"
@@ -39,7 +34,7 @@ Translator::Translator(JitEngine& engine, Cpu& cpu)
       chain_((engine.options().off & off::chain) == 0) {}
 
 void Translator::enter_thread() {
-  CAISSON_CHECK(syscall(SYS_arch_prctl, ARCH_SET_GS, &cpu_) == 0);
+  set_current_cpu(cpu_);
   cpu_.tsc_bias = cpu_.clock->tsc() - __builtin_ia32_rdtsc();
 }
 
