@@ -505,18 +505,16 @@ void BlockBuilder::emit_entries(Emitter& out) {
 }
 
 bool BlockBuilder::build(CodeCache& cache, const BlockKey& key, const CodeBytes& code, const Cpu& now) {
-  upper_ = 0;
-  for (unsigned i = 0; i < 16; ++i) upper_ |= static_cast<uint16_t>(Mirror::in_upper_half(now.gpr[i]) << i);
   decoded_ = now.interpreter.get();
   rip_ = now.rip;
-  own_half_ = Mirror::in_upper_half(now.rip) ? 1 : 0;
   block_ = {};
   block_.key = key;
+  first_guesses(now);
   cold_.clear();
   points_.clear();
   flags_ = Flags::InEflags;
   fpu_checked_ = false;
-  stack_proven_ = false;
+  stack_proven_ = code_proven_ = false;
   peeks_ = 0;
   if (!read_items(key, code)) return false;
   find_live_flags(key, code.page);
@@ -539,6 +537,7 @@ bool BlockBuilder::build(CodeCache& cache, const BlockKey& key, const CodeBytes&
     size_t emitted = 0;
     for (const Item& item : items_) {
       emit_item(out, item);
+      learn(item);
       if (gave_up_ || out.overflowed() || out.size() > room_needed / 2) break;
       ++emitted;
     }
@@ -553,7 +552,7 @@ bool BlockBuilder::build(CodeCache& cache, const BlockKey& key, const CodeBytes&
       points_.clear();
       flags_ = Flags::InEflags;
       fpu_checked_ = false;
-      stack_proven_ = false;
+      stack_proven_ = code_proven_ = false;
       continue;
     }
     if (!ends_block(last.kind)) {

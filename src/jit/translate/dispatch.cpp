@@ -213,7 +213,7 @@ Translator::Outcome Translator::run() {
     if (cpu.profile != nullptr) cpu.profile->count(Profile::entries);
     // Mirrored code has RSP's address on the host in the register.
     const bool mirrored = (cpu.jumps_mode[static_cast<unsigned>(cpu.tlb_mode)] & mode_bits::mirror) != 0;
-    const uint64_t moved = mirrored ? cpu.mirror->stack_addend() : 0;
+    const uint64_t moved = mirrored ? cpu.mirror->before_entry() : 0;
     cpu.gpr[Rsp] += moved;
     engine_.stubs().enter(code, &cpu);
     cpu.gpr[Rsp] -= moved;

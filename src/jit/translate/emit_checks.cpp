@@ -96,7 +96,7 @@ Address BlockBuilder::check_simple(Emitter& out, const Item& item, const Address
 // The linear address is in T0.
 Address BlockBuilder::check_computed(Emitter& out, const Item& item, unsigned size, bool write) {
   if (mirrored()) {
-    (void)mirror_addend(out, item, t0, 1);
+    (void)mirror_reach(out, item, t0, 1, false);
     out.lea(t0, {.base = t0, .index = t1});
     return {.base = t0};
   }

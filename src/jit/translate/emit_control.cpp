@@ -194,6 +194,15 @@ void BlockBuilder::emit_end(Emitter& out, const Item& item) {
   }
 }
 
+// In a translation of the remaining instructions in which nothing is taken for granted.
+void BlockBuilder::go_on_carefully(Emitter& out, const Cold& cold) {
+  if (cold.flags_in_memory) out.call(stubs_.restore_flags);
+  out.align_rel32(1);
+  const size_t slot = out.jump_later();
+  out.land(slot);
+  depart(out, {.careful = true}, cold.target, slot);
+}
+
 void BlockBuilder::emit_cold(Emitter& out) {
   for (size_t i = 0; i < cold_.size(); ++i) {
     const Cold& cold = cold_[i];
@@ -214,11 +223,7 @@ void BlockBuilder::emit_cold(Emitter& out) {
         out.move_immediate(t1, cold.word);
         out.call(stubs_.fill_window);
         out.jump_if_to_offset(5, cold.back);
-        if (cold.flags_in_memory) out.call(stubs_.restore_flags);
-        out.align_rel32(1);
-        const size_t slot = out.jump_later();
-        out.land(slot);
-        depart(out, {.careful = true}, cold.target, slot);
+        go_on_carefully(out, cold);
         break;
       }
       case Cold::What::Fpu:
@@ -234,6 +239,7 @@ void BlockBuilder::emit_cold(Emitter& out) {
       case Cold::What::Interpret:
         depart(out, {.kind = Departure::Kind::Interpret, .flags_in_memory = cold.flags_in_memory}, cold.target, 0);
         break;
+      case Cold::What::Careful: go_on_carefully(out, cold); break;
       case Cold::What::Mirror: emit_other_region(out, cold); break;
       case Cold::What::Poll: depart(out, {.flags_in_memory = cold.flags_in_memory}, cold.target, 0); break;
     }
