@@ -150,6 +150,10 @@ Result<DiskOption> parse_disk(std::string_view text) {
     }
     text.remove_suffix(text.size() - comma);
   }
+  if (disk.read_only && disk.bus == control::DiskBus::Sata) {
+    return fail("--disk {}: a Serial ATA disk cannot tell the guest that it is read-only; leave out ro or bus=sata",
+                text);
+  }
   if (text.empty()) return fail("--disk: no file named; write FILE or FILE,ro");
   disk.path = text;
   return disk;
