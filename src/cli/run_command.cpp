@@ -1,5 +1,6 @@
 #include "cli/run_command.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <optional>
@@ -126,6 +127,17 @@ Result<> add_firmware(Machine& machine, const RunOptions& options) {
   return {};
 }
 
+// A disc's file systems say so in the volume structures from its 17th block on (ECMA-119, 8.1; ECMA-167 2/9.1.2).
+Result<> check_disc(const DiskFile& file) {
+  constexpr off_t first = 16 * 2048;
+  char identifier[6] = {};
+  if (::pread(file.fd.get(), identifier, 6, first) == 6) {
+    const std::string_view text{identifier + 1, 5};
+    if (text == "CD001" || text == "BEA01" || text == "CDROM") return {};
+  }
+  return fail("--cdrom {}: not an image of a disc, it has neither an ISO 9660 nor a UDF file system", file.path);
+}
+
 std::expected<Machine, Failure> prepare(RunOptions& options) {
   const auto usage = [](const Error& error) { return std::unexpected(Failure{error, exit_usage}); };
   const auto failure = [](const Error& error) { return std::unexpected(Failure{error, exit_failure}); };
@@ -149,6 +161,15 @@ std::expected<Machine, Failure> prepare(RunOptions& options) {
     auto disk = parse_disk(text);
     if (!disk) return usage(disk.error());
     disks.push_back(*disk);
+  }
+  for (const auto& path : options.cdroms) {
+    disks.push_back({path, true, DiskFormat::Raw, control::DiskBus::Cdrom});
+  }
+  const auto sata =
+      std::ranges::count_if(disks, [](const DiskOption& disk) { return disk.bus != control::DiskBus::Virtio; });
+  if (sata > static_cast<std::ptrdiff_t>(control::VmConfig::max_sata)) {
+    return usage(Error{fmt::format("--disk, --cdrom: {} on the Serial ATA controller, which has {} ports", sata,
+                                   control::VmConfig::max_sata)});
   }
   if (image) {
     if (disks.size() == control::VmConfig::max_disks) return usage(Error{"--disk: too many disks"});
@@ -182,6 +203,9 @@ std::expected<Machine, Failure> prepare(RunOptions& options) {
                                             .format = disks[i].format,
                                             .backing_folders = backing_folders(options.backing_folders)});
     if (!chain) return failure(chain.error());
+    if (disks[i].bus == control::DiskBus::Cdrom) {
+      if (auto ok = check_disc(chain->front()); !ok) return failure(ok.error());
+    }
     if (machine.fds.size() + chain->size() + 4 > control::Channel::max_fds) {
       return failure(
           Error{"--disk: the disks have too many backing files together; join some with 'caisson disk convert'"});
@@ -199,6 +223,7 @@ std::expected<Machine, Failure> prepare(RunOptions& options) {
         disk.backing.push_back({number, format, label(file.path)});
       }
     }
+    disk.bus = disks[i].bus;
     disk.read_only = disks[i].read_only;
     disk.serial = fmt::format("caisson-{}", i);
     machine.config.disks.push_back(std::move(disk));
