@@ -19,7 +19,7 @@
 #include "base/fd.h"
 #include "cli/child.h"
 #include "cli/exit_status.h"
-#include "cli/files.h"
+#include "store/files.h"
 #include "cli/run_options.h"
 #include "cli/vmm_process.h"
 #include "kvm/device.h"

@@ -20,7 +20,7 @@
 #include "base/log.h"
 #include "cli/apt_host.h"
 #include "cli/child.h"
-#include "cli/files.h"
+#include "store/files.h"
 #include "cli/image_files.h"
 #include "cli/progress.h"
 #include "cli/run_options.h"

@@ -18,7 +18,7 @@
 #include "base/log.h"
 #include "base/tsc_reading.h"
 #include "cli/exit_status.h"
-#include "cli/files.h"
+#include "store/files.h"
 #include "cli/image_build.h"
 #include "cli/image_store.h"
 #include "cli/session.h"

@@ -12,7 +12,6 @@
 #include <tuple>
 #include <utility>
 
-#include "backend/console_socket.h"
 #include "backend/raw_image.h"
 #include "backend/user_network.h"
 #include "base/event_loop.h"
@@ -23,7 +22,9 @@
 #include "devices/pci/host_bridge.h"
 #include "devices/virtio/attach.h"
 #include "machine/boot_plan.h"
+#include "machine/console_hub.h"
 #include "machine/console_switch.h"
+#include "machine/control_server.h"
 #include "machine/engine_choice.h"
 #include "machine/machine_clock.h"
 #include "machine/serial_console.h"
@@ -58,6 +59,9 @@ class Machine final : public PowerSink {
   [[nodiscard]] Result<> create();
   [[nodiscard]] Exited run();
 
+  // To clients and the record of events; the owner is told when everything is closed.
+  void tell_end(const Exited& exited);
+
   // Any thread: remembers the first event, and has the event loop end its round.
   void request(PowerEvent event, uint8_t code) override;
 
@@ -68,6 +72,8 @@ class Machine final : public PowerSink {
   [[nodiscard]] Result<> use_jit(std::string why);
   [[nodiscard]] Result<> hand_over(std::string why);
   void engine_failed(std::string why);
+  [[nodiscard]] Result<> create_console();
+  [[nodiscard]] Result<> create_control();
   [[nodiscard]] Result<> create_disks();
   [[nodiscard]] Result<> create_network();
   [[nodiscard]] Result<> load_kernel();
@@ -75,8 +81,16 @@ class Machine final : public PowerSink {
   void stop_cpus();
   void cpu_thread(unsigned index);
   void handle_channel();
+  // On the event loop: what a request asks for, and its answer.
+  [[nodiscard]] ControlServer::Answer answer(const control::Request& request);
+  [[nodiscard]] control::Status status();
+  // No CPU runs.
+  void pause();
+  void store_cpus();
+  [[nodiscard]] Result<> resume();
   void finish(Exited exited);
   void tell(const control::Event& event);
+  void record(const control::Event& event);
   // What a power event means: the end, or none for another round after a reset.
   [[nodiscard]] std::optional<Exited> after(PowerEvent event, uint8_t code);
   [[nodiscard]] Result<> reset();
@@ -94,7 +108,8 @@ class Machine final : public PowerSink {
   std::unique_ptr<MachineClock> clock_;
   std::optional<x86::CpuModel> model_;
   std::unique_ptr<GuestMemory> memory_;
-  std::unique_ptr<ConsoleSocket> console_;
+  std::unique_ptr<ConsoleHub> console_;
+  std::unique_ptr<ControlServer> control_;
   std::unique_ptr<ConsoleSwitch> consoles_;
   std::unique_ptr<SerialConsole> serial_;
   std::vector<std::unique_ptr<RawImage>> disks_;
@@ -113,7 +128,22 @@ class Machine final : public PowerSink {
   std::optional<Exited> exited_;               // decided by a request or a failure
   std::optional<std::string> engine_failure_;  // the engine cannot go on, another one may
   uint64_t resets_ = 0;
+  uint64_t started_ms_ = 0;
+
+  std::atomic<bool> pause_wanted_ = false;
+  bool paused_ = false;
+  std::vector<CpuState> paused_states_;
+
+  std::mutex events_lock_;
+  Fd events_;
+  uint64_t events_written_ = 0;
 };
+
+uint64_t utc_ms() {
+  timespec now{};
+  clock_gettime(CLOCK_REALTIME, &now);
+  return static_cast<uint64_t>(now.tv_sec) * 1000 + static_cast<uint64_t>(now.tv_nsec) / 1'000'000;
+}
 
 Machine::~Machine() {
   stop_cpus();
@@ -123,6 +153,7 @@ Machine::~Machine() {
   if (chipset_) chipset_->apic_bus().set_keeper(nullptr);
   cpus_.clear();
   engine_.engine.reset();
+  control_.reset();
   bridge_.reset();
   chipset_.reset();
   network_.reset();
@@ -133,11 +164,13 @@ Machine::~Machine() {
 }
 
 Result<> Machine::create() {
+  if (config_.events_fd) events_ = take(*config_.events_fd);
   kvm_ = config_.kvm_fd ? take(*config_.kvm_fd) : Fd{};
   probe_.emplace(config_, kvm_);
   auto loop = EventLoop::create(&bus_.lock());
   if (!loop) return std::unexpected(loop.error());
   loop_ = std::move(*loop);
+  if (auto done = create_control(); !done) return done;
   const uint64_t tsc_hz = host_tsc_hz({config_.tsc_before, config_.tsc_before_ns});
   clock_ = std::make_unique<MachineClock>(*loop_, tsc_hz);
   // Nothing moves between hosts yet: a machine gets what this one has (docs/decisions/0006).
@@ -150,11 +183,7 @@ Result<> Machine::create() {
   if (!memory) return std::unexpected(memory.error());
   memory_ = std::move(*memory);
 
-  Fd console = take(config_.console_fd);
-  Fd console_input{::dup(console.get())};
-  auto socket = ConsoleSocket::create(*loop_, std::move(console_input), std::move(console));
-  if (!socket) return std::unexpected(socket.error());
-  console_ = std::move(*socket);
+  if (auto done = create_console(); !done) return done;
   consoles_ = std::make_unique<ConsoleSwitch>(*console_);
   serial_ = std::make_unique<SerialConsole>(consoles_->serial());
   serial_->scanner().set_handler([this](std::string line) { tell(control::Panicked{std::move(line)}); });
@@ -191,6 +220,29 @@ Result<> Machine::create() {
   boot_.acpi = acpi_config(layout_, config_.cpus, options.pvpanic);
   boot_.smbios = smbios_config(*model_, config_.cpus, tsc_hz);
   return load_kernel();
+}
+
+Result<> Machine::create_console() {
+  Fd console = take(config_.console_fd);
+  Fd console_input{::dup(console.get())};
+  auto socket = ConsoleSocket::create(*loop_, std::move(console_input), std::move(console));
+  if (!socket) return std::unexpected(socket.error());
+  std::unique_ptr<ConsoleLog> log;
+  if (config_.log_fd) {
+    log = std::make_unique<ConsoleLog>(*loop_, take(*config_.log_fd), take(*config_.old_log_fd),
+                                       control::VmConfig::max_log);
+  }
+  console_ = std::make_unique<ConsoleHub>(*loop_, std::move(*socket), std::move(log));
+  return {};
+}
+
+Result<> Machine::create_control() {
+  if (!config_.listen_fd) return {};
+  auto control = ControlServer::create(*loop_, take(*config_.listen_fd),
+                                       [this](const control::Request& request) { return answer(request); });
+  if (!control) return std::unexpected(control.error());
+  control_ = std::move(*control);
+  return {};
 }
 
 Result<> Machine::create_engine() {
@@ -348,15 +400,33 @@ void Machine::finish(Exited exited) {
 }
 
 void Machine::tell(const control::Event& event) {
-  // Whoever started this VM may be gone; the VM ends then by its closed channel.
-  (void)channel_.send(control::serialise(event));
+  const std::string text = control::serialise(event);
+  // Whoever started this VM may be gone; the VM ends then by its closed channel, or goes on if it is detached.
+  (void)channel_.send(text);
+  if (control_) control_->tell(text);
+  record(event);
+}
+
+void Machine::tell_end(const Exited& exited) {
+  if (control_) control_->tell(control::serialise(control::Event{exited}));
+  record(exited);
+}
+
+void Machine::record(const control::Event& event) {
+  if (!events_.valid()) return;
+  // A guest that resets for ever fills no disk: after so many bytes its end alone is written.
+  constexpr uint64_t most_events = 1 << 20;
+  const std::string line = control::serialise(event, utc_ms()) + "\n";
+  const std::lock_guard hold(events_lock_);
+  if (events_written_ + line.size() > most_events && !std::holds_alternative<Exited>(event)) return;
+  if (::write(events_.get(), line.data(), line.size()) > 0) events_written_ += line.size();
 }
 
 void Machine::handle_channel() {
   auto packet = channel_.receive();
   if (!packet || !*packet) {
     loop_->unwatch(channel_.fd());
-    finish({ExitReason::Stopped, 0, {}});
+    if (!config_.detached) finish({ExitReason::Stopped, 0, {}});
     return;
   }
   auto message = control::parse_request((*packet)->text, (*packet)->fds.size());
@@ -364,9 +434,75 @@ void Machine::handle_channel() {
     tell(control::Notice{message.error().message});
     return;
   }
-  if (std::holds_alternative<control::PowerButton>(*message)) chipset_->acpi_pm().press_power_button();
-  if (std::holds_alternative<control::Reset>(*message)) request(PowerEvent::Reset, 0);
-  if (std::holds_alternative<control::Stop>(*message)) finish({ExitReason::Stopped, 0, {}});
+  (void)answer(*message);
+}
+
+ControlServer::Answer Machine::answer(const control::Request& message) {
+  using control::Refused;
+  if (std::holds_alternative<control::Query>(message)) return {status()};
+  if (std::holds_alternative<control::PowerButton>(message)) {
+    if (pause_wanted_) return {Refused{"the machine is paused and cannot shut down; resume it first"}};
+    chipset_->acpi_pm().press_power_button();
+  } else if (std::holds_alternative<control::Reset>(message)) {
+    request(PowerEvent::Reset, 0);
+  } else if (std::holds_alternative<control::Stop>(message)) {
+    finish({ExitReason::Stopped, 0, {}});
+  } else if (std::holds_alternative<control::Pause>(message)) {
+    if (pause_wanted_.exchange(true)) return {Refused{"the machine is paused already"}};
+    loop_->stop();
+  } else if (std::holds_alternative<control::Resume>(message)) {
+    if (!pause_wanted_.exchange(false)) return {Refused{"the machine is not paused"}};
+    loop_->stop();
+  } else if (const auto* attach = std::get_if<control::Attach>(&message)) {
+    auto console = console_->attach(attach->replay);
+    if (!console) return {Refused{console.error().message}};
+    return {control::Attached{}, std::move(*console)};
+  }
+  return {control::Done{}};
+}
+
+control::Status Machine::status() {
+  control::Status status;
+  status.state = pause_wanted_ ? control::RunState::Paused : control::RunState::Running;
+  status.engine = engine_.name;
+  status.engine_reason = engine_.reason;
+  status.cpu_model = model_->name();
+  status.cpus = config_.cpus;
+  status.memory_bytes = config_.memory_bytes;
+  status.started_ms = started_ms_;
+  status.resets = resets_;
+  status.consoles = console_->attached();
+  status.forwards = config_.forwards;
+  return status;
+}
+
+void Machine::store_cpus() {
+  paused_states_.clear();
+  for (const auto& cpu : cpus_) paused_states_.push_back(cpu->store());
+}
+
+void Machine::pause() {
+  store_cpus();
+  {
+    const std::lock_guard hold(bus_.lock());
+    clock_->stand_still();
+  }
+  paused_ = true;
+  tell(control::Paused{});
+}
+
+Result<> Machine::resume() {
+  {
+    const std::lock_guard hold(bus_.lock());
+    clock_->go_on();
+  }
+  paused_ = false;
+  if (auto done = engine_.engine->clock_moved(); !done) return done;
+  for (unsigned i = 0; i < cpus_.size(); ++i) {
+    if (auto done = cpus_[i]->load(paused_states_[i]); !done) return done;
+  }
+  tell(control::Resumed{});
+  return {};
 }
 
 std::optional<Exited> Machine::after(PowerEvent event, uint8_t code) {
@@ -384,10 +520,11 @@ std::optional<Exited> Machine::after(PowerEvent event, uint8_t code) {
 }
 
 Exited Machine::run() {
+  started_ms_ = utc_ms();
   tell(control::Started{std::string{engine_.name}, model_->name(), config_.cpus, config_.memory_bytes, engine_.reason});
   loop_->watch(channel_.fd(), EPOLLIN, [this](uint32_t) { handle_channel(); });
   for (;;) {
-    start_cpus();
+    if (!paused_) start_cpus();
     loop_->run();
     stop_cpus();
     std::optional<Exited> end;
@@ -403,16 +540,23 @@ Exited Machine::run() {
     }
     if (!end && failure) {
       if (auto done = hand_over(std::move(*failure)); !done) end = Exited{ExitReason::Failure, 0, done.error().message};
-      if (!end && !reset_asked) continue;
     }
-    if (!end) {
+    if (!end && pause_wanted_ != paused_) {
+      if (!paused_) {
+        pause();
+      } else if (auto done = resume(); !done) {
+        end = Exited{ExitReason::Failure, 0, done.error().message};
+      }
+    }
+    if (!end && reset_asked) {
       if (auto done = reset(); !done) {
         end = Exited{ExitReason::Failure, 0, done.error().message};
       } else {
+        if (paused_) store_cpus();
         tell(control::WasReset{++resets_});
-        continue;
       }
     }
+    if (!end) continue;
     if (config_.profile) tell(profiled(engine_.engine->profile()));
     const std::lock_guard hold(bus_.lock());
     for (auto& disk : disks_) disk->drain();
@@ -432,9 +576,10 @@ int run(const control::VmConfig& config, std::vector<Fd> fds, control::Channel& 
     } else {
       exited = machine.run();
     }
+    machine.tell_end(exited);
   }
   const bool told = channel.send(control::serialise(control::Event{exited})).has_value();
-  return told ? 0 : 1;
+  return told || config.detached ? 0 : 1;
 }
 
 }  // namespace caisson::machine

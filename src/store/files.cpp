@@ -1,4 +1,4 @@
-#include "cli/files.h"
+#include "store/files.h"
 
 #include <algorithm>
 #include <array>
@@ -13,7 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-namespace caisson::cli {
+namespace caisson {
 namespace {
 
 Result<std::string> xdg_folder(const char* variable, const char* below_home) {
@@ -118,7 +118,7 @@ Result<> write_file(const std::string& path, std::string_view text) {
   }
   if (::fsync(fd.get()) != 0) return give_up("sync");
   if (::rename(temporary.c_str(), path.c_str()) != 0) return give_up("name");
-  return {};
+  return sync_path(path.substr(0, path.rfind('/')));
 }
 
 Result<> copy_sparse(const std::string& from, const std::string& to) {
@@ -156,4 +156,4 @@ Result<> remove_tree(const std::string& path) {
   return {};
 }
 
-}  // namespace caisson::cli
+}  // namespace caisson
