@@ -18,13 +18,13 @@
 #include "base/log.h"
 #include "base/tsc_reading.h"
 #include "cli/exit_status.h"
-#include "store/files.h"
 #include "cli/image_build.h"
 #include "cli/image_store.h"
 #include "cli/session.h"
 #include "cli/vmm_process.h"
 #include "control/messages.h"
 #include "kvm/device.h"
+#include "store/files.h"
 
 namespace caisson::cli {
 namespace {

@@ -228,7 +228,9 @@ Result<> from_json(const Json& json, T& value) {
   for (const auto& item : json.items()) {
     bool found = false;
     std::apply([&](const auto&... row) { ((found = found || row.name == item.key()), ...); }, JsonTable<T>::fields());
-    if (!found) return fail("the key {} is unknown", Json(item.key().substr(0, 64)).dump(-1, ' ', true, Json::error_handler_t::replace));
+    if (!found)
+      return fail("the key {} is unknown",
+                  Json(item.key().substr(0, 64)).dump(-1, ' ', true, Json::error_handler_t::replace));
   }
   return result;
 }

@@ -137,8 +137,8 @@ struct Status {
   std::vector<PortForward> forwards;
   bool operator==(const Status&) const = default;
 };
-using Event =
-    std::variant<Started, Notice, Panicked, WasReset, Profiled, Paused, Resumed, Exited, Done, Refused, Attached, Status>;
+using Event = std::variant<Started, Notice, Panicked, WasReset, Profiled, Paused, Resumed, Exited, Done, Refused,
+                           Attached, Status>;
 
 [[nodiscard]] std::string serialise(const Request& request);
 [[nodiscard]] std::string serialise(const Event& event);

@@ -40,7 +40,8 @@ void ConsoleHub::forget_gone() {
 
 Result<Fd> ConsoleHub::attach(size_t replay) {
   forget_gone();
-  if (others_.size() >= most_attached) return fail("{} consoles are attached already; leave one of them", most_attached);
+  if (others_.size() >= most_attached)
+    return fail("{} consoles are attached already; leave one of them", most_attached);
   std::array<int, 2> ends{};
   if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()) != 0) {
     return fail_errno(errno, "cannot make the console's socket");

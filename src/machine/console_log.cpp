@@ -69,7 +69,8 @@ void ConsoleLog::flush() {
     size_ += pending_.size();
   } else {
     // A full disk may have room again later.
-    if (!warned_) log::warning("the log of the console cannot be written: {}; what is printed is lost", std::strerror(errno));
+    if (!warned_)
+      log::warning("the log of the console cannot be written: {}; what is printed is lost", std::strerror(errno));
     warned_ = true;
   }
   pending_.clear();
@@ -79,7 +80,8 @@ void ConsoleLog::flush() {
 void ConsoleLog::turn_over() {
   const std::string all = read_at(newer_.get(), size_, 0);
   // In this order a reader, and an end of this process in between, finds bytes twice rather than not at all.
-  if (::ftruncate(older_.get(), 0) == 0 && write_at(older_.get(), all, 0) && ::ftruncate(newer_.get(), 0) == 0) size_ = 0;
+  if (::ftruncate(older_.get(), 0) == 0 && write_at(older_.get(), all, 0) && ::ftruncate(newer_.get(), 0) == 0)
+    size_ = 0;
 }
 
 std::string ConsoleLog::last(size_t most) {

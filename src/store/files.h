@@ -1,4 +1,5 @@
-// Files of the store and the command line: what a VM boots from (the VMM opens nothing by path), and what is kept between runs.
+// Files of the store and the command line: what a VM boots from (the VMM opens nothing by path), and what is kept
+// between runs.
 //   Threads  pure functions
 #pragma once
 

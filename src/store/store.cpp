@@ -44,7 +44,8 @@ Result<std::vector<std::string>> Store::names() const {
     std::string name = entry->path().filename().string();
     if (!check_name("", name)) continue;
     // A folder without a configuration: of a version that kept none, or nothing of ours.
-    if (::access((path_ + "/" + name + "/" + VmFolder::config_file).c_str(), F_OK) == 0) names.push_back(std::move(name));
+    if (::access((path_ + "/" + name + "/" + VmFolder::config_file).c_str(), F_OK) == 0)
+      names.push_back(std::move(name));
   }
   if (error) return fail("cannot read {}: {}", path_, error.message());
   std::ranges::sort(names);

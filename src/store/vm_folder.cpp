@@ -65,7 +65,8 @@ Result<VmSpec> VmFolder::spec() const {
 
 Result<> VmFolder::save(const VmSpec& spec) const {
   if (auto ok = spec.validate(); !ok) return with_context("machine " + name_, ok.error());
-  if (auto ok = write_file(file(config_file), spec.serialise()); !ok) return with_context("machine " + name_, ok.error());
+  if (auto ok = write_file(file(config_file), spec.serialise()); !ok)
+    return with_context("machine " + name_, ok.error());
   return {};
 }
 
@@ -193,7 +194,8 @@ std::vector<TimedEvent> VmFolder::events() const {
   if (!text) return events;
   for (size_t start = 0; start < text->size();) {
     const size_t end = std::min(text->find('\n', start), text->size());
-    if (auto event = parse_event_line(std::string_view{*text}.substr(start, end - start))) events.push_back(std::move(*event));
+    if (auto event = parse_event_line(std::string_view{*text}.substr(start, end - start)))
+      events.push_back(std::move(*event));
     start = end + 1;
   }
   return events;
