@@ -98,7 +98,7 @@ struct CodePage {
   bool global = false;
   bool large = false;
 };
-inline constexpr unsigned code_page_entries = 256;
+inline constexpr unsigned code_page_entries = 512;
 
 // Where indirect branches find the translation of their target: one table per TlbMode, by bits 1.. of the target's
 // address.
@@ -135,8 +135,8 @@ struct alignas(64) Cpu {
   // and up of its addresses), and host address less linear address there.
   std::array<uint32_t, 2> mirror_region{};
   std::array<uint64_t, 2> mirror_addend{};
-  uint64_t mirror_stack_back = 0;  // linear address less host address in the region of the stack
-  uint64_t mirror_fs = 0;          // host address of the base of FS
+  uint64_t mirror_stack_back = 0;      // linear address less host address in the region of the stack
+  uint64_t mirror_fs = 0;              // host address of the base of FS
   std::array<uint64_t, 12> windows{};  // addends that the running block has found, see translate/windows.cpp
   uint64_t scratch[4] = {};  // spill slots of translated code: effective address, RCX, branch target, one more
   std::array<uint64_t, 16> gpr{};
@@ -148,7 +148,7 @@ struct alignas(64) Cpu {
   std::array<bool, 256> mirror_valid{};
   std::array<uint64_t, 256> mirror_addends{};
   std::array<uint64_t, 256> mirror_stack_addends{};  // the same, with only the region of the stack
-  alignas(64) std::array<uint8_t, 128> crossing{};  // copy of what a read across two pages finds
+  alignas(64) std::array<uint8_t, 128> crossing{};   // copy of what a read across two pages finds
   Cpu* self = this;
   uint64_t host_rsp = 0;  // outside of translated code; that has RSP at the beginning of its Cpu
   uint32_t leave = 0;     // why translated code was left, see translate/stubs.h

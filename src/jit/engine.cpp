@@ -164,7 +164,7 @@ void JitEngine::code_mapping_flushed(Cpu& cpu, bool global_too) {
     cpu.jumps[mode].clear();
   }
   if (!global_too) return;
-  cpu.jump_memory.flush_all();
+  cpu.jump_memory.flush_all(true);
   const std::lock_guard hold(cache_->lock());
   cache_->recheck_cross_page_targets([&](uint64_t linear_page, Gpa gpa_page) {
     Gpa now = 0;

@@ -134,7 +134,7 @@ void JitVcpu::await_out_of_guest() {
 
 void JitVcpu::drop_jump_caches() {
   for (JumpCache& cache : cpu_->jumps) cache.clear();
-  cpu_->jump_memory.flush_all();
+  cpu_->jump_memory.flush_all(false);
 }
 
 void JitVcpu::answer_requests() {

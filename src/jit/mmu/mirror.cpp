@@ -249,8 +249,8 @@ uint64_t Mirror::before_entry() {
   if (fs != fs_) {
     fs_ = fs;
     const bool valid = fs >> region_shift < regions && cpu_.mirror_valid[fs >> region_shift];
-    cpu_.mirror_fs = valid ? fs + cpu_.mirror_addends[fs >> region_shift]
-                           : reinterpret_cast<uint64_t>(nowhere_) + region_size / 2;
+    cpu_.mirror_fs =
+        valid ? fs + cpu_.mirror_addends[fs >> region_shift] : reinterpret_cast<uint64_t>(nowhere_) + region_size / 2;
   }
   if (const uint64_t gs = cpu_.mirror_addend[cpu_.mirror_gs_half]; gs != gs_) {
     gs_ = gs;

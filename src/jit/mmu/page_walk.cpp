@@ -236,6 +236,8 @@ bool code_page(Cpu& cpu, uint64_t linear, CodePage& out) {
          .global = result.global,
          .large = result.large};
   if (ram) cached = out;
+  // From here on jump caches may know the page: a stub looks into the code pages, too.
+  if (ram && out.user) cpu.jump_memory.note_page(page);
   if (result.large) {
     note_large(cpu, linear, result);
     cpu.large_code_regions[linear >> 36 & 3] |= uint64_t{1} << (linear >> 30 & 63);

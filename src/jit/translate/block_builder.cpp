@@ -291,13 +291,14 @@ void BlockBuilder::emit_native(Emitter& out, const Item& item) {
     gave_up_ = true;
     return;
   }
-  // No REX prefix can stand with AH, CH, DH, BH: work on the low byte with the two swapped, or, where a fault could show
-  // that, on a copy in a scratch register.
+  // No REX prefix can stand with AH, CH, DH, BH: work on the low byte with the two swapped, or, where a fault could
+  // show that, on a copy in a scratch register.
   int high = -1;
   bool high_written = false;
   if (memory != nullptr) {
     for (unsigned i = 0; i < in.operand_count; ++i) {
-      if (in.operands[i].kind != Operand::Kind::Register || in.operands[i].reg_class != RegisterClass::HighByte) continue;
+      if (in.operands[i].kind != Operand::Kind::Register || in.operands[i].reg_class != RegisterClass::HighByte)
+        continue;
       high = in.operands[i].reg;
       high_written = in.operands[i].writes;
     }

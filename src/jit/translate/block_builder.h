@@ -208,7 +208,7 @@ class BlockBuilder {
   bool fpu_checked_ = false;
   bool code_proven_ = false;   // the running page is where GS leads
   bool stack_proven_ = false;  // mirrored code has accessed the stack, so it is where it should be
-  bool gave_up_ = false;  // an instruction turned out to be inexpressible: the block ends before it
+  bool gave_up_ = false;       // an instruction turned out to be inexpressible: the block ends before it
   unsigned peeks_ = 0;
   const DecodeCache* decoded_ = nullptr;  // what the interpreter has decoded, or null
   uint64_t rip_ = 0;                      // linear address of the block's first instruction

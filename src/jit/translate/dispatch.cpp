@@ -107,6 +107,7 @@ const uint8_t* Translator::find_code(Outcome& otherwise) {
   } else {
     cpu.jump_memory.put(cpu.rip, mode, cpu.user(), block->start);
   }
+  if (cpu.user()) cpu.jump_memory.put_physical(key.gpa, mode, block->start);
   return block->start;
 }
 

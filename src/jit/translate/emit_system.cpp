@@ -163,8 +163,7 @@ void BlockBuilder::emit_access_check_flag(Emitter& out, const Item& item) {
   out.memory_op(0x81, set ? 1 : 4, CPU_FIELD(rflags), false);  // or/and dword [rflags], AC
   out.u32(set ? flag : ~flag);
   // mov byte [tlb_mode], …
-  out.byte_op(0xc6, 0, CPU_FIELD(tlb_mode),
-              static_cast<unsigned>(set ? TlbMode::SupervisorUser : TlbMode::Supervisor));
+  out.byte_op(0xc6, 0, CPU_FIELD(tlb_mode), static_cast<unsigned>(set ? TlbMode::SupervisorUser : TlbMode::Supervisor));
 }
 
 void BlockBuilder::emit_system(Emitter& out, const Item& item) {

@@ -60,10 +60,23 @@ TEST_F(JumpMemoryTest, FlushOfAllPcids) {
 
 TEST_F(JumpMemoryTest, FlushOfEverything) {
   EXPECT_TRUE(memory_->may_have_page(user_rip & ~0xfffull));
-  memory_->flush_all();
+  memory_->flush_all(true);
   EXPECT_FALSE(user_known());
   EXPECT_FALSE(kernel_known());
   EXPECT_FALSE(memory_->may_have_page(user_rip & ~0xfffull));
+}
+
+TEST_F(JumpMemoryTest, ByPhysicalAddressUntilEverythingGoes) {
+  memory_->put_physical(0x1234'5678, mode, &user_code);
+  memory_->change_pcid(2, false);
+  memory_->flush_all_pcids();
+  EXPECT_EQ(memory_->find_physical(0x1234'5678, mode), &user_code);
+  EXPECT_EQ(memory_->find_physical(0x1234'5678, mode + 1), nullptr);
+  EXPECT_EQ(memory_->find_physical(0x1234'5679, mode), nullptr);
+  EXPECT_EQ(memory_->find(0x1234'5678, mode, true), nullptr);
+  memory_->flush_all(false);
+  EXPECT_EQ(memory_->find_physical(0x1234'5678, mode), nullptr);
+  EXPECT_TRUE(memory_->may_have_page(user_rip & ~0xfffull));
 }
 
 }  // namespace

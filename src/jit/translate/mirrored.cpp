@@ -50,8 +50,8 @@ BlockBuilder::Reach BlockBuilder::mirror_reach(Emitter& out, const Item& item, i
   return gs ? Reach::Gs : Reach::Region;
 }
 
-// Not in the region where it was thought to be; T1's low byte = bits 40 to 47 of the address. Where it is in none the interpreter
-// finds out what comes of it.
+// Not in the region where it was thought to be; T1's low byte = bits 40 to 47 of the address. Where it is in none the
+// interpreter finds out what comes of it.
 void BlockBuilder::emit_other_region(Emitter& out, const Cold& cold) {
   out.zero_extend_byte(t1);
   // cmp byte [t1 + mirror_valid], 0

@@ -82,6 +82,71 @@ const uint8_t* begin(Emitter& out) {
   return out.run_address();
 }
 
+// t1 = offset of a JumpMemory entry, in words, for the address in `reg`.
+void emit_entry_index(Emitter& out, int reg, unsigned bits) {
+  out.move(t1, reg);
+  out.register_op(0xc1, 5, t1, true), out.u8(JumpMemory::index_shift);  // shr
+  out.register_op(0x31, reg, t1, false);                                // xor
+  out.and32(t1, (1u << bits) - 1);
+  out.lea(t1, {.base = t1, .index = t1, .scale = 2});
+}
+
+// The same by guest-physical address, for user code: T0 = linear target. Goes on with RAX, which is pushed, the code,
+// and the jump memory knowing it by its linear address, too; returns the rel32 of the jump there.
+size_t emit_physical_look_up(Emitter& out, const uint8_t* unknown) {
+  const auto at_t1 = [](size_t offset, int scale) {
+    return Address{.index = t1, .scale = scale, .disp = static_cast<int32_t>(offset), .cpu = true};
+  };
+  constexpr size_t pages = offsetof(Cpu, code_pages);
+  const size_t memory = offsetof(Cpu, jump_memory), mode = static_cast<size_t>(TlbMode::User);
+  const size_t physical = memory + JumpMemory::physical_entries_offset(),
+               linear = memory + JumpMemory::entries_offset();
+  const auto tag_to_rax = [&](size_t generation) {
+    out.load(rax, cpu_at(memory + generation));
+    out.register_op(0xc1, 4, rax, true), out.u8(JumpMemory::tag_shift);            // shl
+    out.memory_op(0x0b, rax, cpu_at(offsetof(Cpu, jumps_mode) + 8 * mode), true);  // or
+  };
+  push(out, rax);
+  out.stack_below_cpu(8);
+  out.move(rax, t0);
+  out.and_page(rax);
+  out.register_op(0x89, t0, t1, false);
+  out.shift_right32(t1, 7);
+  out.and32(t1, (code_page_entries - 1) << 5);
+  out.compare(rax, at_t1(pages + offsetof(CodePage, linear), 1));
+  const size_t no_page = out.jump_if_later(5);
+  out.byte_op(0x80, 7, at_t1(pages + offsetof(CodePage, user), 1), 1);  // cmp byte [t1 + user], 1
+  const size_t no_user = out.jump_if_later(5);
+  // (An entry by linear address is one PCID's.)
+  out.byte_op(0x80, 7, at_t1(pages + offsetof(CodePage, global), 1), 0);  // cmp byte [t1 + global], 0
+  const size_t global = out.jump_if_later(5);
+  out.load(rax, at_t1(pages + offsetof(CodePage, gpa), 1));
+  out.register_op(0x89, t0, t1, false);
+  out.and32(t1, page_size - 1);
+  out.register_op(0x09, t1, rax, true);  // or
+  emit_entry_index(out, rax, JumpMemory::physical_bits);
+  out.compare(rax, at_t1(physical + offsetof(JumpMemory::Entry, rip), 8));
+  const size_t no_entry = out.jump_if_later(5);
+  tag_to_rax(JumpMemory::physical_generation_offset());
+  out.compare(rax, at_t1(physical + offsetof(JumpMemory::Entry, tag), 8));
+  const size_t no_code = out.jump_if_later(5);
+  push(out, rdx);
+  out.stack_below_cpu(16);
+  out.load(rdx, at_t1(physical + offsetof(JumpMemory::Entry, code), 8));
+  emit_entry_index(out, t0, JumpMemory::bits);
+  tag_to_rax(JumpMemory::generation_offset(true));
+  out.store(at_t1(linear + offsetof(JumpMemory::Entry, rip), 8), t0);
+  out.store(at_t1(linear + offsetof(JumpMemory::Entry, tag), 8), rax);
+  out.store(at_t1(linear + offsetof(JumpMemory::Entry, code), 8), rdx);
+  out.move(rax, rdx);
+  pop(out, rdx);
+  const size_t found = out.jump_later();
+  for (const size_t miss : {no_page, no_user, global, no_entry, no_code}) out.land(miss);
+  pop(out, rax);
+  out.jump(unknown);
+  return found;
+}
+
 // The look-up in Cpu::jump_memory, T0 = linear target: what it knows goes to Cpu::jumps and is jumped to.
 void emit_jump_memory(Emitter& out, unsigned mode, const uint8_t* unknown) {
   static_assert(sizeof(JumpMemory::Entry) == 24);
@@ -94,13 +159,9 @@ void emit_jump_memory(Emitter& out, unsigned mode, const uint8_t* unknown) {
   };
   emit_exit_request_test(out);
   out.jump_if(5, unknown);
-  out.move(t1, t0);
-  out.register_op(0xc1, 5, t1, true), out.u8(JumpMemory::index_shift);  // shr
-  out.register_op(0x31, t0, t1, false);                                 // xor
-  out.and32(t1, (1u << JumpMemory::bits) - 1);
-  out.lea(t1, {.base = t1, .index = t1, .scale = 2});
+  emit_entry_index(out, t0, JumpMemory::bits);
   out.compare(t0, at_t1(entries + offsetof(JumpMemory::Entry, rip)));
-  out.jump_if(5, unknown);
+  const size_t other = out.jump_if_later(5);
   push(out, rax);
   out.stack_below_cpu(8);
   out.load(rax, cpu_at(memory + JumpMemory::generation_offset(user)));
@@ -110,8 +171,16 @@ void emit_jump_memory(Emitter& out, unsigned mode, const uint8_t* unknown) {
   out.load(rax, at_t1(entries + offsetof(JumpMemory::Entry, code)));
   const size_t known = out.jump_if_later(4);
   pop(out, rax);  // (Where it is known RAX is still to be fetched.)
-  out.jump(unknown);
+  out.land(other);
+  size_t found = 0;
+  if (user) {
+    found = emit_physical_look_up(out, unknown);
+  } else {
+    out.jump(unknown);
+  }
+  out.stack_below_cpu(8);
   out.land(known);
+  if (user) out.land(found);
   out.register_op(0x89, t0, t1, false);
   out.and32(t1, (jump_entries - 1) << 1);
   out.store(at_t1(table + offsetof(JumpCache::Entry, rip)), t0);
