@@ -8,5 +8,7 @@ namespace caisson::cli {
 
 // The exit status (exit_status.h).
 [[nodiscard]] int run(RunOptions options);
+// caisson create: the same, but the machine is only made.
+[[nodiscard]] int create(RunOptions options);
 
 }  // namespace caisson::cli

@@ -49,6 +49,8 @@ struct RunOptions {
   bool no_reboot = false;
   bool debug_exit = false;
   bool json = false;
+  bool detached = false;
+  bool remove = false;  // a detached machine goes when it ends
 };
 
 // "512M", "2G", "1048576K"; a bare number counts MiB. Whole MiB within VmConfig's bounds and the host's memory.

@@ -81,9 +81,7 @@ void ControlServer::serve(uint64_t id) {
   } else if (std::holds_alternative<control::Start>(*request)) {
     answer(id, control::Refused{"the machine runs already"}, {});
   } else if (std::holds_alternative<control::Watch>(*request)) {
-    answer(id, control::Done{}, {});
-    const std::lock_guard hold(lock_);
-    if (Client* const watcher = find(id)) watcher->watches = true;
+    answer(id, control::Done{}, {}, true);
   } else {
     handler_(*request, (*packet)->fds, [self = self_, id](const control::Event& event, const Fd& fd) {
       if (*self != nullptr) (*self)->answer(id, event, fd);
@@ -91,7 +89,7 @@ void ControlServer::serve(uint64_t id) {
   }
 }
 
-void ControlServer::answer(uint64_t id, const control::Event& event, const Fd& fd) {
+void ControlServer::answer(uint64_t id, const control::Event& event, const Fd& fd, bool watches) {
   Client* const client = find(id);
   if (client == nullptr) return;
   client->waits = false;
@@ -100,6 +98,7 @@ void ControlServer::answer(uint64_t id, const control::Event& event, const Fd& f
   {
     const std::lock_guard hold(lock_);
     sent = client->channel.try_send(control::serialise(event), {&number, fd.valid() ? size_t{1} : 0}).has_value();
+    client->watches = client->watches || watches;  // before Done no event comes, after it none is left out
   }
   if (!sent) drop(id);
 }

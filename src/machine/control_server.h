@@ -51,7 +51,7 @@ class ControlServer {
   void accept(int listener);
   void serve(uint64_t id);
   void drop(uint64_t id);
-  void answer(uint64_t id, const control::Event& event, const Fd& fd);
+  void answer(uint64_t id, const control::Event& event, const Fd& fd, bool watches = false);
   [[nodiscard]] Client* find(uint64_t id);
 
   EventLoop& loop_;

@@ -65,7 +65,7 @@ Result<VmSpec> VmFolder::spec() const {
 
 Result<> VmFolder::save(const VmSpec& spec) const {
   if (auto ok = spec.validate(); !ok) return with_context("machine " + name_, ok.error());
-  if (auto ok = write_file(file(config_file), spec.serialise()); !ok)
+  if (auto ok = write_file(file(config_file), spec.serialise(), !spec.transient); !ok)
     return with_context("machine " + name_, ok.error());
   return {};
 }
