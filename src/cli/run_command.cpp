@@ -272,6 +272,7 @@ int run(RunOptions options) {
 
   auto store = store::Store::open();
   std::optional<store::Store::Draft> place_of;
+  const bool existed = store && store->has(wish->config.name);
   if (store) {
     auto placed = place(*store, *wish, options, wish->image.has_value());
     if (placed) {
@@ -293,7 +294,9 @@ int run(RunOptions options) {
     return launch(std::move(*machine), folder, options.detached, before);
   };
   auto launch = launched();
-  const bool goes = wish->spec.transient && folder != nullptr;
+  // What cannot start is not kept, where this command has made it.
+  const bool goes = folder != nullptr && wish->spec.transient;
+  const bool goes_unstarted = folder != nullptr && !existed;
   if (options.detached) {
     Result<> running = launch ? leave_running(std::move(*launch), wish->config.name) : std::unexpected(launch.error());
     if (running) {
@@ -301,12 +304,12 @@ int run(RunOptions options) {
       return exit_ok;
     }
     place_of->lock.reset();
-    if (goes) forget(*store, *folder);
+    if (goes_unstarted) forget(*store, *folder);
     return fail_with(running.error());
   }
   if (place_of) place_of->lock.reset();
   if (!launch) {
-    if (goes) forget(*store, *folder);
+    if (goes_unstarted) forget(*store, *folder);
     return fail_with(launch.error());
   }
 
