@@ -66,7 +66,6 @@ struct RunOptions {
 [[nodiscard]] Result<control::PortForward> parse_forward(std::string_view text);
 // "CLASS,CLASS…", each a name in control::jit_classes; every name once.
 [[nodiscard]] Result<std::vector<std::string>> parse_jit_off(const std::vector<std::string>& given);
-[[nodiscard]] Result<> check_name(std::string_view name);
 
 // The kernel command line: `defaults`, then `extra`, then what the console and the report of panics need, unless the
 // user said otherwise. A guest whose kernel panics resets at once (panic=-1), which is how its end is noticed.
