@@ -50,6 +50,17 @@ Result<> add_firmware(Machine& machine) {
   return {};
 }
 
+// A disc's file systems say so in the volume structures from its 17th block on (ECMA-119, 8.1; ECMA-167 2/9.1.2).
+Result<> check_disc(const DiskFile& file) {
+  constexpr off_t first = 16 * 2048;
+  char identifier[6] = {};
+  if (::pread(file.fd.get(), identifier, 6, first) == 6) {
+    const std::string_view text{identifier + 1, 5};
+    if (text == "CD001" || text == "BEA01" || text == "CDROM") return {};
+  }
+  return fail("--cdrom {}: not an image of a disc, it has neither an ISO 9660 nor a UDF file system", file.path);
+}
+
 Result<> add_disk(Machine& machine, const std::string& path, const store::DiskSpec& spec, const ChainOptions& options) {
   auto chain = open_chain(path, options);
   if (!chain) return std::unexpected(chain.error());
@@ -57,7 +68,11 @@ Result<> add_disk(Machine& machine, const std::string& path, const store::DiskSp
   if (machine.fds.size() + chain->size() + 10 > control::Channel::max_fds) {
     return fail("--disk: the disks have too many backing files together; join some with 'caisson disk convert'");
   }
+  if (spec.bus == control::DiskBus::Cdrom) {
+    if (auto ok = check_disc(chain->front()); !ok) return ok;
+  }
   control::DiskConfig disk;
+  disk.bus = spec.bus;
   for (size_t layer = 0; layer < chain->size(); ++layer) {
     DiskFile& file = (*chain)[layer];
     const auto format = file.format == DiskFormat::Raw ? control::DiskImage::Raw : control::DiskImage::Qcow2;
@@ -88,6 +103,7 @@ store::VmSpec to_spec(const control::VmConfig& config) {
   spec.engine = config.engine;
   spec.net = config.net;
   spec.forwards = config.forwards;
+  spec.boot_first = config.boot_first;
   spec.no_reboot = config.no_reboot;
   spec.debug_exit = config.debug_exit;
   return spec;
@@ -104,6 +120,7 @@ control::VmConfig to_config(const store::VmSpec& spec, const std::string& name) 
   config.engine = spec.engine;
   config.net = spec.net;
   config.forwards = spec.forwards;
+  config.boot_first = spec.boot_first;
   config.no_reboot = spec.no_reboot;
   config.debug_exit = spec.debug_exit;
   return config;

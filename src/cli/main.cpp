@@ -43,9 +43,16 @@ void add_machine(CLI::App* run, RunOptions& options) {
   run->add_option("--disk", options.disks,
                   "disk image or block device; again for more: vda, vdb, …; qcow2 where the name ends so or format= "
                   "says it, else raw")
-      ->type_name("FILE[,ro][,format=raw|qcow2]")
+      ->type_name("FILE[,ro][,format=raw|qcow2][,bus=virtio|sata]")
       ->take_all()
       ->allow_extra_args(false);
+  run->add_option("--cdrom", options.cdroms, "ISO image in a Serial ATA drive; again for more")
+      ->type_name("FILE")
+      ->take_all()
+      ->allow_extra_args(false);
+  run->add_option("--boot", options.boot, "what the firmware tries first: disk or cdrom")
+      ->type_name("WHICH")
+      ->capture_default_str();
   run->add_option("--backing-folder", options.backing_folders,
                   "backing files of images may lie below this folder, as below the image's own; again for more")
       ->type_name("FOLDER")

@@ -1,5 +1,6 @@
 #include "cli/run_command.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <ctime>
@@ -141,7 +142,16 @@ std::expected<Wish, Failure> parse(RunOptions& options, bool kept) {
     auto disk = parse_disk(text);
     if (!disk) return usage(disk.error());
     wish.spec.disks.push_back(
-        {absolute(disk->path), disk->read_only, disk->format ? std::string{name_of(*disk->format)} : ""});
+        {absolute(disk->path), disk->read_only, disk->format ? std::string{name_of(*disk->format)} : "", disk->bus});
+  }
+  for (const auto& path : options.cdroms) {
+    wish.spec.disks.push_back({absolute(path), true, "raw", control::DiskBus::Cdrom});
+  }
+  const auto sata = std::ranges::count_if(
+      wish.spec.disks, [](const store::DiskSpec& disk) { return disk.bus != control::DiskBus::Virtio; });
+  if (sata > static_cast<std::ptrdiff_t>(control::VmConfig::max_sata)) {
+    return usage(Error{fmt::format("--disk, --cdrom: {} on the Serial ATA controller, which has {} ports", sata,
+                                   control::VmConfig::max_sata)});
   }
   if (wish.image && options.disks.size() == control::VmConfig::max_disks) return usage(Error{"--disk: too many disks"});
   return wish;

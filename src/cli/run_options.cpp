@@ -142,10 +142,19 @@ Result<DiskOption> parse_disk(std::string_view text) {
     } else if (word.starts_with(format)) {
       disk.format = format_named(word.substr(format.size()));
       if (!disk.format) return fail("--disk: no such format: {}; write format=raw or format=qcow2", word);
+    } else if (word.starts_with("bus=")) {
+      if (word != "bus=virtio" && word != "bus=sata") {
+        return fail("--disk: no such bus: {}; write bus=virtio or bus=sata", word);
+      }
+      disk.bus = word == "bus=sata" ? control::DiskBus::Sata : control::DiskBus::Virtio;
     } else {
       break;
     }
     text.remove_suffix(text.size() - comma);
+  }
+  if (disk.read_only && disk.bus == control::DiskBus::Sata) {
+    return fail("--disk {}: a Serial ATA disk cannot tell the guest that it is read-only; leave out ro or bus=sata",
+                text);
   }
   if (text.empty()) return fail("--disk: no file named; write FILE or FILE,ro");
   disk.path = text;
@@ -287,8 +296,14 @@ Result<VmConfig> to_config(const RunOptions& options, std::string_view default_a
   if (config.forwards.size() > VmConfig::max_forwards) {
     return fail("-p: {} forwards, at most {} are possible", config.forwards.size(), VmConfig::max_forwards);
   }
-  if (options.disks.size() > VmConfig::max_disks) {
-    return fail("--disk: {} disks, at most {} are possible", options.disks.size(), VmConfig::max_disks);
+  if (options.disks.size() + options.cdroms.size() > VmConfig::max_disks) {
+    return fail("--disk: {} disks, at most {} are possible", options.disks.size() + options.cdroms.size(),
+                VmConfig::max_disks);
+  }
+  if (options.boot == "cdrom") {
+    config.boot_first = control::BootFirst::Cdrom;
+  } else if (options.boot != "disk") {
+    return fail("--boot {}: unknown; write disk or cdrom", options.boot);
   }
   auto off = parse_jit_off(options.jit_off);
   if (!off) return std::unexpected(off.error());

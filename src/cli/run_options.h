@@ -19,6 +19,7 @@ struct DiskOption {
   std::string path;
   bool read_only = false;
   std::optional<DiskFormat> format{};
+  control::DiskBus bus = control::DiskBus::Virtio;
   bool operator==(const DiskOption&) const = default;
 };
 
@@ -32,6 +33,8 @@ struct RunOptions {
   std::string firmware_log;
   std::string control;  // path of a socket for requests
   std::vector<std::string> disks;
+  std::vector<std::string> cdroms;
+  std::string boot = "disk";  // what firmware tries first
   std::vector<std::string> backing_folders;
   std::string cpus;    // empty: default
   std::string memory;  // empty: default
@@ -60,7 +63,7 @@ struct RunOptions {
 // The same for any disk: 512 bytes at least, whole sectors; a bare number counts MiB, "512B" bytes.
 [[nodiscard]] Result<uint64_t> parse_disk_size(std::string_view option, std::string_view text);
 [[nodiscard]] Result<uint32_t> parse_cpus(std::string_view text);
-// "FILE", then any of ",ro", ",format=raw" and ",format=qcow2"
+// "FILE", then any of ",ro", ",format=raw|qcow2" and ",bus=virtio|sata"
 [[nodiscard]] Result<DiskOption> parse_disk(std::string_view text);
 // "[tcp:|udp:][ADDRESS:]HOST:GUEST"
 [[nodiscard]] Result<control::PortForward> parse_forward(std::string_view text);

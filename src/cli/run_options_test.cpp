@@ -34,6 +34,9 @@ TEST(RunOptions, Disk) {
   EXPECT_EQ(parse_disk("a,b.raw,ro").value_or(DiskOption{}), (DiskOption{"a,b.raw", true}));
   EXPECT_EQ(parse_disk("a.img,format=qcow2,ro").value_or(DiskOption{}), (DiskOption{"a.img", true, DiskFormat::Qcow2}));
   EXPECT_EQ(parse_disk("a,format=raw").value_or(DiskOption{}), (DiskOption{"a", false, DiskFormat::Raw}));
+  EXPECT_EQ(parse_disk("a,bus=sata").value_or(DiskOption{}), (DiskOption{"a", false, {}, control::DiskBus::Sata}));
+  EXPECT_FALSE(parse_disk("a,bus=ide"));
+  EXPECT_FALSE(parse_disk("a,bus=sata,ro"));
   EXPECT_FALSE(parse_disk("a,format=vmdk"));
   EXPECT_FALSE(parse_disk(""));
   EXPECT_FALSE(parse_disk(",ro"));

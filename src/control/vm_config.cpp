@@ -1,5 +1,6 @@
 #include "control/vm_config.h"
 
+#include <algorithm>
 #include <vector>
 
 #include <arpa/inet.h>
@@ -62,7 +63,12 @@ Result<> VmConfig::validate(size_t descriptors) const {
   }
   if (log_fd.has_value() != old_log_fd.has_value()) return fail("VM configuration: log_fd and old_log_fd go together");
   if (auto ok = take(console_fd, "console_fd"); !ok) return ok;
+  if (std::ranges::count_if(disks, [](const DiskConfig& disk) { return disk.bus != DiskBus::Virtio; }) >
+      static_cast<std::ptrdiff_t>(max_sata)) {
+    return fail("VM configuration: more than {} Serial ATA disks", max_sata);
+  }
   for (const auto& disk : disks) {
+    if (disk.bus == DiskBus::Cdrom && !disk.read_only) return fail("VM configuration: a CD-ROM that can be written");
     if (auto ok = take(disk.image_fd, "image_fd"); !ok) return ok;
     if (!disk.backing.empty() && disk.format == DiskImage::Raw) {
       return fail("VM configuration: a raw disk with a backing file");

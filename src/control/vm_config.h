@@ -24,6 +24,10 @@ enum class EngineChoice : uint8_t { Auto, Jit, Kvm };
 enum class Protocol : uint8_t { Tcp, Udp };
 
 enum class DiskImage : uint8_t { Raw, Qcow2 };
+// What the guest sees: a virtio disk, a Serial ATA disk, or a Serial ATA CD-ROM drive.
+enum class DiskBus : uint8_t { Virtio, Sata, Cdrom };
+// What firmware tries first.
+enum class BootFirst : uint8_t { Disk, Cdrom };
 
 // What an image is based on: its backing file.
 struct DiskLayerConfig {
@@ -38,6 +42,7 @@ struct DiskConfig {
   bool read_only = false;
   std::string serial;          // at most 20 bytes; what the guest sees as the disk's serial number
   std::string label = "disk";  // how messages call it: the path, or its end
+  DiskBus bus = DiskBus::Virtio;
   DiskImage format = DiskImage::Raw;
   std::vector<DiskLayerConfig> backing{};  // of a qcow2 image: its backing file, that one's, …
   bool operator==(const DiskConfig&) const = default;
@@ -83,6 +88,7 @@ struct VmConfig {
   static constexpr uint64_t max_memory = uint64_t{1} << 40;
   static constexpr size_t max_append = 2047;  // x86's COMMAND_LINE_SIZE less the closing zero
   static constexpr size_t max_disks = 20;
+  static constexpr size_t max_sata = 6;    // of them, together with CD-ROMs
   static constexpr size_t max_backing = 15;  // files below an image
   static constexpr size_t max_forwards = 64;
   static constexpr size_t max_label = 255;
@@ -110,7 +116,8 @@ struct VmConfig {
   std::string append;                       // the whole kernel command line
   uint32_t console_fd = 0;                  // a stream socket: the serial console's bytes both ways
 
-  std::vector<DiskConfig> disks;  // vda, vdb, … in this order
+  std::vector<DiskConfig> disks;  // virtio disks are vda, vdb, … in this order
+  BootFirst boot_first = BootFirst::Disk;
   NetKind net = NetKind::None;
   std::vector<PortForward> forwards;
 

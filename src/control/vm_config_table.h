@@ -32,6 +32,15 @@ struct EnumNames<DiskImage> {
 };
 
 template <>
+struct EnumNames<DiskBus> {
+  static constexpr std::array<std::string_view, 3> names{"virtio", "sata", "cdrom"};
+};
+template <>
+struct EnumNames<BootFirst> {
+  static constexpr std::array<std::string_view, 2> names{"disk", "cdrom"};
+};
+
+template <>
 struct JsonTable<DiskLayerConfig> {
   static constexpr auto fields() {
     return std::tuple{
@@ -48,6 +57,7 @@ struct JsonTable<DiskConfig> {
     return std::tuple{
         key("image_fd", &DiskConfig::image_fd, {0, 63}, true),
         key("format", &DiskConfig::format),
+        key("bus", &DiskConfig::bus),
         key("backing", &DiskConfig::backing, {0, VmConfig::max_backing}),
         key("read_only", &DiskConfig::read_only),
         key("serial", &DiskConfig::serial, {0, 20}),
@@ -92,6 +102,7 @@ struct JsonTable<VmConfig> {
         key("append", &VmConfig::append, {0, VmConfig::max_append}),
         key("console_fd", &VmConfig::console_fd, {0, 63}, true),
         key("disks", &VmConfig::disks, {0, VmConfig::max_disks}),
+        key("boot_first", &VmConfig::boot_first),
         key("net", &VmConfig::net),
         key("forwards", &VmConfig::forwards, {0, VmConfig::max_forwards}),
         key("no_reboot", &VmConfig::no_reboot),

@@ -23,6 +23,9 @@
 #include "devices/chipset/attach.h"
 #include "devices/pci/host_bridge.h"
 #include "devices/pci/lpc_bridge.h"
+#include "devices/storage/ata_disk.h"
+#include "devices/storage/attach.h"
+#include "devices/storage/cdrom.h"
 #include "devices/virtio/attach.h"
 #include "machine/boot_plan.h"
 #include "machine/console_hub.h"
@@ -347,14 +350,31 @@ Result<> Machine::create_cpus() {
 Result<> Machine::create_disks() {
   const virtio::Services services{*memory_, chipset_->msi(),
                                   [this](std::function<void()> task) { loop_->post(std::move(task)); }};
+  std::optional<storage::AddedAhci> ahci;
+  std::vector<boot::firmware::BootDevice> cdroms;
   for (const control::DiskConfig& disk : config_.disks) {
     auto image = create_disk(disk);
     if (!image) return std::unexpected(image.error());
-    const unsigned slot = *bridge_->free_slot();
-    virtio::add_blk(*bridge_, services, **image, {.serial = disk.serial}, slot);
-    boot_order_.push_back({.slot = slot});
     disks_.push_back(std::move(*image));
+    BlockBackend& backend = *disks_.back();
+    if (disk.bus == control::DiskBus::Virtio) {
+      const unsigned slot = *bridge_->free_slot();
+      virtio::add_blk(*bridge_, services, backend, {.serial = disk.serial}, slot);
+      boot_order_.push_back({.slot = slot});
+      continue;
+    }
+    if (!ahci) ahci.emplace(storage::add_ahci(*bridge_, *memory_));
+    const unsigned port = *ahci->controller.free_port();
+    const bool cdrom = disk.bus == control::DiskBus::Cdrom;
+    if (cdrom) {
+      ahci->controller.connect(port, std::make_unique<storage::Cdrom>(&backend), &backend);
+    } else {
+      ahci->controller.connect(port, std::make_unique<storage::AtaDisk>(backend, disk.serial), &backend);
+    }
+    (cdrom ? cdroms : boot_order_).push_back({.slot = ahci->slot, .port = static_cast<int>(port)});
   }
+  const bool first = config_.boot_first == control::BootFirst::Cdrom;
+  boot_order_.insert(first ? boot_order_.begin() : boot_order_.end(), cdroms.begin(), cdroms.end());
   return {};
 }
 

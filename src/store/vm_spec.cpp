@@ -11,7 +11,8 @@ template <>
 struct JsonTable<store::DiskSpec> {
   static constexpr auto fields() {
     return std::tuple{key("path", &store::DiskSpec::path, {1, store::VmSpec::max_path}, true),
-                      key("read_only", &store::DiskSpec::read_only), key("format", &store::DiskSpec::format, {0, 8})};
+                      key("read_only", &store::DiskSpec::read_only), key("format", &store::DiskSpec::format, {0, 8}),
+                      key("bus", &store::DiskSpec::bus)};
   }
 };
 
@@ -35,6 +36,7 @@ struct JsonTable<store::VmSpec> {
         key("backing_folders", &VmSpec::backing_folders, {0, 64, VmSpec::max_path}),
         key("net", &VmSpec::net),
         key("forwards", &VmSpec::forwards, {0, VmConfig::max_forwards}),
+        key("boot_first", &VmSpec::boot_first),
         key("no_reboot", &VmSpec::no_reboot),
         key("debug_exit", &VmSpec::debug_exit),
         key("stop_timeout_s", &VmSpec::stop_timeout_s, {0, 86400}),

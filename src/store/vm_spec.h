@@ -18,6 +18,7 @@ struct DiskSpec {
   std::string path;
   bool read_only = false;
   std::string format{};  // "raw" or "qcow2"; empty: as the name says
+  control::DiskBus bus = control::DiskBus::Virtio;
   bool operator==(const DiskSpec&) const = default;
 };
 
@@ -40,6 +41,7 @@ struct VmSpec {
   std::vector<std::string> backing_folders;  // where backing files may lie, too
   control::NetKind net = control::NetKind::User;
   std::vector<control::PortForward> forwards;
+  control::BootFirst boot_first = control::BootFirst::Disk;
   bool no_reboot = false;
   bool debug_exit = false;
   uint32_t stop_timeout_s = 30;

@@ -50,3 +50,30 @@ free_port() {
   port=$((20000 + $$ % 20000))
   while grep -q "$(printf ':%04X ' "$port")" /proc/net/tcp; do port=$((port + 1)); done
 }
+
+# grub_cd FILE FOLDER: a CD that starts GRUB, with what is in the folder; its boot/grub/grub.cfg comes from standard input.
+grub_cd() {
+  mkdir -p "$2/boot/grub"
+  cat >"$2/boot/grub/grub.cfg"
+  grub-mkrescue -o "$1" "$2" >grub-mkrescue.log 2>&1 || die "grub-mkrescue failed: $(cat grub-mkrescue.log)"
+}
+
+# start_pc OPTIONS…: a machine that firmware starts, in the background; pc.out has its serial console, `socket` takes requests.
+start_pc() {
+  "$CAISSON" run --firmware bios --stop-timeout 1 --control socket "$@" </dev/null >pc.out 2>pc.err &
+  vmm=$!
+}
+# wait_screen TEXT [SECONDS]: until it is on the text screen, which screen.txt then has.
+wait_screen() {
+  i=0
+  until "$CAISSON" screenshot socket screen.txt --text 2>/dev/null && grep -q -- "$1" screen.txt; do
+    i=$((i + 1))
+    [ "$i" -lt $((${2-60} * 10)) ] || die "\"$1\" is not on the screen: $(cat screen.txt pc.err)"
+    sleep 0.1
+  done
+}
+stop_pc() {
+  kill "$vmm"
+  kill "$vmm" 2>/dev/null || :
+  wait "$vmm" || :
+}

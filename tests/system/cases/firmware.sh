@@ -1,4 +1,5 @@
-# SeaBIOS boots a disk: a boot sector that prints by the BIOS, on the serial port; and GRUB, on a screen, by keys.
+# SeaBIOS boots a disk: a boot sector that prints by the BIOS, on the serial port; and, past a disk that does not boot, GRUB from
+# a CD, on a screen, by keys.
 as --32 -o boot.o "$TESTS/firmware/boot_sector.S"
 ld -m elf_i386 -Ttext=0x7c00 --oformat binary -o boot.raw boot.o
 truncate -s 1M boot.raw
@@ -7,29 +8,17 @@ name=bios
 "$CAISSON" run --firmware bios --disk boot.raw --debug-exit --memory 64M --firmware-log bios.log </dev/null >bios.out 2>bios.err || status=$?
 expect_status 71
 grep -q 'hello from the boot sector' bios.out || die "the boot sector did not print"
+truncate -s 1M empty.raw
 grep -q 'Running on QEMU (q35)' bios.log || die "SeaBIOS does not know the chipset"
 
-cp /usr/lib/grub-rescue/grub-rescue-usb.img grub.raw
-truncate -s %512 grub.raw
-"$CAISSON" run --firmware bios --disk grub.raw --memory 128M --stop-timeout 1 --control socket </dev/null >grub.out 2>&1 &
-vmm=$!
-screen() { # screen TEXT: waits until it is on the screen
-  i=0
-  until "$CAISSON" screenshot socket screen.txt --text 2>/dev/null && grep -q "$1" screen.txt; do
-    i=$((i + 1))
-    [ "$i" -lt 600 ] || die "\"$1\" is not on the screen: $(cat screen.txt)"
-    sleep 0.1
-  done
-}
-screen 'Press enter to boot'
+start_pc --cdrom /usr/lib/grub-rescue/grub-rescue-cdrom.iso --disk empty.raw,bus=sata --memory 128M
+wait_screen 'Press enter to boot'
 "$CAISSON" type socket c
-screen 'grub>'
+wait_screen 'grub>'
 "$CAISSON" type socket 'echo Hello "World; 1*2=2" $?<enter>'
-screen '^Hello World; 1\*2=2 0$'
+wait_screen '^Hello World; 1\*2=2 0$'
 "$CAISSON" screenshot socket screen.png
 [ "$(head -c 8 screen.png | od -An -tx1 | tr -d ' ')" = 89504e470d0a1a0a ] || die "not a PNG file"
 expect_error 1 "$CAISSON" type socket '<nokey>'
-kill "$vmm"
-kill "$vmm" 2>/dev/null || :
-wait "$vmm" || :
+stop_pc
 [ ! -e socket ] || die "the socket is still there"
