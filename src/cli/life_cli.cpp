@@ -9,6 +9,7 @@
 
 #include "cli/life_commands.h"
 #include "cli/list_commands.h"
+#include "cli/ssh_access.h"
 
 namespace caisson::cli {
 
@@ -18,6 +19,9 @@ struct LifeCli {
   std::string to;
   std::optional<unsigned> timeout_s;
   std::optional<unsigned> lines;
+  std::vector<std::string> words;
+  std::string from;
+  bool recursive = false;
   bool all = false;
   bool force = false;
   bool json = false;
@@ -77,6 +81,21 @@ std::shared_ptr<LifeCli> add_life(CLI::App& app) {
   one("port", "List a machine's port forwards", [&cli] {
     return port_command(cli.name, cli.json);
   })->add_flag("--json", cli.json, "as JSON");
+  auto* ssh = one("ssh", "A shell in a machine of an image, as root; it waits for the machine to come up",
+                  [&cli] { return ssh_command(cli.name, cli.words); });
+  ssh->add_option("WORDS", cli.words, "for ssh, after --: a command, or options");
+  ssh->footer("Example:\n  caisson ssh web");
+  auto* exec = one("exec", "Run a command in a machine of an image, as root; the exit status is the command's",
+                   [&cli] { return exec_command(cli.name, cli.words); });
+  exec->add_option("COMMAND", cli.words, "the command and its words")->required();
+  exec->prefix_command();
+  exec->footer("Example:\n  caisson exec web uname -r");
+  auto* copy = add("cp", "Copy files into or out of a machine of an image",
+                   [&cli] { return copy_command(cli.from, cli.to, cli.recursive); });
+  copy->add_option("FROM", cli.from, "FILE or NAME:PATH")->required();
+  copy->add_option("TO", cli.to, "NAME:PATH or FILE")->required();
+  copy->add_flag("-r,--recursive", cli.recursive, "folders with what is in them");
+  copy->footer("Examples:\n  caisson cp site.tar web:/srv/\n  caisson cp web:/etc/hostname .");
   return made;
 }
 

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "backend/disk_chain.h"
+#include "cli/ssh_access.h"
 #include "control/channel.h"
 #include "kvm/device.h"
 #include "store/files.h"
@@ -160,6 +161,7 @@ Result<Machine> open_machine(const store::VmSpec& spec, control::VmConfig config
                            .backing_folders = backing_folders(spec.backing_folders)});
     if (!added) return std::unexpected(added.error());
   }
+  if (!spec.image.empty()) add_ssh(machine.config);
   if (auto added = add_kvm(machine); !added) return std::unexpected(added.error());
   return machine;
 }

@@ -76,10 +76,15 @@ Result<> add_overlay(const std::string& image_disk, const std::string& path) {
   return file->finish();
 }
 
-// What a machine of an image has in its folder. Returns the spec with that in it.
-Result<VmSpec> fill_from_image(const store::VmFolder& folder, const ImageName& image, VmSpec spec) {
+// What a machine of an image has in its folder. Returns the spec with that in it. `lock` keeps the image from being
+// removed until the machine is in the store.
+Result<VmSpec> fill_from_image(const store::VmFolder& folder, const ImageName& image, VmSpec spec, Fd& lock) {
   auto base = build_image(image, {});
   if (!base) return std::unexpected(base.error());
+  auto held = lock_file(*base + ".lock", true, "another command that uses " + image.text());
+  if (!held) return std::unexpected(held.error());
+  lock = std::move(*held);
+  if (::access(base->c_str(), F_OK) != 0) return fail("image {} was removed meanwhile; try again", image.text());
   // With a kernel of the user's own the image's initrd, made for another version, is of no use.
   if (spec.kernel.empty()) {
     for (const char* file : {kernel_file, initrd_file}) {
@@ -193,8 +198,9 @@ Result<store::Store::Draft> place(const store::Store& store, Wish& wish, const R
   }
   auto draft = store.begin(name);
   if (!draft) return std::unexpected(draft.error());
+  Fd image_lock;
   if (wish.image) {
-    auto spec = fill_from_image(draft->folder, *wish.image, wish.spec);
+    auto spec = fill_from_image(draft->folder, *wish.image, wish.spec, image_lock);
     if (!spec) {
       store.give_up(std::move(*draft));
       return std::unexpected(spec.error());

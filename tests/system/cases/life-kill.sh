@@ -4,7 +4,7 @@ kernel=$GUESTS/cloud-amd64/vmlinuz
 initrd=$GUESTS/cloud-amd64/initrd.gz
 vms=$XDG_DATA_HOME/caisson/vms
 options="--memory 96M --cpus 1 --kernel $kernel --initrd $initrd --append test=button"
-tries=${LIFE_KILLS-40}
+tries=${LIFE_KILLS-25}
 trap '"$CAISSON" rm -f a b c $("$CAISSON" ps | sed -n "s/^\(vm-[0-9]*\) .*/\1/p") 2>/dev/null || :' EXIT
 
 random() { # random N: 0 to N - 1
@@ -17,13 +17,7 @@ pick() { # pick WORD…
 }
 there() { [ -d "$vms/$1" ]; }
 # Processes that hold a machine of this store alive; a machine's that was removed count as well.
-holders() {
-  for link in /proc/[0-9]*/fd/*; do
-    case $(readlink "$link" 2>/dev/null) in
-      "$vms"/*/alive*) echo "$link" | cut -d/ -f3 ;;
-    esac
-  done | sort -un
-}
+holders() { find /proc/[0-9]*/fd -lname "$vms/*/alive*" 2>/dev/null | cut -d/ -f3 | sort -un; }
 known() { "$CAISSON" ps --json | sed -n 's/^    "pid": \([0-9]*\).*/\1/p' | sort -un; }
 
 try() {
