@@ -19,7 +19,6 @@ struct LifeCli {
   std::string to;
   std::optional<unsigned> timeout_s;
   std::optional<unsigned> lines;
-  std::vector<std::string> words;
   std::string from;
   bool recursive = false;
   bool all = false;
@@ -81,15 +80,21 @@ std::shared_ptr<LifeCli> add_life(CLI::App& app) {
   one("port", "List a machine's port forwards", [&cli] {
     return port_command(cli.name, cli.json);
   })->add_flag("--json", cli.json, "as JSON");
-  auto* ssh = one("ssh", "A shell in a machine of an image, as root; it waits for the machine to come up",
-                  [&cli] { return ssh_command(cli.name, cli.words); });
-  ssh->add_option("WORDS", cli.words, "for ssh, after --: a command, or options");
-  ssh->footer("Example:\n  caisson ssh web");
-  auto* exec = one("exec", "Run a command in a machine of an image, as root; the exit status is the command's",
-                   [&cli] { return exec_command(cli.name, cli.words); });
-  exec->add_option("COMMAND", cli.words, "the command and its words")->required();
-  exec->prefix_command();
-  exec->footer("Example:\n  caisson exec web uname -r");
+  // What follows the machine's name is not ours, options included.
+  const auto foreign = [&](const char* command, const char* what, int (*work)(const std::string&, const Names&)) {
+    CLI::App* const added = one(command, what, [] { return 0; });
+    added->prefix_command();
+    cli.commands.back().second = [&cli, added, work] {
+      auto words = added->remaining();
+      if (!words.empty() && words.front() == "--") words.erase(words.begin());
+      return work(cli.name, words);
+    };
+    return added;
+  };
+  foreign("ssh", "A shell in a machine of an image, as root; it waits for the machine to come up", ssh_command)
+      ->footer("Examples:\n  caisson ssh web\n  caisson ssh web -- -N -L 5432:localhost:5432");
+  foreign("exec", "Run a command in a machine of an image, as root; the exit status is the command's", exec_command)
+      ->footer("Example:\n  caisson exec web uname -r");
   auto* copy = add("cp", "Copy files into or out of a machine of an image",
                    [&cli] { return copy_command(cli.from, cli.to, cli.recursive); });
   copy->add_option("FROM", cli.from, "FILE or NAME:PATH")->required();

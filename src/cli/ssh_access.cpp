@@ -199,6 +199,10 @@ void add_ssh(control::VmConfig& config) {
 int ssh_command(const std::string& name, const std::vector<std::string>& words) { return run_ssh(name, {}, words); }
 
 int exec_command(const std::string& name, const std::vector<std::string>& words) {
+  if (words.empty()) {
+    log::error("which command? write for example: caisson exec {} uname -r", name);
+    return exit_usage;
+  }
   // One word for the shell at the other end, which takes it apart as it was here.
   std::string line;
   for (const auto& word : words) line += (line.empty() ? "" : " ") + quoted(word);
