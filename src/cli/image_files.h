@@ -64,7 +64,7 @@ inline constexpr std::array<ImageFile, 11> image_files{{
      "host=/etc/ssh/ssh_host_ed25519_key\n"
      "[ -s \"$host\" ] || ssh-keygen -q -t ed25519 -N '' -f \"$host\"\n"},
     {"etc/systemd/system/caisson-seed.service", 0644,
-     "[Unit]\nDescription=This machine's name and keys\nBefore=ssh.service systemd-networkd.service\n"
+     "[Unit]\nDescription=This machine's name and keys\nBefore=ssh.service\n"
      "After=local-fs.target\n\n"
      "[Service]\nType=oneshot\nExecStart=/usr/local/lib/caisson/seed\n\n"
      "[Install]\nWantedBy=multi-user.target\n"},

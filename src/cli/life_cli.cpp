@@ -22,6 +22,7 @@ struct LifeCli {
   std::string from;
   bool recursive = false;
   bool all = false;
+  bool quiet = false;
   bool force = false;
   bool json = false;
   bool follow = false;
@@ -66,8 +67,9 @@ std::shared_ptr<LifeCli> add_life(CLI::App& app) {
   one("rename", "Give a machine another name", [&cli] { return rename_command(cli.name, cli.to); })
       ->add_option("NEW-NAME", cli.to, "its new name")
       ->required();
-  auto* ps = add("ps", "List machines that run", [&cli] { return ps_command(cli.all, cli.json); });
+  auto* ps = add("ps", "List machines that run", [&cli] { return ps_command(cli.all, cli.quiet, cli.json); });
   ps->add_flag("-a,--all", cli.all, "those that do not run as well");
+  ps->add_flag("-q,--quiet", cli.quiet, "their names only");
   ps->add_flag("--json", cli.json, "as JSON");
   many("inspect", "All that is known of machines, as JSON", [&cli] { return inspect_command(cli.names); });
   auto* logs = one("logs", "What a machine has printed on its console",

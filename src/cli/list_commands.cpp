@@ -194,18 +194,26 @@ int follow_log(const VmFolder& folder, off_t at) {
 
 }  // namespace
 
-int ps_command(bool all, bool json) {
+int ps_command(bool all, bool quiet, bool json) {
   auto store = Store::open();
   if (!store) return report(store.error());
   store->sweep();
   const auto names = store->names();
   if (!names) return report(names.error());
+  if (quiet && all) {
+    for (const std::string& name : *names) fmt::print("{}\n", name);
+    return exit_ok;
+  }
   auto list = look(*store, *names);
   if (!all) std::erase_if(list, [](const Listed& one) { return !one.alive; });
   if (json) {
     Json array = Json::array();
     for (const Listed& one : list) array.push_back(json_of(one));
     print_json(array);
+    return exit_ok;
+  }
+  if (quiet) {
+    for (const Listed& one : list) fmt::print("{}\n", one.folder.name());
     return exit_ok;
   }
   std::vector<std::vector<std::string>> rows{{"NAME", "STATE", "IMAGE", "CPUS", "MEMORY", "SINCE", "PORTS"}};

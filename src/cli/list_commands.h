@@ -9,8 +9,8 @@
 
 namespace caisson::cli {
 
-// Exit statuses.
-[[nodiscard]] int ps_command(bool all, bool json);
+// Exit statuses. `quiet`: names only.
+[[nodiscard]] int ps_command(bool all, bool quiet, bool json);
 [[nodiscard]] int inspect_command(const std::vector<std::string>& names);
 // `lines`: the last of them only.
 [[nodiscard]] int logs_command(const std::string& name, std::optional<unsigned> lines, bool follow);

@@ -4,6 +4,7 @@
 #include <csignal>
 #include <cstdio>
 #include <exception>
+#include <optional>
 #include <string>
 
 #include <fcntl.h>
@@ -12,6 +13,7 @@
 #include <CLI/CLI.hpp>
 
 #include "base/log.h"
+#include "cli/completion.h"
 #include "cli/disk_command.h"
 #include "cli/doctor.h"
 #include "cli/exit_status.h"
@@ -149,6 +151,25 @@ int main_program(int count, char** arguments) {
   add_run(app, run_options);
   add_machine(app.add_subcommand("create", "Make a machine without starting it; options as of run"), run_options);
   const auto life = add_life(app);
+  std::optional<unsigned> stop_timeout;
+  auto* set_app = app.add_subcommand("set", "Change a machine; from its next start");
+  set_app->add_option("NAME", run_options.name, "the machine")->required();
+  set_app->add_option("--cpus", run_options.cpus, "virtual CPUs, 1 to 64")->type_name("N");
+  set_app->add_option("--memory", run_options.memory, "for example 512M or 2G")->type_name("SIZE");
+  set_app->add_option("-p,--publish", run_options.forwards, "port forwards, in the place of those it has")
+      ->type_name("[udp:][ADDRESS:]HOST:GUEST")
+      ->take_all()
+      ->allow_extra_args(false);
+  set_app->add_option("--append", run_options.append, "kernel command line")->type_name("TEXT");
+  set_app->add_option("--stop-timeout", stop_timeout, "seconds a guest has to shut down")
+      ->type_name("SECONDS")
+      ->check(CLI::Range(0u, 86400u));
+  std::string shell;
+  auto* completion_command = app.add_subcommand("completion", "Print the completion of this program for a shell");
+  completion_command->add_option("SHELL", shell, "bash, zsh or fish")->required();
+  completion_command->footer(
+      "Examples:\n  caisson completion bash >~/.local/share/bash-completion/completions/caisson\n"
+      "  caisson completion fish >~/.config/fish/completions/caisson.fish");
 
   auto* image = app.add_subcommand("image", "Build, list and remove images");
   image->require_subcommand(1);
@@ -199,6 +220,8 @@ int main_program(int count, char** arguments) {
   }
 
   if (app.got_subcommand("run")) return run(std::move(run_options));
+  if (*set_app) return set(run_options, stop_timeout);
+  if (*completion_command) return completion(app, shell);
   if (app.got_subcommand("create")) return create(std::move(run_options));
   if (const auto status = run_life(*life)) return *status;
   if (app.got_subcommand("disk")) return run_disk(*disk_command);

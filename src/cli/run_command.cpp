@@ -343,6 +343,28 @@ int run(RunOptions options) {
   return report_end(options, *end.exited);
 }
 
+int set(const RunOptions& options, std::optional<unsigned> stop_timeout_s) {
+  auto store = store::Store::open();
+  if (!store) return report(options, {store.error()});
+  auto folder = store->find(options.name);
+  if (!folder) return report(options, {folder.error()});
+  const auto lock = folder->lock();
+  if (!lock) return report(options, {lock.error()});
+  auto spec = folder->spec();
+  if (!spec) return report(options, {spec.error()});
+  RunOptions given = options;
+  // Checked against what it will be used with.
+  if (spec->firmware != control::FirmwareKind::None) given.firmware = "bios";
+  const auto config = to_config(given, spec->image.empty() ? "" : "root=/dev/vda rw");
+  if (!config) return report(options, {config.error(), exit_usage});
+  change(*spec, options, to_spec(*config));
+  if (stop_timeout_s) spec->stop_timeout_s = *stop_timeout_s;
+  if (auto saved = folder->save(*spec); !saved) return report(options, {saved.error()});
+  if (folder->alive())
+    fmt::print(stderr, "caisson: {} runs on as it was started; this holds from its next start\n", options.name);
+  return exit_ok;
+}
+
 int create(RunOptions options) {
   auto wish = parse(options, true);
   if (!wish) return report(options, wish.error());

@@ -157,7 +157,7 @@ int unreachable(const Error& error) {
   return exit_unreachable;
 }
 
-std::string quoted(const std::string& word) {
+std::string in_quotes(const std::string& word) {
   std::string text = "'";
   for (const char c : word) text += c == '\'' ? std::string{"'\\''"} : std::string{c};
   return text + "'";
@@ -205,7 +205,7 @@ int exec_command(const std::string& name, const std::vector<std::string>& words)
   }
   // One word for the shell at the other end, which takes it apart as it was here.
   std::string line;
-  for (const auto& word : words) line += (line.empty() ? "" : " ") + quoted(word);
+  for (const auto& word : words) line += (line.empty() ? "" : " ") + in_quotes(word);
   const bool terminal = ::isatty(STDIN_FILENO) == 1 && ::isatty(STDOUT_FILENO) == 1;
   return run_ssh(name, {terminal ? "-t" : "-T"}, {"--", line});
 }
