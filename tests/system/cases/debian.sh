@@ -58,7 +58,17 @@ done
 "$CAISSON" restart web 2>/dev/null
 [ "$("$CAISSON" exec web sh -c 'ls /srv')" = folder ] || die "the disk has not kept what was written"
 [ -z "$("$CAISSON" exec two ls /srv)" ] || die "two machines share what was written"
+
+# The guest's monotonic clock does not count a pause: it has gone on for less than the host's by as long as that was.
+start=$(date +%s.%N)
+before=$("$CAISSON" exec two cut -d' ' -f1 /proc/uptime)
 "$CAISSON" pause two
 expect_error 255 "$CAISSON" exec two true
+sleep 5
 "$CAISSON" resume two
-"$CAISSON" exec two true
+after=$("$CAISSON" exec two cut -d' ' -f1 /proc/uptime)
+echo "$start $(date +%s.%N) $before $after" | awk '{
+  host = $2 - $1; guest = $4 - $3
+  printf "host %.2f s, guest %.2f s\n", host, guest
+  exit !(guest >= 0 && guest <= host - 5 + 0.05)
+}' || die "the guest's clock has counted the pause"
