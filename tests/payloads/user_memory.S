@@ -287,18 +287,18 @@ CASE(stack_faults)  // RSP is as it was before the instruction
   USER_TRAPS(PF, PF_U, mov rsp, rbp; ret)
   IS([last_rsp], PAGE(1))
   END
-CASE(stack_wanders)  // by steps that access nothing, far out of where anything is, and back
-  mov ecx, 0x30000
+CASE(stack_wanders)  // by steps that access nothing, over the edges of what one top-level entry or two map, and back
+  mov ecx, 0x3000
   USER_RUNS(mov rdi, rsp; mov rsi, rcx; 1: sub rsp, 0x80000; loop 1b; mov rax, rsp; mov rcx, rsi; 2: add rsp, 0x80000; loop 2b; mov rdx, rsp)
   IS(rdx, rdi)
-  mov rcx, 0x1800000000
+  mov rcx, 0x180000000
   sub rdi, rcx
   IS(rax, rdi)
-  mov ecx, 0x200000
-  USER_TRAPS(PF, PF_U + PF_W, mov rdi, rsp; 1: lea rsp, [rsp + 0x80000]; loop 1b; push rax)
-  mov rcx, 0x10000000000 - 8
-  add rdi, rcx
-  IS([last_cr2], rdi)
+  mov ecx, 0x3000
+  mov rbx, 0x10000000000 - 0x40000000
+  USER_TRAPS(PF, PF_U + PF_W, mov rsp, rbx; 1: lea rsp, [rsp + 0x80000]; loop 1b; push rax)
+  mov rcx, 0x10000000000 - 0x40000000 + 0x180000000 - 8
+  IS([last_cr2], rcx)
   END
 CASE(stack_not_canonical)
   USER_TRAPS(SS_, 0, mov rdi, rsp; bts rsp, 62; push rax)

@@ -291,16 +291,19 @@ void BlockBuilder::emit_native(Emitter& out, const Item& item) {
     gave_up_ = true;
     return;
   }
-  // No REX prefix can stand with AH, CH, DH, BH: work on the low byte with the two swapped.
+  // No REX prefix can stand with AH, CH, DH, BH: work on the low byte with the two swapped, or, where a fault could show
+  // that, on a copy in a scratch register.
   int high = -1;
+  bool high_written = false;
   if (memory != nullptr) {
     for (unsigned i = 0; i < in.operand_count; ++i) {
-      if (in.operands[i].kind == Operand::Kind::Register && in.operands[i].reg_class == RegisterClass::HighByte)
-        high = in.operands[i].reg;
+      if (in.operands[i].kind != Operand::Kind::Register || in.operands[i].reg_class != RegisterClass::HighByte) continue;
+      high = in.operands[i].reg;
+      high_written = in.operands[i].writes;
     }
   }
   // (Its implicit AL must stay where it is.)
-  if (high >= 0 && (in.mnemonic == ZYDIS_MNEMONIC_CMPXCHG || mirrored())) {
+  if (high >= 0 && (in.mnemonic == ZYDIS_MNEMONIC_CMPXCHG || (mirrored() && count > 0))) {
     gave_up_ = true;
     return;
   }
@@ -332,9 +335,20 @@ void BlockBuilder::emit_native(Emitter& out, const Item& item) {
     for (unsigned i = 0; i < low.operand_count; ++i) {
       if (low.operands[i].reg_class == RegisterClass::HighByte) low.operands[i].reg_class = RegisterClass::Gpr;
     }
-    swap_high();
-    done = rewrite(out, low, map, &address);
-    swap_high();
+    if (mirrored()) {
+      out.rotate_right(t1, high, 8);
+      map[static_cast<size_t>(high)] = t1;
+      done = rewrite(out, low, map, &address);
+      if (high_written) {
+        swap_high();
+        out.u8(0x44), out.u8(0x88), out.u8(0xc0 | (t1 & 7) << 3 | high);  // mov al, t1b …
+        swap_high();
+      }
+    } else {
+      swap_high();
+      done = rewrite(out, low, map, &address);
+      swap_high();
+    }
   } else if (memory != nullptr && !in.has_modrm) {
     // MOV between the accumulator and an absolute address (A0-A3).
     if (in.bytes[in.opcode_offset] < 0xa0 || in.bytes[in.opcode_offset] > 0xa3 || in.encoding != Encoding::Legacy) {
