@@ -1,5 +1,6 @@
 #include "cli/life_commands.h"
 
+#include <algorithm>
 #include <functional>
 
 #include <fmt/core.h>
@@ -21,6 +22,7 @@ using store::VmFolder;
 
 // After it was told to end at once, or killed, until it must be gone.
 constexpr uint64_t end_ms = 10'000;
+constexpr uint64_t press_again_ms = 5'000;
 
 int report(const Result<>& done) {
   if (done) return exit_ok;
@@ -74,7 +76,13 @@ Result<> stop(const VmFolder& folder, std::optional<unsigned> given_s) {
   }
   if (!state && !client->gone()) return end_now(folder);
   fmt::print(stderr, "caisson: {}: power button pressed; {} s to shut down\n", folder.name(), timeout_s);
-  if (folder.wait_for_end(uint64_t{timeout_s} * 1000)) return {};
+  // A guest that has not booted far enough misses the button: it is pressed again every few seconds.
+  const uint64_t deadline = EventLoop::now_ns() + uint64_t{timeout_s} * 1'000'000'000;
+  for (uint64_t now = EventLoop::now_ns(); now < deadline; now = EventLoop::now_ns()) {
+    if (folder.wait_for_end(std::min<uint64_t>((deadline - now) / 1'000'000, press_again_ms))) return {};
+    (void)client->ask(control::PowerButton{}, 1000);
+  }
+  if (folder.wait_for_end(0)) return {};
   fmt::print(stderr, "caisson: {}: has not shut down in {} s; stopping it now\n", folder.name(), timeout_s);
   return end_now(folder);
 }

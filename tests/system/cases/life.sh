@@ -97,3 +97,9 @@ name=$("$CAISSON" ps | sed -n 's/^\(vm-[0-9]*\) .*/\1/p')
 "$CAISSON" stop "$name" 2>/dev/null
 wait "$front" || die "stopped by its name: status $?"
 [ -z "$(ls -A "$vms")" ] || die "left in the store: $(ls -A "$vms")"
+
+# A guest that has not booted yet misses the power button; it is pressed again.
+"$CAISSON" run -d --name one --memory 128M --kernel "$kernel" --initrd "$initrd" --append test=button >/dev/null
+"$CAISSON" stop -t 120 one 2>stop.err
+[ "$(wc -l <stop.err)" = 1 ] || die "not by itself: $(cat stop.err)"
+"$CAISSON" rm one
