@@ -10,6 +10,8 @@ namespace caisson::cli {
 
 inline constexpr std::string_view escape_hint =
     "Escape key: Ctrl-], then q to quit, p to press the power button, r to reset, h for help";
+inline constexpr std::string_view attached_hint =
+    "Escape key: Ctrl-], then q to leave the console (the machine goes on), p to press the power button, r to reset";
 inline constexpr std::string_view escape_help =
     "Ctrl-] then: q quit (as pulling the plug) | p press the power button | r reset | Ctrl-] send Ctrl-] to the guest "
     "| h this help";

@@ -356,6 +356,10 @@ Result<std::string> build_image(const ImageName& name, const BuildOptions& optio
   const auto present = find_image(name);
   if (!present) return std::unexpected(present.error());
   if (*present && !options.force) return **present;
+  if (const auto machines = machines_of(name); *present && !machines.empty()) {
+    return fail("image {} is what the disk of machine {} is based on, and cannot be built again; remove that first",
+                name.text(), machines.front());
+  }
 
   for (const char* tool : {"mmdebstrap", "mke2fs", "tar", "dpkg-query"}) {
     if (!in_path(tool)) return fail("{} is not installed; apt-get install mmdebstrap e2fsprogs tar dpkg", tool);

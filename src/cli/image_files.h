@@ -14,7 +14,7 @@ struct ImageFile {
   std::string_view text;
 };
 
-inline constexpr std::array<ImageFile, 9> image_files{{
+inline constexpr std::array<ImageFile, 11> image_files{{
     {"etc/hostname", 0644, "debian\n"},
     {"etc/hosts", 0644, "127.0.0.1 localhost\n127.0.1.1 debian\n::1 localhost ip6-localhost ip6-loopback\n"},
     {"etc/fstab", 0644, "/dev/vda / ext4 errors=remount-ro 0 1\n"},
@@ -41,15 +41,42 @@ inline constexpr std::array<ImageFile, 9> image_files{{
     {"etc/systemd/system/caisson-resolv-conf.path", 0644,
      "[Unit]\nDescription=Name servers from DHCP\n\n[Path]\nPathChanged=/run/systemd/netif/state\n\n"
      "[Install]\nWantedBy=multi-user.target\n"},
+    {"usr/local/lib/caisson/seed", 0755,
+     "#!/bin/sh\n"
+     "# What the kernel's command line says of this machine: its name, and the key that root is reached with.\n"
+     "set -eu\n"
+     "word() { tr ' ' '\\n' </proc/cmdline | sed -n \"s/^caisson\\.$1=//p\" | tail -n 1; }\n"
+     "name=$(word hostname)\n"
+     "if [ -n \"$name\" ] && [ \"$name\" != \"$(cat /etc/hostname)\" ]; then\n"
+     "  echo \"$name\" >/etc/hostname\n"
+     "  sed -i \"s/^127\\.0\\.1\\.1 .*/127.0.1.1 $name/\" /etc/hosts\n"
+     "  echo \"$name\" >/proc/sys/kernel/hostname\n"
+     "fi\n"
+     "key=$(word key)\n"
+     "if [ -n \"$key\" ]; then\n"
+     "  line=\"ssh-ed25519 $key caisson\"\n"
+     "  mkdir -p -m 700 /root/.ssh\n"
+     "  touch /root/.ssh/authorized_keys\n"
+     "  chmod 600 /root/.ssh/authorized_keys\n"
+     "  grep -qxF \"$line\" /root/.ssh/authorized_keys || echo \"$line\" >>/root/.ssh/authorized_keys\n"
+     "fi\n"
+     "# Each machine has a key of its own, not the image's.\n"
+     "host=/etc/ssh/ssh_host_ed25519_key\n"
+     "[ -s \"$host\" ] || ssh-keygen -q -t ed25519 -N '' -f \"$host\"\n"},
+    {"etc/systemd/system/caisson-seed.service", 0644,
+     "[Unit]\nDescription=This machine's name and keys\nBefore=ssh.service\n"
+     "After=local-fs.target\n\n"
+     "[Service]\nType=oneshot\nExecStart=/usr/local/lib/caisson/seed\n\n"
+     "[Install]\nWantedBy=multi-user.target\n"},
     {"etc/motd", 0644,
-     "\nDebian in Caisson. root has no password and can log in on this console only (no ssh is installed).\n"
+     "\nDebian in Caisson. root has no password on this console; from outside: caisson ssh.\n"
      "The kernel is started from outside, so its package is on hold; poweroff ends the machine.\n\n"},
 }};
 
 // Packages beyond mmdebstrap's "minbase".
 inline constexpr std::string_view image_packages =
     "systemd-sysv,udev,dbus,kmod,login,iproute2,iputils-ping,procps,nano,less,netbase,ca-certificates,initramfs-tools,"
-    "lz4,"
+    "lz4,openssh-server,"
     "e2fsprogs,linux-image-cloud-amd64";
 
 // mmdebstrap --essential-hook: before the kernel's package makes its initramfs. The cloud kernel has ext4 built in; its
@@ -92,6 +119,7 @@ for file in "$tree/etc/apt/auth.conf" "$tree/etc/apt/auth.conf.d"/*.conf; do
     chmod 600 "$file"
   fi
 done
+rm -f "$tree"/etc/ssh/ssh_host_*
 sed -i 's/^root:[^:]*:/root::/' "$tree/etc/shadow"
 wants=$tree/etc/systemd/system/multi-user.target.wants
 mkdir -p "$wants" "$tree/etc/systemd/system/sockets.target.wants"
@@ -99,7 +127,7 @@ units=/lib/systemd/system
 ln -sf $units/systemd-networkd.service "$wants/systemd-networkd.service"
 ln -sf $units/systemd-networkd.socket "$tree/etc/systemd/system/sockets.target.wants/systemd-networkd.socket"
 ln -sf $units/systemd-networkd.service "$tree/etc/systemd/system/dbus-org.freedesktop.network1.service"
-for unit in caisson-resolv-conf.service caisson-resolv-conf.path; do
+for unit in caisson-resolv-conf.service caisson-resolv-conf.path caisson-seed.service; do
   ln -sf "/etc/systemd/system/$unit" "$wants/$unit"
 done
 # There is no screen for a login on tty1, nobody wants apt to wake up in a short-lived machine, and without LVM there is

@@ -8,6 +8,7 @@
 
 #include <fcntl.h>
 #include <fmt/core.h>
+#include <fmt/ranges.h>
 // The functions of before EVP: they bring SHA-256 alone into a static program, and not all of OpenSSL.
 #define OPENSSL_API_COMPAT 0x10100000L
 #include <openssl/sha.h>
@@ -18,6 +19,7 @@
 #include "base/log.h"
 #include "cli/exit_status.h"
 #include "store/files.h"
+#include "store/store.h"
 
 namespace caisson::cli {
 namespace {
@@ -116,6 +118,22 @@ Result<std::optional<std::string>> find_image(const ImageName& name) {
   return fail_errno(errno, "image " + name.text() + " in " + folder);
 }
 
+std::vector<std::string> machines_of(const ImageName& name) {
+  std::vector<std::string> machines;
+  const auto store = store::Store::open();
+  const auto names = store ? store->names() : Result<std::vector<std::string>>{};
+  if (!names) return machines;
+  for (const std::string& machine : *names) {
+    const auto folder = store->find(machine);
+    const auto spec = folder ? folder->spec() : std::unexpected(folder.error());
+    // One whose disk is a copy needs no image.
+    if (spec && spec->image == name.text() && !spec->disks.empty() && spec->disks.front().format == "qcow2") {
+      machines.push_back(machine);
+    }
+  }
+  return machines;
+}
+
 Result<Fd> lock_file(const std::string& path, bool wait, std::string_view waiting_for) {
   Fd fd{::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600)};
   if (!fd.valid()) return fail_errno(errno, "cannot open " + path);
@@ -200,6 +218,10 @@ int image_remove(const std::string& text) {
     if (!*folder) return fail("image {} is not here; caisson image ls shows what is", name->text());
     auto lock = lock_file(*images + "/" + name->folder() + ".lock", false, "image " + name->text());
     if (!lock) return std::unexpected(lock.error());
+    if (const auto machines = machines_of(*name); !machines.empty()) {
+      return fail("image {} is what the disk of machine {} is based on; remove that first with: caisson rm {}",
+                  name->text(), machines.front(), fmt::join(machines, " "));
+    }
     // Renamed first: a folder under its name is whole.
     const std::string doomed = *images + "/." + name->folder() + ".removed";
     if (auto ok = remove_tree(doomed); !ok) return ok;

@@ -47,6 +47,9 @@ inline constexpr const char* manifest_file = "manifest.json";
 // The image's folder, if it is there.
 [[nodiscard]] Result<std::optional<std::string>> find_image(const ImageName& name);
 
+// The machines of this user whose disks are based on the image: it must stay as it is.
+[[nodiscard]] std::vector<std::string> machines_of(const ImageName& name);
+
 // Exclusive; waits for another process, telling the user once. Kept as long as the descriptor.
 [[nodiscard]] Result<Fd> lock_file(const std::string& path, bool wait, std::string_view waiting_for);
 

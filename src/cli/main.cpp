@@ -4,6 +4,7 @@
 #include <csignal>
 #include <cstdio>
 #include <exception>
+#include <optional>
 #include <string>
 
 #include <fcntl.h>
@@ -12,11 +13,13 @@
 #include <CLI/CLI.hpp>
 
 #include "base/log.h"
+#include "cli/completion.h"
 #include "cli/disk_command.h"
 #include "cli/doctor.h"
 #include "cli/exit_status.h"
 #include "cli/image_build.h"
 #include "cli/image_store.h"
+#include "cli/life_cli.h"
 #include "cli/run_command.h"
 #include "cli/screen_command.h"
 
@@ -25,8 +28,8 @@ namespace {
 
 constexpr const char* version = CAISSON_VERSION;
 
-void add_run(CLI::App& app, RunOptions& options) {
-  auto* run = app.add_subcommand("run", "Run a machine with its serial console on this terminal");
+// What a machine is made of and how it runs: for run, and for create.
+void add_machine(CLI::App* run, RunOptions& options) {
   run->add_option("IMAGE", options.target,
                   "debian, or debian:12 (11, 13, 14, sid): built on first use, kept between runs");
   run->add_option("--kernel", options.kernel, "Linux kernel to boot: bzImage or ELF")->type_name("FILE");
@@ -102,10 +105,17 @@ void add_run(CLI::App& app, RunOptions& options) {
       ->take_all()
       ->allow_extra_args(false)
       ->group(engine);
+}
+
+void add_run(CLI::App& app, RunOptions& options) {
+  auto* run = app.add_subcommand("run", "Run a machine with its serial console on this terminal");
+  add_machine(run, options);
+  auto* detach = run->add_flag("-d,--detach", options.detached, "run it on its own: print its name and come back");
+  run->add_flag("--rm", options.remove, "with -d: the machine is removed when it ends")->needs(detach);
   run->footer(fmt::format(
       "Examples:\n"
       "  caisson run debian\n"
-      "  caisson run debian --name web --memory 2G -p 8080:80\n"
+      "  caisson run debian -d --name web --memory 2G -p 8080:80\n"
       "  caisson run --kernel vmlinuz --initrd initrd.img --append 'root=/dev/vda rw' --disk disk.raw\n"
       "  caisson run --kernel bzImage --initrd test.cpio.gz --no-reboot --json </dev/null\n\n"
       "On a terminal Ctrl-] is the escape key: then q quits, p presses the power button, r resets, h helps.\n"
@@ -139,6 +149,27 @@ int main_program(int count, char** arguments) {
 
   RunOptions run_options;
   add_run(app, run_options);
+  add_machine(app.add_subcommand("create", "Make a machine without starting it; options as of run"), run_options);
+  const auto life = add_life(app);
+  std::optional<unsigned> stop_timeout;
+  auto* set_app = app.add_subcommand("set", "Change a machine; from its next start");
+  set_app->add_option("NAME", run_options.name, "the machine")->required();
+  set_app->add_option("--cpus", run_options.cpus, "virtual CPUs, 1 to 64")->type_name("N");
+  set_app->add_option("--memory", run_options.memory, "for example 512M or 2G")->type_name("SIZE");
+  set_app->add_option("-p,--publish", run_options.forwards, "port forwards, in the place of those it has")
+      ->type_name("[udp:][ADDRESS:]HOST:GUEST")
+      ->take_all()
+      ->allow_extra_args(false);
+  set_app->add_option("--append", run_options.append, "kernel command line")->type_name("TEXT");
+  set_app->add_option("--stop-timeout", stop_timeout, "seconds a guest has to shut down")
+      ->type_name("SECONDS")
+      ->check(CLI::Range(0u, 86400u));
+  std::string shell;
+  auto* completion_command = app.add_subcommand("completion", "Print the completion of this program for a shell");
+  completion_command->add_option("SHELL", shell, "bash, zsh or fish")->required();
+  completion_command->footer(
+      "Examples:\n  caisson completion bash >~/.local/share/bash-completion/completions/caisson\n"
+      "  caisson completion fish >~/.config/fish/completions/caisson.fish");
 
   auto* image = app.add_subcommand("image", "Build, list and remove images");
   image->require_subcommand(1);
@@ -164,11 +195,12 @@ int main_program(int count, char** arguments) {
   std::string socket, screen_file, keys;
   bool screen_text = false;
   auto* screenshot_command = app.add_subcommand("screenshot", "Write a machine's screen to a PNG file");
-  screenshot_command->add_option("SOCKET", socket, "what was given to run --control")->required();
+  screenshot_command->add_option("MACHINE", socket, "the machine's name, or what was given to run --control")
+      ->required();
   screenshot_command->add_option("FILE", screen_file, "where to")->required();
   screenshot_command->add_flag("--text", screen_text, "the characters of a text mode instead");
   auto* type_command = app.add_subcommand("type", "Type on a machine's keyboard");
-  type_command->add_option("SOCKET", socket, "what was given to run --control")->required();
+  type_command->add_option("MACHINE", socket, "the machine's name, or what was given to run --control")->required();
   type_command->add_option("TEXT", keys, "characters and keys, for example 'ls<enter>' or '<ctrl-alt-delete>'")
       ->required();
   auto* doctor_command = app.add_subcommand("doctor", "Say what this host can do for machines, and why");
@@ -188,6 +220,10 @@ int main_program(int count, char** arguments) {
   }
 
   if (app.got_subcommand("run")) return run(std::move(run_options));
+  if (*set_app) return set(run_options, stop_timeout);
+  if (*completion_command) return completion(app, shell);
+  if (app.got_subcommand("create")) return create(std::move(run_options));
+  if (const auto status = run_life(*life)) return *status;
   if (app.got_subcommand("disk")) return run_disk(*disk_command);
   if (*screenshot_command) return screenshot(socket, screen_file, screen_text);
   if (*type_command) return type(socket, keys);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <csignal>
+#include <ctime>
 #include <optional>
 #include <string>
 #include <vector>
@@ -16,20 +17,33 @@
 #include <nlohmann/json.hpp>
 
 #include "backend/disk_chain.h"
+#include "backend/qcow2/create.h"
+#include "backend/qcow2/layout.h"
 #include "base/log.h"
 #include "base/tsc_reading.h"
 #include "cli/exit_status.h"
 #include "cli/image_build.h"
 #include "cli/image_store.h"
+#include "cli/launch.h"
+#include "cli/new_file.h"
 #include "cli/screen_command.h"
 #include "cli/session.h"
-#include "cli/vmm_process.h"
-#include "control/messages.h"
-#include "kvm/device.h"
 #include "store/files.h"
+#include "store/store.h"
 
 namespace caisson::cli {
 namespace {
+
+using store::VmSpec;
+
+// The machine's own disk over its image's.
+constexpr const char* overlay_file = "disk.qcow2";
+
+uint64_t utc_ms() {
+  timespec now{};
+  ::clock_gettime(CLOCK_REALTIME, &now);
+  return static_cast<uint64_t>(now.tv_sec) * 1000 + static_cast<uint64_t>(now.tv_nsec) / 1'000'000;
+}
 
 // The error and the exit status that goes with it.
 struct Failure {
@@ -48,198 +62,183 @@ int report(const RunOptions& options, const Failure& failure) {
   return failure.status;
 }
 
-// <data>/caisson/vms/<name>: a machine that keeps its disk between runs.
-struct VmFolder {
-  Fd lock;  // as long as the machine runs
-  std::string path;
-};
+// A disk of its own over the image's, which stays as it is.
+Result<> add_overlay(const std::string& image_disk, const std::string& path) {
+  auto chain = open_chain(image_disk, {.read_only = true, .format = DiskFormat::Raw});
+  if (!chain) return std::unexpected(chain.error());
+  qcow2::CreateOptions options;
+  options.size = qcow2::round_up(chain->front().size, 512);
+  options.backing_file = image_disk;
+  options.backing_format = name_of(DiskFormat::Raw);
+  auto file = NewFile::make(path, false);
+  if (!file) return std::unexpected(file.error());
+  if (auto made = qcow2::create(file->fd().get(), options); !made) return with_context(path, made.error());
+  return file->finish();
+}
 
-Result<VmFolder> open_vm_folder(const std::string& name, const ImageName& image) {
-  auto data = data_folder();
-  if (!data) return std::unexpected(data.error());
-  VmFolder folder;
-  folder.path = *data + "/vms/" + name;
-  if (auto ok = make_folders(folder.path); !ok) return std::unexpected(ok.error());
-  auto lock = lock_file(folder.path + "/lock", false, "machine " + name);
-  if (!lock) return fail("machine {} is running already; stop it first, or start another one with --name", name);
-  folder.lock = std::move(*lock);
-  const std::string disk = folder.path + "/" + disk_file;
-  if (::access(disk.c_str(), F_OK) == 0) return folder;
-
+// What a machine of an image has in its folder. Returns the spec with that in it. `lock` keeps the image from being
+// removed until the machine is in the store.
+Result<VmSpec> fill_from_image(const store::VmFolder& folder, const ImageName& image, VmSpec spec, Fd& lock) {
   auto base = build_image(image, {});
   if (!base) return std::unexpected(base.error());
-  // The disk last: a folder with a disk is whole.
-  for (const char* file : {kernel_file, initrd_file, disk_file}) {
-    if (auto ok = copy_sparse(*base + "/" + file, folder.path + "/" + file); !ok) return std::unexpected(ok.error());
+  auto held = lock_file(*base + ".lock", true, "another command that uses " + image.text());
+  if (!held) return std::unexpected(held.error());
+  lock = std::move(*held);
+  if (::access(base->c_str(), F_OK) != 0) return fail("image {} was removed meanwhile; try again", image.text());
+  // With a kernel of the user's own the image's initrd, made for another version, is of no use.
+  if (spec.kernel.empty()) {
+    for (const char* file : {kernel_file, initrd_file}) {
+      if (auto ok = copy_sparse(*base + "/" + file, folder.file(file)); !ok) return std::unexpected(ok.error());
+    }
+    spec.kernel = kernel_file;
+    if (spec.initrd.empty()) spec.initrd = initrd_file;
   }
-  return folder;
+  if (auto ok = add_overlay(*base + "/" + disk_file, folder.file(overlay_file)); !ok)
+    return std::unexpected(ok.error());
+  spec.image = image.text();
+  spec.disks.insert(spec.disks.begin(), {overlay_file, false, "qcow2"});
+  return spec;
 }
 
-// The configuration and the descriptors it counts.
-struct Machine {
-  control::VmConfig config;
-  std::vector<Fd> fds;
-  std::optional<VmFolder> folder;
+// What was given takes the place of what the machine has; the rest stays.
+void change(VmSpec& spec, const RunOptions& options, const VmSpec& given) {
+  if (!options.cpus.empty()) spec.cpus = given.cpus;
+  if (!options.memory.empty()) spec.memory_bytes = given.memory_bytes;
+  if (!options.forwards.empty()) spec.forwards = given.forwards;
+  if (!options.append.empty()) spec.append = given.append;
+  if (options.engine != "auto") spec.engine = given.engine;
+  if (options.cpu_model != "auto") spec.cpu_model = given.cpu_model;
+  if (options.net != "user") spec.net = given.net, spec.forwards = given.forwards;
+  if (options.no_reboot) spec.no_reboot = true;
+  if (options.debug_exit) spec.debug_exit = true;
+}
 
-  uint32_t add(Fd fd) {
-    fds.push_back(std::move(fd));
-    return static_cast<uint32_t>(fds.size() - 1);
-  }
+// What the command line says.
+struct Wish {
+  VmSpec spec;
+  control::VmConfig config;  // with what is for debugging
+  std::optional<ImageName> image;
 };
 
-// A path for messages: short enough, and with nothing that could break a line.
-std::string label(std::string path) {
-  if (path.size() > control::VmConfig::max_label) path.erase(0, path.size() - control::VmConfig::max_label);
-  for (char& c : path) {
-    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '?';
-  }
-  return path;
-}
-
-// /dev/kvm for the VMM, which opens nothing by path. Without it only --engine kvm fails.
-Result<> add_kvm(Machine& machine) {
-  if (machine.config.engine == control::EngineChoice::Jit) return {};
-  auto device = kvm::open_device();
-  if (device) {
-    machine.config.kvm_fd = machine.add(std::move(*device));
-    return {};
-  }
-  if (machine.config.engine == control::EngineChoice::Kvm) return with_context("--engine kvm", device.error());
-  machine.config.kvm_missing = device.error().message.substr(0, control::VmConfig::max_reason);
-  return {};
-}
-
-// Firmware as Debian's packages install it.
-Result<> add_firmware(Machine& machine, const RunOptions& options) {
-  constexpr const char* bios = "/usr/share/seabios/bios-256k.bin";
-  auto image = open_input("firmware", bios);
-  if (!image) return fail("{}; install the package seabios", image.error().message);
-  machine.config.firmware_fd = machine.add(std::move(*image));
-  machine.config.firmware_label = label(std::string{"firmware "} + bios);
-  auto vga = open_input("VGA BIOS", "/usr/share/seabios/vgabios-stdvga.bin");
-  if (!vga) return fail("{}; install the package seabios", vga.error().message);
-  machine.config.vga_bios_fd = machine.add(std::move(*vga));
-  if (!options.firmware_log.empty()) {
-    Fd file{::open(options.firmware_log.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644)};
-    if (!file.valid()) return fail_errno(errno, "--firmware-log " + options.firmware_log);
-    machine.config.firmware_log_fd = machine.add(std::move(file));
-  }
-  return {};
-}
-
-// A disc's file systems say so in the volume structures from its 17th block on (ECMA-119, 8.1; ECMA-167 2/9.1.2).
-Result<> check_disc(const DiskFile& file) {
-  constexpr off_t first = 16 * 2048;
-  char identifier[6] = {};
-  if (::pread(file.fd.get(), identifier, 6, first) == 6) {
-    const std::string_view text{identifier + 1, 5};
-    if (text == "CD001" || text == "BEA01" || text == "CDROM") return {};
-  }
-  return fail("--cdrom {}: not an image of a disc, it has neither an ISO 9660 nor a UDF file system", file.path);
-}
-
-std::expected<Machine, Failure> prepare(RunOptions& options) {
+std::expected<Wish, Failure> parse(RunOptions& options, bool kept) {
   const auto usage = [](const Error& error) { return std::unexpected(Failure{error, exit_usage}); };
-  const auto failure = [](const Error& error) { return std::unexpected(Failure{error, exit_failure}); };
-
-  Machine machine;
-  std::optional<ImageName> image;
+  Wish wish;
   if (!options.target.empty()) {
     auto name = parse_image_name(options.target);
     if (!name) return usage(name.error());
-    image = *name;
+    wish.image = *name;
     if (options.name.empty()) options.name = options.target == "debian" ? "debian" : name->folder();
     if (!options.firmware.empty()) return usage(Error{"--firmware starts what is on --disk; leave out the image"});
   } else if (options.kernel.empty() && options.firmware.empty()) {
     return usage(Error{"nothing to run; write caisson run debian, caisson run --kernel FILE or --firmware bios"});
   }
-  auto config = to_config(options, image ? "root=/dev/vda rw" : "");
+  auto config = to_config(options, wish.image ? "root=/dev/vda rw" : "");
   if (!config) return usage(config.error());
-  machine.config = *config;
-  std::vector<DiskOption> disks;
+  if (options.name.empty()) config->name = options.name = fmt::format("vm-{}", ::getpid());
+  wish.config = *config;
+  wish.spec = to_spec(*config);
+  wish.spec.created_ms = utc_ms();
+  wish.spec.kernel = absolute(options.kernel);
+  wish.spec.initrd = absolute(options.initrd);
+  wish.spec.stop_timeout_s = options.stop_timeout;
+  wish.spec.transient = !wish.image && !kept;
+  for (const auto& folder : options.backing_folders) wish.spec.backing_folders.push_back(absolute(folder));
   for (const auto& text : options.disks) {
     auto disk = parse_disk(text);
     if (!disk) return usage(disk.error());
-    disks.push_back(*disk);
+    wish.spec.disks.push_back(
+        {absolute(disk->path), disk->read_only, disk->format ? std::string{name_of(*disk->format)} : "", disk->bus});
   }
   for (const auto& path : options.cdroms) {
-    disks.push_back({path, true, DiskFormat::Raw, control::DiskBus::Cdrom});
+    wish.spec.disks.push_back({absolute(path), true, "raw", control::DiskBus::Cdrom});
   }
-  const auto sata =
-      std::ranges::count_if(disks, [](const DiskOption& disk) { return disk.bus != control::DiskBus::Virtio; });
+  const auto sata = std::ranges::count_if(
+      wish.spec.disks, [](const store::DiskSpec& disk) { return disk.bus != control::DiskBus::Virtio; });
   if (sata > static_cast<std::ptrdiff_t>(control::VmConfig::max_sata)) {
     return usage(Error{fmt::format("--disk, --cdrom: {} on the Serial ATA controller, which has {} ports", sata,
                                    control::VmConfig::max_sata)});
   }
-  if (image) {
-    if (disks.size() == control::VmConfig::max_disks) return usage(Error{"--disk: too many disks"});
-    auto folder = open_vm_folder(machine.config.name, *image);
-    if (!folder) return failure(folder.error());
-    machine.folder = std::move(*folder);
-    disks.insert(disks.begin(), DiskOption{machine.folder->path + "/" + disk_file, false, DiskFormat::Raw});
-    // With a kernel of the user's own the image's initrd, made for another version, is of no use.
-    if (options.kernel.empty()) {
-      options.kernel = machine.folder->path + "/" + kernel_file;
-      if (options.initrd.empty()) options.initrd = machine.folder->path + "/" + initrd_file;
-    }
-  }
+  if (wish.image && options.disks.size() == control::VmConfig::max_disks) return usage(Error{"--disk: too many disks"});
+  return wish;
+}
 
-  if (machine.config.firmware != control::FirmwareKind::None) {
-    if (auto added = add_firmware(machine, options); !added) return failure(added.error());
-  } else {
-    auto kernel = open_input("kernel", options.kernel);
-    if (!kernel) return failure(kernel.error());
-    machine.config.kernel_fd = machine.add(std::move(*kernel));
-    machine.config.kernel_label = label("kernel " + options.kernel);
-  }
-  if (!options.initrd.empty()) {
-    auto initrd = open_input("initrd", options.initrd);
-    if (!initrd) return failure(initrd.error());
-    machine.config.initrd_fd = machine.add(std::move(*initrd));
-    machine.config.initrd_label = label("initrd " + options.initrd);
-  }
-  for (size_t i = 0; i < disks.size(); ++i) {
-    auto chain = open_chain(disks[i].path, {.read_only = disks[i].read_only,
-                                            .format = disks[i].format,
-                                            .backing_folders = backing_folders(options.backing_folders)});
-    if (!chain) return failure(chain.error());
-    if (disks[i].bus == control::DiskBus::Cdrom) {
-      if (auto ok = check_disc(chain->front()); !ok) return failure(ok.error());
-    }
-    if (machine.fds.size() + chain->size() + 4 > control::Channel::max_fds) {
-      return failure(
-          Error{"--disk: the disks have too many backing files together; join some with 'caisson disk convert'"});
-    }
-    control::DiskConfig disk;
-    for (size_t layer = 0; layer < chain->size(); ++layer) {
-      DiskFile& file = (*chain)[layer];
-      const auto format = file.format == DiskFormat::Raw ? control::DiskImage::Raw : control::DiskImage::Qcow2;
-      const uint32_t number = machine.add(std::move(file.fd));
-      if (layer == 0) {
-        disk.image_fd = number;
-        disk.format = format;
-        disk.label = label(disks[i].path);
-      } else {
-        disk.backing.push_back({number, format, label(file.path)});
+// The machine in the store, with its lock: made now, or for an image the one that is there. The spec is in it.
+Result<store::Store::Draft> place(const store::Store& store, Wish& wish, const RunOptions& options, bool may_exist) {
+  const std::string& name = wish.config.name;
+  if (store.has(name) && may_exist) {
+    auto folder = store::VmFolder::open(store.path() + "/" + name, name);
+    if (!folder) return std::unexpected(folder.error());
+    auto lock = folder->lock();
+    if (!lock) return std::unexpected(lock.error());
+    if (folder->alive())
+      return fail("machine {} is running already; stop it first, or start another one with --name", name);
+    if (folder->has_spec()) {
+      auto spec = folder->spec();
+      if (!spec) return std::unexpected(spec.error());
+      if (spec->image != wish.image->text()) {
+        return fail("there is a machine {} already, and it is not made from {}; choose another --name", name,
+                    wish.image->text());
       }
+      change(*spec, options, wish.spec);
+      wish.spec = *spec;
+    } else if (::access(folder->file(disk_file).c_str(), F_OK) == 0) {
+      // Of a version that kept no configuration.
+      wish.spec.image = wish.image->text();
+      if (wish.spec.kernel.empty()) wish.spec.kernel = kernel_file, wish.spec.initrd = initrd_file;
+      wish.spec.disks.insert(wish.spec.disks.begin(), {disk_file, false, "raw"});
+    } else {
+      return fail("{} is there, but holds no machine; remove it, or choose another --name", folder->path());
     }
-    disk.bus = disks[i].bus;
-    disk.read_only = disks[i].read_only;
-    disk.serial = fmt::format("caisson-{}", i);
-    machine.config.disks.push_back(std::move(disk));
+    if (auto saved = folder->save(wish.spec); !saved) return std::unexpected(saved.error());
+    return store::Store::Draft{std::move(*folder), std::move(*lock)};
   }
-  if (!options.control.empty()) {
-    auto listener = listen_for_requests(options.control);
-    if (!listener) return failure(listener.error());
-    machine.config.control_fd = machine.add(std::move(*listener));
+  // Before a long build rather than after.
+  if (store.has(name)) {
+    return fail("there is a machine {} already; choose another name, or remove it with: caisson rm {}", name, name);
   }
-  if (auto added = add_kvm(machine); !added) return failure(added.error());
-  if (!options.dump_blocks.empty()) {
-    Fd file{::open(options.dump_blocks.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644)};
-    if (!file.valid()) return failure(fail_errno(errno, "--dump-blocks " + options.dump_blocks).error());
-    machine.config.dump_fd = machine.add(std::move(file));
+  auto draft = store.begin(name);
+  if (!draft) return std::unexpected(draft.error());
+  Fd image_lock;
+  if (wish.image) {
+    auto spec = fill_from_image(draft->folder, *wish.image, wish.spec, image_lock);
+    if (!spec) {
+      store.give_up(std::move(*draft));
+      return std::unexpected(spec.error());
+    }
+    wish.spec = *spec;
   }
-  return machine;
+  return store.finish(std::move(*draft), wish.spec);
+}
+
+// What only this run has.
+Result<> add_run_only(Machine& machine, const RunOptions& options, const control::VmConfig& given) {
+  control::VmConfig& config = machine.config;
+  config.jit_off = given.jit_off;
+  config.lockstep = given.lockstep;
+  config.profile = given.profile;
+  config.dump_at = given.dump_at;
+  const auto add = [&](const std::string& path, const char* option, std::optional<uint32_t>& index) -> Result<> {
+    if (path.empty()) return {};
+    auto number = add_output(machine, path, option);
+    if (!number) return std::unexpected(number.error());
+    index = *number;
+    return {};
+  };
+  if (auto ok = add(options.firmware_log, "--firmware-log", config.firmware_log_fd); !ok) return ok;
+  if (auto ok = add(options.dump_blocks, "--dump-blocks", config.dump_fd); !ok) return ok;
+  if (options.control.empty()) return {};
+  auto listener = listen_for_requests(options.control);
+  if (!listener) return std::unexpected(listener.error());
+  config.control_fd = machine.add(std::move(*listener));
+  return {};
+}
+
+// A machine that goes with its run.
+void forget(const store::Store& store, const store::VmFolder& folder) {
+  // Its process is about to end, or has.
+  if (!folder.wait_for_end(2000)) return;
+  const auto lock = folder.try_lock();
+  if (lock && *lock) (void)store.remove(folder, **lock);
 }
 
 // How a VMM ended that has not said so itself.
@@ -283,36 +282,98 @@ int report_end(const RunOptions& options, const control::Exited& exited) {
 
 int run(RunOptions options) {
   const TscReading before = read_tsc();
-  auto machine = prepare(options);
-  if (!machine) return report(options, machine.error());
-  const auto program = vmm_program();
-  if (!program) return report(options, {program.error()});
+  auto wish = parse(options, options.detached && !options.remove);
+  if (!wish) return report(options, wish.error());
+  const auto fail_with = [&](const Error& error) { return report(options, {error}); };
 
-  block_session_signals();
-  auto vmm = VmmProcess::start(*program);
-  if (!vmm) return report(options, {vmm.error()});
-  machine->config.tsc_before = before.tsc;
-  machine->config.tsc_before_ns = before.ns;
-  machine->config.console_fd = machine->add(std::move(vmm->guest_console));
-  std::vector<int> numbers;
-  for (const auto& fd : machine->fds) numbers.push_back(fd.get());
-  const control::Request start = control::Start{machine->config};
-  if (const auto sent = vmm->link.channel.send(control::serialise(start), numbers); !sent) {
-    return report(options, {sent.error()});
+  auto store = store::Store::open();
+  std::optional<store::Store::Draft> place_of;
+  const bool existed = store && store->has(wish->config.name);
+  if (store) {
+    auto placed = place(*store, *wish, options, wish->image.has_value());
+    if (placed) {
+      place_of = std::move(*placed);
+    } else if (!wish->spec.transient || store->has(wish->config.name)) {
+      return fail_with(placed.error());
+    }
+  } else if (!wish->spec.transient || options.detached) {
+    return fail_with(store.error());
   }
-  // From here on the VMM alone holds the disks and their locks.
-  machine->fds.clear();
+  // A run in the foreground needs no folder; without one nobody else finds the machine.
+  const store::VmFolder* const folder = place_of ? &place_of->folder : nullptr;
+  if (folder == nullptr && options.detached) return fail_with(Error{"no place for the machine's folder"});
+  const auto launched = [&]() -> Result<Launch> {
+    auto machine = open_machine(wish->spec, to_config(wish->spec, wish->config.name), folder ? folder->path() : "");
+    if (!machine) return std::unexpected(machine.error());
+    if (auto added = add_run_only(*machine, options, wish->config); !added) return std::unexpected(added.error());
+    block_session_signals();
+    return launch(std::move(*machine), folder, options.detached, before);
+  };
+  auto launch = launched();
+  // What cannot start is not kept, where this command has made it.
+  const bool goes = folder != nullptr && wish->spec.transient;
+  const bool goes_unstarted = folder != nullptr && !existed;
+  if (options.detached) {
+    Result<> running = launch ? leave_running(std::move(*launch), wish->config.name) : std::unexpected(launch.error());
+    if (running) {
+      fmt::print("{}\n", wish->config.name);
+      return exit_ok;
+    }
+    place_of->lock.reset();
+    if (goes_unstarted) forget(*store, *folder);
+    return fail_with(running.error());
+  }
+  if (place_of) place_of->lock.reset();
+  if (!launch) {
+    if (goes_unstarted) forget(*store, *folder);
+    return fail_with(launch.error());
+  }
 
   Session::Settings settings;
   settings.stop_timeout_s = options.stop_timeout;
   settings.json = options.json;
-  settings.kill = [&process = vmm->process] { process.kill(); };
-  Session session{std::move(vmm->link), std::move(settings), STDIN_FILENO, STDOUT_FILENO};
+  settings.kill = [&process = launch->process] { process.kill(); };
+  settings.said = std::move(launch->events);
+  Session session{std::move(launch->link), std::move(settings), STDIN_FILENO, STDOUT_FILENO};
   const SessionEnd end = session.run();
-  const auto status = vmm->process.wait();
+  const auto status = launch->process.wait();
   if (!options.control.empty()) ::unlink(options.control.c_str());
+  if (goes) forget(*store, *folder);
   if (!end.exited) return report_silent_end(options, status);
   return report_end(options, *end.exited);
+}
+
+int set(const RunOptions& options, std::optional<unsigned> stop_timeout_s) {
+  auto store = store::Store::open();
+  if (!store) return report(options, {store.error()});
+  auto folder = store->find(options.name);
+  if (!folder) return report(options, {folder.error()});
+  const auto lock = folder->lock();
+  if (!lock) return report(options, {lock.error()});
+  auto spec = folder->spec();
+  if (!spec) return report(options, {spec.error()});
+  RunOptions given = options;
+  // Checked against what it will be used with.
+  if (spec->firmware != control::FirmwareKind::None) given.firmware = "bios";
+  const auto config = to_config(given, spec->image.empty() ? "" : "root=/dev/vda rw");
+  if (!config) return report(options, {config.error(), exit_usage});
+  change(*spec, options, to_spec(*config));
+  if (stop_timeout_s) spec->stop_timeout_s = *stop_timeout_s;
+  if (auto saved = folder->save(*spec); !saved) return report(options, {saved.error()});
+  if (folder->alive())
+    fmt::print(stderr, "caisson: {} runs on as it was started; this holds from its next start\n", options.name);
+  return exit_ok;
+}
+
+int create(RunOptions options) {
+  auto wish = parse(options, true);
+  if (!wish) return report(options, wish.error());
+  auto store = store::Store::open();
+  if (!store) return report(options, {store.error()});
+  auto placed = place(*store, *wish, options, false);
+  if (!placed) return report(options, {placed.error()});
+  fmt::print("{}\n", wish->config.name);
+  return exit_ok;
 }
 
 }  // namespace caisson::cli

@@ -2,11 +2,17 @@
 //   Threads  main thread
 #pragma once
 
+#include <optional>
+
 #include "cli/run_options.h"
 
 namespace caisson::cli {
 
 // The exit status (exit_status.h).
 [[nodiscard]] int run(RunOptions options);
+// caisson create: the same, but the machine is only made.
+[[nodiscard]] int create(RunOptions options);
+// caisson set: what is given in `options` takes the place of what the machine `options.name` has.
+[[nodiscard]] int set(const RunOptions& options, std::optional<unsigned> stop_timeout_s);
 
 }  // namespace caisson::cli

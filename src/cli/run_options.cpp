@@ -9,6 +9,8 @@
 #include <sched.h>
 #include <unistd.h>
 
+#include "store/vm_spec.h"
+
 namespace caisson::cli {
 namespace {
 
@@ -206,17 +208,6 @@ Result<std::vector<std::string>> parse_jit_off(const std::vector<std::string>& g
   return names;
 }
 
-Result<> check_name(std::string_view name) {
-  const auto fits = [](char c) {
-    return std::isalnum(static_cast<unsigned char>(c)) || c == '-' || c == '_' || c == '.';
-  };
-  if (name.empty() || name.size() > 64 || !std::all_of(name.begin(), name.end(), fits) || name.front() == '.' ||
-      name.front() == '-') {
-    return fail("--name {}: use 1 to 64 letters, digits, '-', '_' and '.', starting with a letter or digit", name);
-  }
-  return {};
-}
-
 Result<std::string> command_line(std::string_view defaults, std::string_view extra) {
   std::string line{defaults};
   const auto add = [&](std::string_view text) {
@@ -250,7 +241,7 @@ Result<std::string> command_line(std::string_view defaults, std::string_view ext
 Result<VmConfig> to_config(const RunOptions& options, std::string_view default_append) {
   VmConfig config;
   config.name = options.name.empty() ? "vm" : options.name;
-  if (auto ok = check_name(config.name); !ok) return std::unexpected(ok.error());
+  if (auto ok = store::check_name("--name", config.name); !ok) return std::unexpected(ok.error());
 
   config.cpus = std::min(2u, host_cpus());
   if (!options.cpus.empty()) {

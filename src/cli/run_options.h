@@ -52,6 +52,8 @@ struct RunOptions {
   bool no_reboot = false;
   bool debug_exit = false;
   bool json = false;
+  bool detached = false;
+  bool remove = false;  // a detached machine goes when it ends
 };
 
 // "512M", "2G", "1048576K"; a bare number counts MiB. Whole MiB within VmConfig's bounds and the host's memory.
@@ -67,7 +69,6 @@ struct RunOptions {
 [[nodiscard]] Result<control::PortForward> parse_forward(std::string_view text);
 // "CLASS,CLASS…", each a name in control::jit_classes; every name once.
 [[nodiscard]] Result<std::vector<std::string>> parse_jit_off(const std::vector<std::string>& given);
-[[nodiscard]] Result<> check_name(std::string_view name);
 
 // The kernel command line: `defaults`, then `extra`, then what the console and the report of panics need, unless the
 // user said otherwise. A guest whose kernel panics resets at once (panic=-1), which is how its end is noticed.

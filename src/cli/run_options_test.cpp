@@ -54,12 +54,6 @@ TEST(RunOptions, Forward) {
   }
 }
 
-TEST(RunOptions, Name) {
-  for (const char* good : {"vm", "debian-13", "a.b_c", "1"}) EXPECT_TRUE(check_name(good)) << good;
-  for (const char* bad : {"", "..", ".a", "-a", "a/b", "a b", "ä"}) EXPECT_FALSE(check_name(bad)) << bad;
-  EXPECT_FALSE(check_name(std::string(65, 'a')));
-}
-
 TEST(RunOptions, CommandLineGetsConsoleAndPanic) {
   EXPECT_EQ(command_line("", "").value_or(""), "console=ttyS0 panic=-1");
   EXPECT_EQ(command_line("root=/dev/vda", "quiet").value_or(""), "console=ttyS0 panic=-1 root=/dev/vda quiet");

@@ -12,8 +12,9 @@
 #include "base/log.h"
 #include "cli/exit_status.h"
 #include "cli/new_file.h"
-#include "control/channel.h"
+#include "cli/vm_client.h"
 #include "control/messages.h"
+#include "store/store.h"
 
 namespace caisson::cli {
 namespace {
@@ -28,31 +29,21 @@ Result<sockaddr_un> address_of(const std::string& path) {
   return address;
 }
 
-Result<Fd> connect_to(const std::string& path) {
-  auto address = address_of(path);
-  if (!address) return std::unexpected(address.error());
-  Fd socket{::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0)};
-  if (!socket.valid()) return fail_errno(errno, "make a socket");
-  if (::connect(socket.get(), reinterpret_cast<const sockaddr*>(&*address), sizeof *address) != 0) {
-    return fail_errno(errno, path + ": no machine listens there; start one with --control " + path);
-  }
-  return socket;
-}
-
-Result<> ask(const std::string& path, const control::Request& request, std::span<const int> fds) {
-  auto socket = connect_to(path);
-  if (!socket) return std::unexpected(socket.error());
-  control::Channel channel{std::move(*socket)};
-  if (auto sent = channel.send(control::serialise(request), fds); !sent) return sent;
-  for (;;) {
-    auto packet = channel.receive();
-    if (!packet) return std::unexpected(packet.error());
-    if (!*packet) return fail("{}: the machine ended before it answered", path);
-    auto event = control::parse_event((*packet)->text);
-    if (!event) return std::unexpected(event.error());
-    if (const auto* refused = std::get_if<control::Refused>(&*event)) return std::unexpected(Error{refused->text});
-    if (std::holds_alternative<control::Done>(*event)) return {};
-  }
+// A machine by its name; where there is none, by the path of its socket.
+Result<> ask(const std::string& machine, const control::Request& request, std::span<const int> fds) {
+  const auto client = [&]() -> Result<VmClient> {
+    auto store = store::Store::open();
+    if (!store || !store->has(machine)) return VmClient::connect_path(machine);
+    auto folder = store->find(machine);
+    if (!folder) return std::unexpected(folder.error());
+    return VmClient::connect(*folder);
+  };
+  auto connected = client();
+  if (!connected) return std::unexpected(connected.error());
+  // A long text is typed as slowly as the guest takes it.
+  auto answer = connected->ask(request, 600'000, fds);
+  if (!answer) return std::unexpected(answer.error());
+  return {};
 }
 
 int report(const Result<>& result) {
@@ -71,7 +62,7 @@ Result<Fd> listen_for_requests(const std::string& path) {
   const auto* generic = reinterpret_cast<const sockaddr*>(&*address);
   const mode_t mask = ::umask(0177);  // for this user alone
   int bound = ::bind(socket.get(), generic, sizeof *address);
-  if (bound != 0 && errno == EADDRINUSE && !connect_to(path)) {
+  if (bound != 0 && errno == EADDRINUSE && !VmClient::connect_path(path)) {
     struct stat info {};
     // Left by a machine that has ended. Nothing but a socket is removed.
     if (::lstat(path.c_str(), &info) == 0 && S_ISSOCK(info.st_mode)) ::unlink(path.c_str());
@@ -80,7 +71,6 @@ Result<Fd> listen_for_requests(const std::string& path) {
   const int error = errno;
   ::umask(mask);
   if (bound != 0) return fail_errno(error, "--control " + path);
-  if (::listen(socket.get(), 8) != 0) return fail_errno(errno, "--control " + path);
   return socket;
 }
 

@@ -86,6 +86,7 @@ void Session::stop_now() {
 }
 
 void Session::send_size() {
+  if (settings_.attached) return;  // one of several windows
   const auto size = terminal_.size();
   if (!size || size == sent_size_) return;
   sent_size_ = size;
@@ -106,7 +107,9 @@ void Session::handle_signal(int signal) {
       break;
     case SIGWINCH: send_size(); break;
     default:
-      if (++stop_signals_ == 1 && !stopping_) {
+      if (settings_.attached) {
+        left_ = true;
+      } else if (++stop_signals_ == 1 && !stopping_) {
         say(fmt::format("power button pressed; the guest has {} s to shut down, a second signal stops it at once",
                         settings_.stop_timeout_s));
         press_power_button();
@@ -154,6 +157,10 @@ void Session::read_input() {
     switch (escape_.feed(bytes, input_)) {
       case EscapeAction::None: break;
       case EscapeAction::Quit:
+        if (settings_.attached) {
+          left_ = true;
+          break;
+        }
         say("stopping the guest now");
         stop_now();
         break;
@@ -205,7 +212,7 @@ void Session::read_events() {
   if (!packet || !*packet) {
     channel_open_ = false;
     // Without its channel a VMM is about to end, whether it has said so or not.
-    if (!exited_) {
+    if (!exited_ && !settings_.attached) {
       stopping_ = true;
       deadline_ns_ = now_ns() + grace_ns;
     }
@@ -232,11 +239,14 @@ void Session::handle_event(const control::Event& event, const std::string& text)
     if (!settings_.json) print_log(profile_report(*profile));
   } else if (const auto* exited = std::get_if<control::Exited>(&event)) {
     exited_ = *exited;
-    deadline_ns_ = now_ns() + grace_ns;
+    if (!settings_.attached) deadline_ns_ = now_ns() + grace_ns;
   }
 }
 
-bool Session::done() const { return !channel_open_ && !link_.console.valid() && !link_.log.valid() && output_.empty(); }
+bool Session::done() const {
+  if (left_) return true;
+  return !channel_open_ && !link_.console.valid() && !link_.log.valid() && output_.empty();
+}
 
 int Session::poll_timeout_ms() const {
   if (!deadline_ns_) return -1;
@@ -248,7 +258,8 @@ SessionEnd Session::run() {
   const sigset_t set = session_signals();
   Fd signals{::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK)};
   terminal_.enter();
-  if (terminal_.raw()) say(escape_hint);
+  if (terminal_.raw()) say(settings_.attached ? attached_hint : escape_hint);
+  for (const control::Event& event : settings_.said) handle_event(event, control::serialise(event));
 
   while (!done()) {
     const bool console_writable = link_.console.valid() && !input_.empty();
@@ -284,13 +295,17 @@ SessionEnd Session::run() {
     if (fds[5].revents != 0) read_log();
     if (!output_.empty()) output_.flush();
     if (output_.broken() && !stopping_ && !exited_) {
+      if (settings_.attached) {
+        left_ = true;
+        break;
+      }
       say("nobody reads the console any more; stopping the guest");
       stop_now();
     }
     handle_time();
   }
   terminal_.leave();
-  return SessionEnd{exited_, output_.broken()};
+  return SessionEnd{exited_, output_.broken(), left_};
 }
 
 }  // namespace caisson::cli

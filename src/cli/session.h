@@ -11,6 +11,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "cli/escape.h"
 #include "cli/output.h"
@@ -24,14 +25,17 @@ namespace caisson::cli {
 struct SessionEnd {
   std::optional<control::Exited> exited;  // none: it ended without a word
   bool output_broken = false;             // nobody read standard output any more
+  bool left = false;                      // an attached session: the machine goes on
 };
 
 class Session {
  public:
   struct Settings {
     unsigned stop_timeout_s = 30;
-    bool json = false;           // events as JSON lines on standard error instead of text
-    std::function<void()> kill;  // ends the VMM by force
+    bool json = false;                 // events as JSON lines on standard error instead of text
+    std::function<void()> kill;        // ends the VMM by force
+    std::vector<control::Event> said;  // by the VMM before the session begins
+    bool attached = false;  // the machine is not this session's: signals and the escape key leave it, it does not end
   };
 
   Session(VmmLink link, Settings settings, int input_fd, int output_fd);
@@ -69,6 +73,7 @@ class Session {
   std::optional<control::Exited> exited_;
   unsigned stop_signals_ = 0;
   bool stopping_ = false;
+  bool left_ = false;                    // an attached session ends, the machine goes on
   std::optional<uint64_t> deadline_ns_;  // of the power button, of stop, or of the VMM's end after Exited
   std::optional<WindowSize> sent_size_;
 };

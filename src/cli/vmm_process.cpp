@@ -29,7 +29,7 @@ Result<std::string> vmm_program() {
   return program;
 }
 
-Result<VmmProcess::Started> VmmProcess::start(const std::string& program) {
+Result<VmmProcess::Started> VmmProcess::start(const std::string& program, const Fd* log_file) {
   auto channel = control::Channel::create_pair();
   if (!channel) return std::unexpected(channel.error());
   std::array<int, 2> console{};
@@ -39,21 +39,25 @@ Result<VmmProcess::Started> VmmProcess::start(const std::string& program) {
   Fd our_console{console[0]};
   Fd guest_console{console[1]};
   std::array<int, 2> log{};
-  if (::pipe2(log.data(), O_CLOEXEC) != 0) return fail_errno(errno, "cannot make the log's pipe");
-  Fd log_read{log[0]};
-  Fd log_write{log[1]};
+  Fd log_read;
+  Fd log_write;
+  if (log_file == nullptr) {
+    if (::pipe2(log.data(), O_CLOEXEC) != 0) return fail_errno(errno, "cannot make the log's pipe");
+    log_read = Fd{log[0]};
+    log_write = Fd{log[1]};
+  }
 
   posix_spawn_file_actions_t actions;
   posix_spawnattr_t attributes;
   ::posix_spawn_file_actions_init(&actions);
   ::posix_spawnattr_init(&attributes);
-  ::posix_spawn_file_actions_adddup2(&actions, log_write.get(), STDERR_FILENO);
+  ::posix_spawn_file_actions_adddup2(&actions, log_file != nullptr ? log_file->get() : log_write.get(), STDERR_FILENO);
   ::posix_spawn_file_actions_adddup2(&actions, channel->second.fd(), 3);
   ::posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
   ::posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
   ::posix_spawn_file_actions_addclosefrom_np(&actions, 4);
-  // This process blocks and ignores signals that the child must see as usual. In a group of its own the child gets no
-  // Ctrl-C meant for us.
+  // This process blocks and ignores signals that the child must see as usual. In a session of its own the child gets no
+  // Ctrl-C meant for us, and no hang-up of our terminal.
   sigset_t none;
   sigset_t defaults;
   ::sigemptyset(&none);
@@ -61,8 +65,7 @@ Result<VmmProcess::Started> VmmProcess::start(const std::string& program) {
   for (const int signal : {SIGPIPE, SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTTOU, SIGTSTP}) ::sigaddset(&defaults, signal);
   ::posix_spawnattr_setsigmask(&attributes, &none);
   ::posix_spawnattr_setsigdefault(&attributes, &defaults);
-  ::posix_spawnattr_setpgroup(&attributes, 0);
-  ::posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP);
+  ::posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSID);
 
   std::string name = "caisson-vmm";
   std::array<char*, 2> arguments{name.data(), nullptr};

@@ -23,8 +23,9 @@ struct VmmLink {
 class VmmProcess {
  public:
   struct Started;
-  // `program`: its path. The child has the channel as descriptor 3, the log as standard error, and nothing else.
-  [[nodiscard]] static Result<Started> start(const std::string& program);
+  // `program`: its path. The child has the channel as descriptor 3, the log as standard error, and nothing else. With
+  // `log_file`, which is for a VMM that outlives this process, that is its log, and VmmLink::log is none.
+  [[nodiscard]] static Result<Started> start(const std::string& program, const Fd* log_file = nullptr);
   VmmProcess() = default;
   VmmProcess(VmmProcess&& other) noexcept;
   VmmProcess& operator=(VmmProcess&& other) noexcept;
@@ -33,6 +34,8 @@ class VmmProcess {
   [[nodiscard]] pid_t pid() const { return pid_; }
   [[nodiscard]] int pidfd() const { return pidfd_.get(); }  // readable once the child has ended
   void kill();
+  // Leaves it to itself.
+  void release() { pid_ = -1; }
   // Waits for the end: the status of waitpid.
   [[nodiscard]] std::optional<int> wait();
 

@@ -97,9 +97,8 @@ void ControlServer::answer(uint64_t id, const control::Event& event, const Fd& f
   bool sent = false;
   {
     const std::lock_guard hold(lock_);
-    // Whoever has the answer misses nothing from then on.
-    client->watches |= watches;
     sent = client->channel.try_send(control::serialise(event), {&number, fd.valid() ? size_t{1} : 0}).has_value();
+    client->watches = client->watches || watches;  // before Done no event comes, after it none is left out
   }
   if (!sent) drop(id);
 }

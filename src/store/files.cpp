@@ -109,7 +109,7 @@ Result<std::string> read_file(const std::string& path, size_t most) {
   }
 }
 
-Result<> write_file(const std::string& path, std::string_view text) {
+Result<> write_file(const std::string& path, std::string_view text, bool durable) {
   const std::string temporary = path + ".new";
   Fd fd{::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600)};
   if (!fd.valid()) return fail_errno(errno, "cannot make " + temporary);
@@ -119,9 +119,9 @@ Result<> write_file(const std::string& path, std::string_view text) {
     return fail_errno(error, fmt::format("cannot {} {}", what, path));
   };
   if ((errno = write_all(fd.get(), text)) != 0) return give_up("write");
-  if (::fsync(fd.get()) != 0) return give_up("sync");
+  if (durable && ::fsync(fd.get()) != 0) return give_up("sync");
   if (::rename(temporary.c_str(), path.c_str()) != 0) return give_up("name");
-  sync_name(path);
+  if (durable) sync_name(path);
   return {};
 }
 

@@ -25,8 +25,9 @@ namespace caisson {
 [[nodiscard]] Result<> make_folders(const std::string& path);
 
 [[nodiscard]] Result<std::string> read_file(const std::string& path, size_t most);
-// Whole or not at all, also when the host's power fails: written beside, synced, renamed, the folder synced.
-[[nodiscard]] Result<> write_file(const std::string& path, std::string_view text);
+// Whole or not at all, also when the host's power fails: written beside, synced, renamed, the folder synced. `durable`
+// false: without the syncs.
+[[nodiscard]] Result<> write_file(const std::string& path, std::string_view text, bool durable = true);
 // Copies blocks that hold data only; shares them where the file system can. `to` is made whole or not at all.
 [[nodiscard]] Result<> copy_sparse(const std::string& from, const std::string& to);
 // Syncs one file or folder.

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/check.h"
+#include "base/log.h"
 #include "store/files.h"
 
 namespace caisson::store {
@@ -108,7 +109,11 @@ Result<> Store::remove(const VmFolder& folder, const Fd& lock) const {
   CAISSON_CHECK(lock.valid());
   const std::string doomed = path_ + "/" + hidden_name(gone_prefix, folder.name());
   if (::rename(folder.path().c_str(), doomed.c_str()) != 0) return fail_errno(errno, "cannot remove " + folder.path());
-  return remove_tree(doomed);
+  // It is gone; what is left of it, because somebody made a file there meanwhile, goes with the next sweep.
+  if (!remove_tree(doomed)) {
+    if (auto again = remove_tree(doomed); !again) log::warning("{}; caisson ps tries again", again.error().message);
+  }
+  return {};
 }
 
 Result<> Store::rename(const VmFolder& folder, const Fd& lock, std::string_view to) const {

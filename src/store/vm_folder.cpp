@@ -65,7 +65,7 @@ Result<VmSpec> VmFolder::spec() const {
 
 Result<> VmFolder::save(const VmSpec& spec) const {
   if (auto ok = spec.validate(); !ok) return with_context("machine " + name_, ok.error());
-  if (auto ok = write_file(file(config_file), spec.serialise()); !ok)
+  if (auto ok = write_file(file(config_file), spec.serialise(), !spec.transient); !ok)
     return with_context("machine " + name_, ok.error());
   return {};
 }
@@ -78,9 +78,13 @@ bool VmFolder::still_there() const {
 }
 
 Result<std::optional<Fd>> VmFolder::try_lock() const {
-  Fd lock{::openat(fd_.get(), "lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600)};
+  Fd lock{::openat(fd_.get(), "lock", O_RDWR | O_CLOEXEC)};
+  // Made where there never was one, not in a folder that is being emptied.
+  if (!lock.valid() && errno == ENOENT && still_there()) {
+    lock = Fd{::openat(fd_.get(), "lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600)};
+  }
   if (!lock.valid()) {
-    if (errno == ENOENT) return fail("machine {} has been removed", name_);
+    if (errno == ENOENT || !still_there()) return fail("machine {} has been removed", name_);
     return fail_errno(errno, "machine " + name_ + ": cannot open " + file("lock"));
   }
   if (::flock(lock.get(), LOCK_EX | LOCK_NB) != 0) {

@@ -11,7 +11,8 @@ template <>
 struct JsonTable<store::DiskSpec> {
   static constexpr auto fields() {
     return std::tuple{key("path", &store::DiskSpec::path, {1, store::VmSpec::max_path}, true),
-                      key("read_only", &store::DiskSpec::read_only)};
+                      key("read_only", &store::DiskSpec::read_only), key("format", &store::DiskSpec::format, {0, 8}),
+                      key("bus", &store::DiskSpec::bus)};
   }
 };
 
@@ -23,21 +24,23 @@ struct JsonTable<store::VmSpec> {
         key("version", &VmSpec::version, {1, VmSpec::newest_version}, true),
         key("created_ms", &VmSpec::created_ms),
         key("image", &VmSpec::image, {0, 64}),
-        key("kernel", &VmSpec::kernel, {1, VmSpec::max_path}, true),
+        key("kernel", &VmSpec::kernel, {0, VmSpec::max_path}),
         key("initrd", &VmSpec::initrd, {0, VmSpec::max_path}),
         key("append", &VmSpec::append, {0, VmConfig::max_append}),
+        key("firmware", &VmSpec::firmware),
         key("cpus", &VmSpec::cpus, {1, VmConfig::max_cpus}, true),
         key("memory_bytes", &VmSpec::memory_bytes, {VmConfig::min_memory, VmConfig::max_memory}, true),
         key("cpu_model", &VmSpec::cpu_model, {1, 32}),
         key("engine", &VmSpec::engine),
         key("disks", &VmSpec::disks, {0, VmConfig::max_disks}),
+        key("backing_folders", &VmSpec::backing_folders, {0, 64, VmSpec::max_path}),
         key("net", &VmSpec::net),
         key("forwards", &VmSpec::forwards, {0, VmConfig::max_forwards}),
+        key("boot_first", &VmSpec::boot_first),
         key("no_reboot", &VmSpec::no_reboot),
         key("debug_exit", &VmSpec::debug_exit),
         key("stop_timeout_s", &VmSpec::stop_timeout_s, {0, 86400}),
         key("transient", &VmSpec::transient),
-        key("ssh_user", &VmSpec::ssh_user, {0, 32}),
     };
   }
 };
@@ -72,8 +75,14 @@ Result<> VmSpec::validate() const {
   if (memory_bytes % (uint64_t{1} << 20) != 0) return fail("memory_bytes is not a multiple of 1 MiB");
   const bool model_known = std::ranges::find(control::cpu_models, cpu_model) != control::cpu_models.end();
   if (!model_known) return fail("cpu_model is {}; known are auto, host, x86-64-v2, x86-64-v3, x86-64-v4", cpu_model);
+  if (kernel.empty() == (firmware == control::FirmwareKind::None)) {
+    return fail("either kernel or firmware says what is started");
+  }
   if (!forwards.empty() && net == control::NetKind::None) return fail("forwards need a network; net is none");
   for (const DiskSpec& disk : disks) {
+    if (!disk.format.empty() && disk.format != "raw" && disk.format != "qcow2") {
+      return fail("the disk {} has the format {}; known are raw and qcow2", disk.path, disk.format);
+    }
     if (disk.path.front() != '/' && disk.path.find('/') != std::string::npos) {
       return fail("the disk {} is neither an absolute path nor a file of the machine's folder", disk.path);
     }

@@ -17,6 +17,8 @@ namespace caisson::store {
 struct DiskSpec {
   std::string path;
   bool read_only = false;
+  std::string format{};  // "raw" or "qcow2"; empty: as the name says
+  control::DiskBus bus = control::DiskBus::Virtio;
   bool operator==(const DiskSpec&) const = default;
 };
 
@@ -27,21 +29,23 @@ struct VmSpec {
   uint32_t version = newest_version;
   uint64_t created_ms = 0;  // UTC, milliseconds since 1970
   std::string image;        // what its disk was made from: "debian:12"; empty: nothing
-  std::string kernel;       // file
+  std::string kernel;       // file; empty with firmware
   std::string initrd;       // file; empty: none
-  std::string append;       // added to the kernel's command line
+  std::string append;       // the kernel's whole command line
+  control::FirmwareKind firmware = control::FirmwareKind::None;
   uint32_t cpus = 1;
   uint64_t memory_bytes = uint64_t{1} << 30;  // whole MiB
   std::string cpu_model = "auto";
   control::EngineChoice engine = control::EngineChoice::Auto;
   std::vector<DiskSpec> disks;
+  std::vector<std::string> backing_folders;  // where backing files may lie, too
   control::NetKind net = control::NetKind::User;
   std::vector<control::PortForward> forwards;
+  control::BootFirst boot_first = control::BootFirst::Disk;
   bool no_reboot = false;
   bool debug_exit = false;
   uint32_t stop_timeout_s = 30;
   bool transient = false;  // the machine goes when it ends
-  std::string ssh_user;    // whom `caisson ssh` is; empty: no key was given to the guest
   bool operator==(const VmSpec&) const = default;
 
   // The errors name no file.

@@ -1,0 +1,116 @@
+#include "cli/life_cli.h"
+
+#include <functional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <CLI/CLI.hpp>
+
+#include "cli/life_commands.h"
+#include "cli/list_commands.h"
+#include "cli/ssh_access.h"
+
+namespace caisson::cli {
+
+struct LifeCli {
+  Names names;
+  std::string name;
+  std::string to;
+  std::optional<unsigned> timeout_s;
+  std::optional<unsigned> lines;
+  std::string from;
+  bool recursive = false;
+  bool all = false;
+  bool quiet = false;
+  bool force = false;
+  bool json = false;
+  bool follow = false;
+  std::vector<std::pair<CLI::App*, std::function<int()>>> commands;
+};
+
+std::shared_ptr<LifeCli> add_life(CLI::App& app) {
+  auto made = std::make_shared<LifeCli>();
+  LifeCli& cli = *made;
+  const auto add = [&](const char* command, const char* what, std::function<int()> work) {
+    CLI::App* const added = app.add_subcommand(command, what);
+    cli.commands.emplace_back(added, std::move(work));
+    return added;
+  };
+  const auto many = [&](const char* command, const char* what, std::function<int()> work) {
+    CLI::App* const added = add(command, what, std::move(work));
+    added->add_option("NAME", cli.names, "machines")->required();
+    return added;
+  };
+  const auto one = [&](const char* command, const char* what, std::function<int()> work) {
+    CLI::App* const added = add(command, what, std::move(work));
+    added->add_option("NAME", cli.name, "the machine")->required();
+    return added;
+  };
+  const auto timeout = [&](CLI::App* command) {
+    command
+        ->add_option("-t,--timeout", cli.timeout_s, "seconds for shutting down; default: the machine's --stop-timeout")
+        ->type_name("SECONDS")
+        ->check(CLI::Range(0u, 86400u));
+  };
+  many("start", "Start machines that run on their own", [&cli] { return start_command(cli.names); });
+  timeout(
+      many("stop", "Press the power button, then insist", [&cli] { return stop_command(cli.names, cli.timeout_s); }));
+  timeout(many("restart", "Stop and start again", [&cli] { return restart_command(cli.names, cli.timeout_s); }));
+  many("kill", "Stop at once, as pulling the plug", [&cli] { return kill_command(cli.names); });
+  many("reset", "Press the reset button", [&cli] { return reset_command(cli.names); });
+  many("pause", "Have CPUs and clocks stand still", [&cli] { return pause_command(cli.names); });
+  many("resume", "Go on after pause", [&cli] { return resume_command(cli.names); });
+  many("rm", "Remove machines with their own disks", [&cli] {
+    return remove_command(cli.names, cli.force);
+  })->add_flag("-f,--force", cli.force, "those that run as well: they are stopped at once");
+  one("rename", "Give a machine another name", [&cli] { return rename_command(cli.name, cli.to); })
+      ->add_option("NEW-NAME", cli.to, "its new name")
+      ->required();
+  auto* ps = add("ps", "List machines that run", [&cli] { return ps_command(cli.all, cli.quiet, cli.json); });
+  ps->add_flag("-a,--all", cli.all, "those that do not run as well");
+  ps->add_flag("-q,--quiet", cli.quiet, "their names only");
+  ps->add_flag("--json", cli.json, "as JSON");
+  many("inspect", "All that is known of machines, as JSON", [&cli] { return inspect_command(cli.names); });
+  auto* logs = one("logs", "What a machine has printed on its console",
+                   [&cli] { return logs_command(cli.name, cli.lines, cli.follow); });
+  logs->add_option("-n,--lines", cli.lines, "only the last lines")->type_name("N");
+  logs->add_flag("-f,--follow", cli.follow, "go on until the machine ends");
+  one("console", "A machine's console on this terminal; Ctrl-] q leaves it",
+      [&cli] { return console_command(cli.name); });
+  one("wait", "Wait for a machine's end; the exit status is that of run", [&cli] { return wait_command(cli.name); });
+  one("port", "List a machine's port forwards", [&cli] {
+    return port_command(cli.name, cli.json);
+  })->add_flag("--json", cli.json, "as JSON");
+  // What follows the machine's name is not ours, options included.
+  const auto foreign = [&](const char* command, const char* what, int (*work)(const std::string&, const Names&)) {
+    CLI::App* const added = one(command, what, [] { return 0; });
+    added->prefix_command();
+    cli.commands.back().second = [&cli, added, work] {
+      auto words = added->remaining();
+      if (!words.empty() && words.front() == "--") words.erase(words.begin());
+      return work(cli.name, words);
+    };
+    return added;
+  };
+  foreign("ssh", "A shell in a machine of an image, as root; it waits for the machine to come up", ssh_command)
+      ->footer("Examples:\n  caisson ssh web\n  caisson ssh web -- -N -L 5432:localhost:5432");
+  foreign("exec", "Run a command in a machine of an image, as root; the exit status is the command's", exec_command)
+      ->footer("Example:\n  caisson exec web uname -r");
+  auto* copy = add("cp", "Copy files into or out of a machine of an image",
+                   [&cli] { return copy_command(cli.from, cli.to, cli.recursive); });
+  copy->add_option("FROM", cli.from, "FILE or NAME:PATH")->required();
+  copy->add_option("TO", cli.to, "NAME:PATH or FILE")->required();
+  copy->add_flag("-r,--recursive", cli.recursive, "folders with what is in them");
+  copy->footer("Examples:\n  caisson cp site.tar web:/srv/\n  caisson cp web:/etc/hostname .");
+  return made;
+}
+
+std::optional<int> run_life(const LifeCli& given) {
+  for (const auto& [command, work] : given.commands) {
+    if (command->parsed()) return work();
+  }
+  return std::nullopt;
+}
+
+}  // namespace caisson::cli

@@ -1,0 +1,175 @@
+#include "cli/machine_files.h"
+
+#include <array>
+#include <cerrno>
+#include <climits>
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "backend/disk_chain.h"
+#include "cli/ssh_access.h"
+#include "control/channel.h"
+#include "kvm/device.h"
+#include "store/files.h"
+
+namespace caisson::cli {
+namespace {
+
+// A path for messages: short enough, and with nothing that could break a line.
+std::string label(std::string path) {
+  if (path.size() > control::VmConfig::max_label) path.erase(0, path.size() - control::VmConfig::max_label);
+  for (char& c : path) {
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '?';
+  }
+  return path;
+}
+
+// /dev/kvm for the VMM, which opens nothing by path. Without it only --engine kvm fails.
+Result<> add_kvm(Machine& machine) {
+  if (machine.config.engine == control::EngineChoice::Jit) return {};
+  auto device = kvm::open_device();
+  if (device) {
+    machine.config.kvm_fd = machine.add(std::move(*device));
+    return {};
+  }
+  if (machine.config.engine == control::EngineChoice::Kvm) return with_context("--engine kvm", device.error());
+  machine.config.kvm_missing = device.error().message.substr(0, control::VmConfig::max_reason);
+  return {};
+}
+
+// Firmware as Debian's packages install it.
+Result<> add_firmware(Machine& machine) {
+  constexpr const char* bios = "/usr/share/seabios/bios-256k.bin";
+  auto image = open_input("firmware", bios);
+  if (!image) return fail("{}; install the package seabios", image.error().message);
+  machine.config.firmware_fd = machine.add(std::move(*image));
+  machine.config.firmware_label = label(std::string{"firmware "} + bios);
+  auto vga = open_input("VGA BIOS", "/usr/share/seabios/vgabios-stdvga.bin");
+  if (!vga) return fail("{}; install the package seabios", vga.error().message);
+  machine.config.vga_bios_fd = machine.add(std::move(*vga));
+  return {};
+}
+
+// A disc's file systems say so in the volume structures from its 17th block on (ECMA-119, 8.1; ECMA-167 2/9.1.2).
+Result<> check_disc(const DiskFile& file) {
+  constexpr off_t first = 16 * 2048;
+  char identifier[6] = {};
+  if (::pread(file.fd.get(), identifier, 6, first) == 6) {
+    const std::string_view text{identifier + 1, 5};
+    if (text == "CD001" || text == "BEA01" || text == "CDROM") return {};
+  }
+  return fail("--cdrom {}: not an image of a disc, it has neither an ISO 9660 nor a UDF file system", file.path);
+}
+
+Result<> add_disk(Machine& machine, const std::string& path, const store::DiskSpec& spec, const ChainOptions& options) {
+  auto chain = open_chain(path, options);
+  if (!chain) return std::unexpected(chain.error());
+  // Some are needed for what every machine has.
+  if (machine.fds.size() + chain->size() + 10 > control::Channel::max_fds) {
+    return fail("--disk: the disks have too many backing files together; join some with 'caisson disk convert'");
+  }
+  if (spec.bus == control::DiskBus::Cdrom) {
+    if (auto ok = check_disc(chain->front()); !ok) return ok;
+  }
+  control::DiskConfig disk;
+  disk.bus = spec.bus;
+  for (size_t layer = 0; layer < chain->size(); ++layer) {
+    DiskFile& file = (*chain)[layer];
+    const auto format = file.format == DiskFormat::Raw ? control::DiskImage::Raw : control::DiskImage::Qcow2;
+    const uint32_t number = machine.add(std::move(file.fd));
+    if (layer == 0) {
+      disk.image_fd = number;
+      disk.format = format;
+      disk.label = label(path);
+    } else {
+      disk.backing.push_back({number, format, label(file.path)});
+    }
+  }
+  disk.read_only = spec.read_only;
+  disk.serial = fmt::format("caisson-{}", machine.config.disks.size());
+  machine.config.disks.push_back(std::move(disk));
+  return {};
+}
+
+}  // namespace
+
+store::VmSpec to_spec(const control::VmConfig& config) {
+  store::VmSpec spec;
+  spec.append = config.append;
+  spec.firmware = config.firmware;
+  spec.cpus = config.cpus;
+  spec.memory_bytes = config.memory_bytes;
+  spec.cpu_model = config.cpu_model;
+  spec.engine = config.engine;
+  spec.net = config.net;
+  spec.forwards = config.forwards;
+  spec.boot_first = config.boot_first;
+  spec.no_reboot = config.no_reboot;
+  spec.debug_exit = config.debug_exit;
+  return spec;
+}
+
+control::VmConfig to_config(const store::VmSpec& spec, const std::string& name) {
+  control::VmConfig config;
+  config.name = name;
+  config.append = spec.append;
+  config.firmware = spec.firmware;
+  config.cpus = spec.cpus;
+  config.memory_bytes = spec.memory_bytes;
+  config.cpu_model = spec.cpu_model;
+  config.engine = spec.engine;
+  config.net = spec.net;
+  config.forwards = spec.forwards;
+  config.boot_first = spec.boot_first;
+  config.no_reboot = spec.no_reboot;
+  config.debug_exit = spec.debug_exit;
+  return config;
+}
+
+std::string absolute(const std::string& path) {
+  if (path.empty() || path.front() == '/') return path;
+  std::array<char, PATH_MAX> folder{};
+  if (::getcwd(folder.data(), folder.size()) == nullptr) return path;
+  return std::string{folder.data()} + "/" + path;
+}
+
+Result<Machine> open_machine(const store::VmSpec& spec, control::VmConfig config, const std::string& folder) {
+  Machine machine;
+  machine.config = std::move(config);
+  const auto in_folder = [&](const std::string& path) {
+    return path.find('/') == std::string::npos ? folder + "/" + path : path;
+  };
+  if (spec.firmware != control::FirmwareKind::None) {
+    if (auto added = add_firmware(machine); !added) return std::unexpected(added.error());
+  } else {
+    auto kernel = open_input("kernel", in_folder(spec.kernel));
+    if (!kernel) return std::unexpected(kernel.error());
+    machine.config.kernel_fd = machine.add(std::move(*kernel));
+    machine.config.kernel_label = label("kernel " + spec.kernel);
+  }
+  if (!spec.initrd.empty()) {
+    auto initrd = open_input("initrd", in_folder(spec.initrd));
+    if (!initrd) return std::unexpected(initrd.error());
+    machine.config.initrd_fd = machine.add(std::move(*initrd));
+    machine.config.initrd_label = label("initrd " + spec.initrd);
+  }
+  for (const store::DiskSpec& disk : spec.disks) {
+    auto added = add_disk(machine, in_folder(disk.path), disk,
+                          {.read_only = disk.read_only,
+                           .format = format_named(disk.format),
+                           .backing_folders = backing_folders(spec.backing_folders)});
+    if (!added) return std::unexpected(added.error());
+  }
+  if (!spec.image.empty()) add_ssh(machine.config);
+  if (auto added = add_kvm(machine); !added) return std::unexpected(added.error());
+  return machine;
+}
+
+Result<uint32_t> add_output(Machine& machine, const std::string& path, const char* option) {
+  Fd file{::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644)};
+  if (!file.valid()) return fail_errno(errno, std::string{option} + " " + path);
+  return machine.add(std::move(file));
+}
+
+}  // namespace caisson::cli

@@ -1,0 +1,39 @@
+// Opens what a machine is made of: the VMM opens nothing by path.
+//   Threads  main thread
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "base/fd.h"
+#include "base/result.h"
+#include "control/vm_config.h"
+#include "store/vm_spec.h"
+
+namespace caisson::cli {
+
+// The configuration and the descriptors it counts.
+struct Machine {
+  control::VmConfig config;
+  std::vector<Fd> fds;
+
+  uint32_t add(Fd fd) {
+    fds.push_back(std::move(fd));
+    return static_cast<uint32_t>(fds.size() - 1);
+  }
+};
+
+// What a machine is made of, from the words of the command line, checked already; files by absolute paths.
+[[nodiscard]] store::VmSpec to_spec(const control::VmConfig& config);
+// The configuration that `spec` says, without any descriptor.
+[[nodiscard]] control::VmConfig to_config(const store::VmSpec& spec, const std::string& name);
+// Against this process's current folder.
+[[nodiscard]] std::string absolute(const std::string& path);
+
+// `folder`: of the machine; files that have no path of their own are there.
+[[nodiscard]] Result<Machine> open_machine(const store::VmSpec& spec, control::VmConfig config,
+                                           const std::string& folder);
+// A file that the VMM writes to, made or emptied; `option` begins the error.
+[[nodiscard]] Result<uint32_t> add_output(Machine& machine, const std::string& path, const char* option);
+
+}  // namespace caisson::cli

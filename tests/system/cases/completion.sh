@@ -1,0 +1,33 @@
+# What bash completes comes from the tree of commands; machines are completed by their names. set changes a machine.
+kernel=$GUESTS/cloud-amd64/vmlinuz
+trap '"$CAISSON" rm -f web work 2>/dev/null || :' EXIT
+for shell in bash zsh fish; do "$CAISSON" completion $shell >completion.$shell; done
+expect_error 2 "$CAISSON" completion tcsh
+PATH=$(dirname "$CAISSON"):$PATH
+completes() { # completes "WORD WORD…" EXPECTED: the last word is being typed
+  got=$(bash -c '. ./completion.bash; COMP_WORDS=($1); case $1 in *" ") COMP_WORDS+=("") ;; esac
+    COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _caisson; echo "${COMPREPLY[*]}"' - "$1")
+  [ "$got" = "$2" ] || die "$1: completes to $got"
+}
+completes 'caisson inspe' inspect
+completes 'caisson image b' build
+completes 'caisson image build --mir' --mirror
+completes 'caisson run --mem' --memory
+completes 'caisson start w' ''
+"$CAISSON" create --name web --kernel "$kernel" >/dev/null
+"$CAISSON" create --name work --kernel "$kernel" >/dev/null
+completes 'caisson start w' 'web work'
+completes 'caisson start web wo' work
+completes 'caisson stop --time' --timeout
+if command -v fish >/dev/null; then fish -n completion.fish; fi
+
+"$CAISSON" set web --memory 256M --cpus 3 -p 8080:80 --stop-timeout 5
+"$CAISSON" inspect web >web.json
+for line in '"memory_bytes": 268435456' '"cpus": 3' '"host_port": 8080' '"stop_timeout_s": 5'; do
+  grep -q "$line" web.json || die "set has not set $line"
+done
+"$CAISSON" set web --cpus 4
+"$CAISSON" inspect web | grep -q '"memory_bytes": 268435456' || die "set has changed what it was not told to"
+expect_error 2 "$CAISSON" set web --memory 1
+expect_error 2 "$CAISSON" set web -p nonsense
+expect_error 1 "$CAISSON" set nobody --cpus 1
