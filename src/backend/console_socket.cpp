@@ -272,6 +272,8 @@ void ConsoleSocket::receive_ready() {
   }
 }
 
+bool ConsoleSocket::gone() const { return !impl_->output.valid(); }
+
 void ConsoleSocket::set_input_end_handler(std::function<void()> handler) { impl_->input_ended = std::move(handler); }
 
 bool ConsoleSocket::drain(uint64_t deadline_ns) {

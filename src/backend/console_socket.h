@@ -36,6 +36,8 @@ class ConsoleSocket final : public CharBackend {
   void set_receiver(Receiver receiver) override;
   void receive_ready() override;
 
+  // Nobody reads the output any more.
+  [[nodiscard]] bool gone() const;
   // Called on the loop, once, when the host's side has ended its input.
   void set_input_end_handler(std::function<void()> handler);
 

@@ -9,7 +9,7 @@
 #include <fmt/core.h>
 
 #include "cli/child.h"
-#include "cli/files.h"
+#include "store/files.h"
 
 namespace caisson::cli {
 namespace {

@@ -18,11 +18,11 @@
 #include "cli/disk_copy.h"
 #include "cli/disk_report.h"
 #include "cli/exit_status.h"
-#include "cli/files.h"
 #include "cli/foreign_image.h"
 #include "cli/new_file.h"
 #include "cli/run_options.h"
 #include "cli/transfer_progress.h"
+#include "store/files.h"
 
 namespace caisson::cli {
 

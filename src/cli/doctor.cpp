@@ -19,11 +19,11 @@
 #include "base/fd.h"
 #include "cli/child.h"
 #include "cli/exit_status.h"
-#include "cli/files.h"
 #include "cli/run_options.h"
 #include "cli/vmm_process.h"
 #include "kvm/device.h"
 #include "kvm/probe.h"
+#include "store/files.h"
 #include "x86/cpu_model.h"
 
 namespace caisson::cli {

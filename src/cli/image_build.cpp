@@ -20,10 +20,10 @@
 #include "base/log.h"
 #include "cli/apt_host.h"
 #include "cli/child.h"
-#include "cli/files.h"
 #include "cli/image_files.h"
 #include "cli/progress.h"
 #include "cli/run_options.h"
+#include "store/files.h"
 
 namespace caisson::cli {
 namespace {

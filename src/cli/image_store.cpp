@@ -17,7 +17,7 @@
 
 #include "base/log.h"
 #include "cli/exit_status.h"
-#include "cli/files.h"
+#include "store/files.h"
 
 namespace caisson::cli {
 namespace {

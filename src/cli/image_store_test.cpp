@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 #include "cli/exit_status.h"
-#include "cli/files.h"
+#include "store/files.h"
 
 namespace caisson::cli {
 namespace {

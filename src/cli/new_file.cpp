@@ -6,7 +6,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include "cli/files.h"
+#include "store/files.h"
 
 namespace caisson::cli {
 

@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 #include "base/write_all.h"
-#include "cli/files.h"
+#include "store/files.h"
 
 namespace caisson::cli {
 namespace {

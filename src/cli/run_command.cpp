@@ -19,7 +19,6 @@
 #include "base/log.h"
 #include "base/tsc_reading.h"
 #include "cli/exit_status.h"
-#include "cli/files.h"
 #include "cli/image_build.h"
 #include "cli/image_store.h"
 #include "cli/screen_command.h"
@@ -27,6 +26,7 @@
 #include "cli/vmm_process.h"
 #include "control/messages.h"
 #include "kvm/device.h"
+#include "store/files.h"
 
 namespace caisson::cli {
 namespace {

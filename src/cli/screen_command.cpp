@@ -50,10 +50,8 @@ Result<> ask(const std::string& path, const control::Request& request, std::span
     if (!*packet) return fail("{}: the machine ended before it answered", path);
     auto event = control::parse_event((*packet)->text);
     if (!event) return std::unexpected(event.error());
-    const auto* done = std::get_if<control::Done>(&*event);
-    if (done == nullptr) continue;
-    if (!done->error.empty()) return std::unexpected(Error{done->error});
-    return {};
+    if (const auto* refused = std::get_if<control::Refused>(&*event)) return std::unexpected(Error{refused->text});
+    if (std::holds_alternative<control::Done>(*event)) return {};
   }
 }
 

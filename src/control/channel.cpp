@@ -17,7 +17,13 @@ Result<std::pair<Channel, Channel>> Channel::create_pair() {
   return std::pair{Channel{Fd{ends[0]}}, Channel{Fd{ends[1]}}};
 }
 
-Result<> Channel::send(std::string_view text, std::span<const int> fds) {
+Result<> Channel::send(std::string_view text, std::span<const int> fds) { return send_with(text, fds, 0); }
+
+Result<> Channel::try_send(std::string_view text, std::span<const int> fds) {
+  return send_with(text, fds, MSG_DONTWAIT);
+}
+
+Result<> Channel::send_with(std::string_view text, std::span<const int> fds, int flags) {
   if (text.empty() || text.size() > max_text)
     return fail("control message of {} bytes, at most {} fit", text.size(), max_text);
   if (fds.size() > max_fds) return fail("control message with {} descriptors, at most {} fit", fds.size(), max_fds);
@@ -36,9 +42,9 @@ Result<> Channel::send(std::string_view text, std::span<const int> fds) {
     std::memcpy(CMSG_DATA(rights), fds.data(), fds.size_bytes());
   }
   for (;;) {
-    if (::sendmsg(socket_.get(), &header, MSG_NOSIGNAL) >= 0) return {};
+    if (::sendmsg(socket_.get(), &header, MSG_NOSIGNAL | flags) >= 0) return {};
     if (errno == EINTR) continue;
-    if (errno != EAGAIN) return fail_errno(errno, "cannot send on the control channel");
+    if (errno != EAGAIN || flags != 0) return fail_errno(errno, "cannot send on the control channel");
     pollfd wait{socket_.get(), POLLOUT, 0};
     if (::poll(&wait, 1, -1) < 0 && errno != EINTR) return fail_errno(errno, "cannot wait for the control channel");
   }

@@ -38,6 +38,9 @@ class Channel {
   // Waits while the peer's buffer is full. An error when the peer is gone; never raises SIGPIPE.
   [[nodiscard]] Result<> send(std::string_view text, std::span<const int> fds = {});
 
+  // Does not wait: an error where the peer's buffer is full, too.
+  [[nodiscard]] Result<> try_send(std::string_view text, std::span<const int> fds = {});
+
   // Waits for one packet; none when the peer has closed its end.
   [[nodiscard]] Result<std::optional<Packet>> receive();
 
@@ -45,6 +48,7 @@ class Channel {
   [[nodiscard]] int fd() const { return socket_.get(); }
 
  private:
+  [[nodiscard]] Result<> send_with(std::string_view text, std::span<const int> fds, int flags);
   Fd socket_;
 };
 

@@ -4,7 +4,7 @@
 //   vectors
 //            of structs with a table of their own
 //   Threads  pure functions
-// Included by this folder's .cpp files only: nothing else sees nlohmann's headers.
+// Included by the .cpp files of control/ and store/ only.
 #pragma once
 
 #include <cstdint>
@@ -224,7 +224,14 @@ Result<> from_json(const Json& json, T& value) {
             ...);
       },
       JsonTable<T>::fields());
-  if (result && known != json.size()) return fail("the object has unknown keys");
+  if (!result || known == json.size()) return result;
+  for (const auto& item : json.items()) {
+    bool found = false;
+    std::apply([&](const auto&... row) { ((found = found || row.name == item.key()), ...); }, JsonTable<T>::fields());
+    if (!found)
+      return fail("the key {} is unknown",
+                  Json(item.key().substr(0, 64)).dump(-1, ' ', true, Json::error_handler_t::replace));
+  }
   return result;
 }
 

@@ -12,6 +12,11 @@ struct EnumNames<ExitReason> {
                                                          "debug_exit", "stopped", "failure"};
 };
 
+template <>
+struct EnumNames<RunState> {
+  static constexpr std::array<std::string_view, 2> names{"running", "paused"};
+};
+
 template <class T>
 struct TypeName;
 
@@ -27,13 +32,23 @@ CAISSON_MESSAGE(Stop, "stop")
 CAISSON_MESSAGE(Resize, "resize")
 CAISSON_MESSAGE(Screenshot, "screenshot")
 CAISSON_MESSAGE(Type, "type")
-CAISSON_MESSAGE(Done, "done")
+CAISSON_MESSAGE(Pause, "pause")
+CAISSON_MESSAGE(Resume, "resume")
+CAISSON_MESSAGE(Query, "query")
+CAISSON_MESSAGE(Watch, "watch")
+CAISSON_MESSAGE(Attach, "attach")
 CAISSON_MESSAGE(Started, "started")
 CAISSON_MESSAGE(Notice, "notice")
 CAISSON_MESSAGE(Panicked, "panicked")
 CAISSON_MESSAGE(WasReset, "was_reset")
 CAISSON_MESSAGE(Profiled, "profile")
+CAISSON_MESSAGE(Paused, "paused")
+CAISSON_MESSAGE(Resumed, "resumed")
 CAISSON_MESSAGE(Exited, "exited")
+CAISSON_MESSAGE(Done, "done")
+CAISSON_MESSAGE(Refused, "refused")
+CAISSON_MESSAGE(Attached, "attached")
+CAISSON_MESSAGE(Status, "status")
 #undef CAISSON_MESSAGE
 
 template <class T>
@@ -59,10 +74,6 @@ struct JsonTable<Screenshot> {
 template <>
 struct JsonTable<Type> {
   static constexpr auto fields() { return std::tuple{key("text", &Type::text, {1, Type::max_text}, true)}; }
-};
-template <>
-struct JsonTable<Done> {
-  static constexpr auto fields() { return std::tuple{key("error", &Done::error, {0, max_line})}; }
 };
 template <>
 struct JsonTable<Started> {
@@ -104,6 +115,29 @@ struct JsonTable<Exited> {
                       key("message", &Exited::message, {0, max_line})};
   }
 };
+template <>
+struct JsonTable<Attach> {
+  static constexpr auto fields() { return std::tuple{key("replay", &Attach::replay, {0, Attach::max_replay})}; }
+};
+template <>
+struct JsonTable<Refused> {
+  static constexpr auto fields() { return std::tuple{key("text", &Refused::text, {0, max_line}, true)}; }
+};
+template <>
+struct JsonTable<Status> {
+  static constexpr auto fields() {
+    return std::tuple{key("state", &Status::state, {}, true),
+                      key("engine", &Status::engine, {0, 32}),
+                      key("engine_reason", &Status::engine_reason, {0, max_line}),
+                      key("cpu_model", &Status::cpu_model, {0, 32}),
+                      key("cpus", &Status::cpus, {0, VmConfig::max_cpus}),
+                      key("memory_bytes", &Status::memory_bytes),
+                      key("started_ms", &Status::started_ms),
+                      key("resets", &Status::resets),
+                      key("consoles", &Status::consoles),
+                      key("forwards", &Status::forwards, {0, VmConfig::max_forwards})};
+  }
+};
 
 namespace {
 
@@ -117,10 +151,9 @@ void make_plain(std::string& text) {
 // Free text that a person may have to read is made fit for a line rather than refused.
 template <class T>
 void make_plain_texts(T& message) {
-  if constexpr (std::is_same_v<T, Notice> || std::is_same_v<T, Panicked>) make_plain(message.text);
+  if constexpr (requires { make_plain(message.text); }) make_plain(message.text);
   if constexpr (std::is_same_v<T, Exited>) make_plain(message.message);
-  if constexpr (std::is_same_v<T, Done>) make_plain(message.error);
-  if constexpr (std::is_same_v<T, Started>) make_plain(message.engine_reason);
+  if constexpr (requires { message.engine_reason; }) make_plain(message.engine_reason);
 }
 
 template <class Variant>
@@ -168,6 +201,9 @@ Result<Variant> parse_message(std::string_view text) {
 
 std::string serialise(const Request& request) { return serialise_message(request); }
 std::string serialise(const Event& event) { return serialise_message(event); }
+std::string serialise(const Event& event, uint64_t at_ms) {
+  return fmt::format("{{\"at\":{},{}", at_ms, serialise_message(event).substr(1));
+}
 
 Result<Request> parse_request(std::string_view text, size_t descriptors) {
   auto request = parse_message<Request>(text);

@@ -1,8 +1,9 @@
 // What is said over a Channel. Requests go to the VMM, events come from it; each is one JSON object with a "type".
-//   Order    the first request is Start, once; then the VMM answers with events, the last of which is Exited (also
-//   where
-//            it could not start: reason Failure and a message). Then it closes its ends. A channel closed by the other
-//            side means Stop.
+//   Owner    whoever started the VMM: its first request is Start, once; then the VMM tells events, the last of which is
+//            Exited (also where it could not start: reason Failure and a message). Then it closes its ends. A channel
+//            closed by the owner means Stop, unless the configuration says detached.
+//   Clients  whoever connects to the VM's control socket: any request but Start; each is answered by Done, Refused,
+//            Status or Attached before the client asks again. After Watch the other events come, too, in between.
 //   Threads  plain data
 #pragma once
 
@@ -36,16 +37,34 @@ struct Resize {  // the console's window
   uint32_t rows = 25;
   bool operator==(const Resize&) const = default;
 };
-struct Screenshot {   // comes with one descriptor, which gets a PNG; Done answers
+struct Screenshot {   // comes with one descriptor, which gets a PNG
   bool text = false;  // the characters of a text mode instead
   bool operator==(const Screenshot&) const = default;
 };
-struct Type {  // keys on the guest's keyboard, in the words of control/keys.h; Done answers when all were taken
+struct Type {  // keys on the guest's keyboard, in the words of control/keys.h; Done when all were taken
   static constexpr size_t max_text = 4096;
   std::string text;
   bool operator==(const Type&) const = default;
 };
-using Request = std::variant<Start, PowerButton, Reset, Stop, Resize, Screenshot, Type>;
+struct Pause {  // CPUs and clocks stand still; Done when they do
+  bool operator==(const Pause&) const = default;
+};
+struct Resume {
+  bool operator==(const Resume&) const = default;
+};
+struct Query {  // answered by Status
+  bool operator==(const Query&) const = default;
+};
+struct Watch {  // events from now on, too
+  bool operator==(const Watch&) const = default;
+};
+struct Attach {  // to the console: answered by Attached, which comes with a stream socket
+  static constexpr uint32_t max_replay = 64 * 1024;
+  uint32_t replay = 0;  // bytes of the console's past that come first, at most
+  bool operator==(const Attach&) const = default;
+};
+using Request =
+    std::variant<Start, PowerButton, Reset, Stop, Resize, Screenshot, Type, Pause, Resume, Query, Watch, Attach>;
 
 // Events
 struct Started {          // CPUs begin to run
@@ -81,6 +100,13 @@ struct Profiled {  // before Exited, where the configuration says profile: of ea
   bool operator==(const Profiled&) const = default;
 };
 
+struct Paused {
+  bool operator==(const Paused&) const = default;
+};
+struct Resumed {
+  bool operator==(const Resumed&) const = default;
+};
+
 enum class ExitReason : uint8_t {
   PowerOff,   // the guest switched itself off
   Panic,      // the guest's kernel crashed, and the machine ended or was reset right after
@@ -95,14 +121,39 @@ struct Exited {
   std::string message;
   bool operator==(const Exited&) const = default;
 };
-struct Done {         // answers Screenshot and Type
-  std::string error;  // empty: it was done
+
+// Answers to clients
+struct Done {  // what was asked for has happened (PowerButton, Reset, Stop: is under way)
   bool operator==(const Done&) const = default;
 };
-using Event = std::variant<Started, Notice, Panicked, WasReset, Profiled, Exited, Done>;
+struct Refused {
+  std::string text;  // why, and the remedy
+  bool operator==(const Refused&) const = default;
+};
+struct Attached {  // comes with one descriptor: the console's bytes both ways; what its reader leaves for long is lost
+  bool operator==(const Attached&) const = default;
+};
+enum class RunState : uint8_t { Running, Paused };
+struct Status {
+  RunState state = RunState::Running;
+  std::string engine;         // "jit" or "kvm"
+  std::string engine_reason;  // one line
+  std::string cpu_model;
+  uint32_t cpus = 0;
+  uint64_t memory_bytes = 0;
+  uint64_t started_ms = 0;  // UTC, milliseconds since 1970
+  uint64_t resets = 0;
+  uint32_t consoles = 0;  // attached
+  std::vector<PortForward> forwards;
+  bool operator==(const Status&) const = default;
+};
+using Event = std::variant<Started, Notice, Panicked, WasReset, Profiled, Paused, Resumed, Exited, Done, Refused,
+                           Attached, Status>;
 
 [[nodiscard]] std::string serialise(const Request& request);
 [[nodiscard]] std::string serialise(const Event& event);
+// One line of a VM's record of events: the event with the time as "at", milliseconds since 1970.
+[[nodiscard]] std::string serialise(const Event& event, uint64_t at_ms);
 // `descriptors`: how many came with the packet; only Start may have any, and Screenshot has one.
 [[nodiscard]] Result<Request> parse_request(std::string_view text, size_t descriptors);
 // Text in events is the VMM's: bounded here, and control characters become spaces.

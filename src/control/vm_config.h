@@ -80,6 +80,8 @@ inline constexpr std::array<JitClass, 17> jit_classes{{
     {"patience", "waiting until an address space is worth a mirror"},
 }};
 
+inline constexpr std::array<std::string_view, 5> cpu_models{"auto", "x86-64-v2", "x86-64-v3", "x86-64-v4", "host"};
+
 struct VmConfig {
   static constexpr uint32_t max_cpus = 64;
   static constexpr uint64_t min_memory = uint64_t{16} << 20;
@@ -126,6 +128,16 @@ struct VmConfig {
   bool profile = false;              // the engine samples and counts: event Profiled
   std::optional<uint32_t> dump_fd;   // translated blocks as text
   std::vector<std::string> dump_at;  // only those with one of these addresses: hexadecimal, without 0x
+
+  // What ties the VM to its folder (store/); all absent for a VM that has none.
+  bool detached = false;               // outlives whoever started it
+  std::optional<uint32_t> alive_fd;    // holds the lock that says that the VM lives; kept open to the end
+  std::optional<uint32_t> listen_fd;   // a bound SOCK_SEQPACKET socket: clients connect to it (messages.h)
+  std::optional<uint32_t> events_fd;   // opened for appending: a line for each event
+  std::optional<uint32_t> log_fd;      // what the guest prints, at most max_log bytes, …
+  std::optional<uint32_t> old_log_fd;  // … and what was in it before; both or none
+  static constexpr uint64_t max_log = 512 * 1024;
+
   // Start-up: a reading of the host's TSC and CLOCK_MONOTONIC_RAW (base/tsc_reading.h) by whoever starts the VM, so
   // that the VMM need not wait to measure the TSC's frequency; 0: none.
   uint64_t tsc_before = 0;

@@ -112,6 +112,12 @@ struct JsonTable<VmConfig> {
         key("profile", &VmConfig::profile),
         key("dump_fd", &VmConfig::dump_fd, {0, 63}),
         key("dump_at", &VmConfig::dump_at, {0, 64, 16}),
+        key("detached", &VmConfig::detached),
+        key("alive_fd", &VmConfig::alive_fd, {0, 63}),
+        key("listen_fd", &VmConfig::listen_fd, {0, 63}),
+        key("events_fd", &VmConfig::events_fd, {0, 63}),
+        key("log_fd", &VmConfig::log_fd, {0, 63}),
+        key("old_log_fd", &VmConfig::old_log_fd, {0, 63}),
         key("tsc_before", &VmConfig::tsc_before, {0, INT64_MAX}),
         key("tsc_before_ns", &VmConfig::tsc_before_ns, {0, INT64_MAX}),
     };

@@ -104,7 +104,8 @@ INSTANTIATE_TEST_SUITE_P(
     Texts, VmConfigRefuses,
     testing::Values(
         Refused{"JSON", ""}, Refused{"JSON", "{"}, Refused{"object", "[]"}, Refused{"missing", "{}"},
-        Refused{"unknown keys", R"({"cpus":1,"memory_bytes":16777216,"kernel_fd":0,"console_fd":1,"colour":1})"},
+        Refused{"\"colour\" is unknown",
+                R"({"cpus":1,"memory_bytes":16777216,"kernel_fd":0,"console_fd":1,"colour":1})"},
         Refused{"cpus", R"({"cpus":0,"memory_bytes":16777216,"kernel_fd":0,"console_fd":1})"},
         Refused{"cpus", R"({"cpus":65,"memory_bytes":16777216,"kernel_fd":0,"console_fd":1})"},
         Refused{"cpus", R"({"cpus":4294967297,"memory_bytes":16777216,"kernel_fd":0,"console_fd":1})"},

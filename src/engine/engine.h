@@ -84,6 +84,9 @@ class Engine {
   [[nodiscard]] virtual GuestWriteLog& write_log() = 0;
   // Memory was replaced behind the engine's back (machine reset): forget everything derived from it. No CPU runs.
   virtual void memory_replaced() = 0;
+  // The clock has stood still: forget what was derived from the host's clocks. No CPU runs; each one's state is stored
+  // before the clock stops and loaded after this.
+  [[nodiscard]] virtual Result<> clock_moved() { return {}; }
   // What was measured so far, where that was asked for. No CPU runs.
   [[nodiscard]] virtual EngineProfile profile() const { return {}; }
 };

@@ -135,6 +135,8 @@ struct alignas(64) Cpu {
   // and up of its addresses), and host address less linear address there.
   std::array<uint32_t, 2> mirror_region{};
   std::array<uint64_t, 2> mirror_addend{};
+  uint64_t mirror_stack_back = 0;  // linear address less host address in the region of the stack
+  uint64_t mirror_fs = 0;          // host address of the base of FS
   std::array<uint64_t, 12> windows{};  // addends that the running block has found, see translate/windows.cpp
   uint64_t scratch[4] = {};  // spill slots of translated code: effective address, RCX, branch target, one more
   std::array<uint64_t, 16> gpr{};
@@ -145,6 +147,7 @@ struct alignas(64) Cpu {
   // nothing is.
   std::array<bool, 256> mirror_valid{};
   std::array<uint64_t, 256> mirror_addends{};
+  std::array<uint64_t, 256> mirror_stack_addends{};  // the same, with only the region of the stack
   alignas(64) std::array<uint8_t, 128> crossing{};  // copy of what a read across two pages finds
   Cpu* self = this;
   uint64_t host_rsp = 0;  // outside of translated code; that has RSP at the beginning of its Cpu
@@ -154,6 +157,7 @@ struct alignas(64) Cpu {
   uint64_t tsc_bias = 0;            // the machine's TSC less the host's
   bool interrupts_waiting = false;  // something is pending that could not be delivered so far
   bool fpu_live = false;            // the guest's x87/SSE/AVX state is in the host's registers, not in `xsave`
+  uint8_t mirror_gs_half = 0;       // whose addend the host's GS has
   bool mirrored = false;            // 64-bit user code runs in the mode in which mirror_addends are used
   // Derived by update_mode():
   uint8_t code_bits = 16;  // 16, 32, 64

@@ -52,14 +52,19 @@ Result<std::unique_ptr<KvmEngine>> KvmEngine::create(const EngineServices& servi
   abilities.sregs2 = engine->device_.has(KVM_CAP_SREGS2);
   const int xsave_size = control(engine->vm_fd(), KVM_CHECK_EXTENSION, KVM_CAP_XSAVE2);
   if (xsave_size > 4096) abilities.xsave_size = static_cast<size_t>(xsave_size);
-  const uint64_t before = __builtin_ia32_rdtsc();
-  engine->tsc_bias_ = before - services.clock.tsc();
-  // The guest's kvmclock is the machine's, whichever engine runs it.
-  kvm_clock_data time{};
-  time.clock = services.clock.now_ns();
-  if (control(engine->vm_fd(), KVM_SET_CLOCK, &time) != 0) return fail_errno(errno, "/dev/kvm: set the clock");
+  if (auto done = engine->clock_moved(); !done) return std::unexpected(done.error());
   engine->arch_capabilities_ = services.model.arch_capabilities() & host_arch_capabilities(engine->device_);
   return engine;
+}
+
+Result<> KvmEngine::clock_moved() {
+  const uint64_t before = __builtin_ia32_rdtsc();
+  tsc_bias_ = before - services_.clock.tsc();
+  // The guest's kvmclock is the machine's, whichever engine runs it.
+  kvm_clock_data time{};
+  time.clock = services_.clock.now_ns();
+  if (control(vm_fd(), KVM_SET_CLOCK, &time) != 0) return fail_errno(errno, "/dev/kvm: set the clock");
+  return {};
 }
 
 Result<> KvmEngine::add_memory(uint32_t dirty_ring) {

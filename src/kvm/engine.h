@@ -38,6 +38,7 @@ class KvmEngine final : public Engine {
   [[nodiscard]] const std::string& apics_missing() const { return apics_missing_; }
   // The kernel follows the mappings of guest memory by itself.
   void memory_replaced() override {}
+  [[nodiscard]] Result<> clock_moved() override;
 
   [[nodiscard]] const EngineServices& services() const { return services_; }
   [[nodiscard]] const KvmDevice& device() const { return device_; }

@@ -12,7 +12,6 @@
 #include <tuple>
 #include <utility>
 
-#include "backend/console_socket.h"
 #include "backend/disk_chain.h"
 #include "backend/qcow2_disk.h"
 #include "backend/raw_image.h"
@@ -29,8 +28,9 @@
 #include "devices/storage/cdrom.h"
 #include "devices/virtio/attach.h"
 #include "machine/boot_plan.h"
+#include "machine/console_hub.h"
 #include "machine/console_switch.h"
-#include "machine/control_socket.h"
+#include "machine/control_server.h"
 #include "machine/engine_choice.h"
 #include "machine/firmware.h"
 #include "machine/machine_clock.h"
@@ -67,6 +67,9 @@ class Machine final : public PowerSink {
   [[nodiscard]] Result<> create();
   [[nodiscard]] Exited run();
 
+  // To clients and the record of events; the owner is told when everything is closed.
+  void tell_end(const Exited& exited);
+
   // Any thread: remembers the first event, and has the event loop end its round.
   void request(PowerEvent event, uint8_t code) override;
 
@@ -77,6 +80,8 @@ class Machine final : public PowerSink {
   [[nodiscard]] Result<> use_jit(std::string why);
   [[nodiscard]] Result<> hand_over(std::string why);
   void engine_failed(std::string why);
+  [[nodiscard]] Result<> create_console();
+  [[nodiscard]] Result<> create_control();
   [[nodiscard]] Result<> create_disks();
   [[nodiscard]] Result<std::unique_ptr<BlockBackend>> create_disk(const control::DiskConfig& disk);
   [[nodiscard]] Result<> create_network();
@@ -87,9 +92,16 @@ class Machine final : public PowerSink {
   void stop_cpus();
   void cpu_thread(unsigned index);
   void handle_channel();
-  void handle_request(const control::Request& request, const std::vector<Fd>& fds, const ControlSocket::Reply& reply);
+  // On the event loop: does what is asked for, and answers.
+  void handle_request(const control::Request& request, const std::vector<Fd>& fds, ControlServer::Reply reply);
+  [[nodiscard]] control::Status status();
+  // No CPU runs.
+  void pause();
+  void store_cpus();
+  [[nodiscard]] Result<> resume();
   void finish(Exited exited);
   void tell(const control::Event& event);
+  void record(const control::Event& event);
   // What a power event means: the end, or none for another round after a reset.
   [[nodiscard]] std::optional<Exited> after(PowerEvent event, uint8_t code);
   [[nodiscard]] Result<> reset();
@@ -107,7 +119,8 @@ class Machine final : public PowerSink {
   std::unique_ptr<MachineClock> clock_;
   std::optional<x86::CpuModel> model_;
   std::unique_ptr<GuestMemory> memory_;
-  std::unique_ptr<ConsoleSocket> console_;
+  std::unique_ptr<ConsoleHub> console_;
+  std::unique_ptr<ControlServer> control_;
   std::unique_ptr<ConsoleSwitch> consoles_;
   std::unique_ptr<SerialConsole> serial_;
   std::vector<std::unique_ptr<BlockBackend>> disks_;
@@ -117,7 +130,6 @@ class Machine final : public PowerSink {
   std::unique_ptr<pci::HostBridge> bridge_;
   display::Vga* vga_ = nullptr;  // the bridge's
   std::unique_ptr<Typist> typist_;
-  std::unique_ptr<ControlSocket> control_;
   ChosenEngine engine_;
   std::vector<std::unique_ptr<Vcpu>> cpus_;
   std::vector<CpuState> reset_states_;
@@ -131,7 +143,24 @@ class Machine final : public PowerSink {
   std::optional<Exited> exited_;               // decided by a request or a failure
   std::optional<std::string> engine_failure_;  // the engine cannot go on, another one may
   uint64_t resets_ = 0;
+  uint64_t started_ms_ = 0;
+
+  // All of these on the thread that runs the event loop.
+  bool pause_wanted_ = false;
+  std::vector<ControlServer::Reply> pause_replies_;  // due when it is as wanted
+  bool paused_ = false;
+  std::vector<CpuState> paused_states_;
+
+  std::mutex events_lock_;
+  Fd events_;
+  uint64_t events_written_ = 0;
 };
+
+uint64_t utc_ms() {
+  timespec now{};
+  clock_gettime(CLOCK_REALTIME, &now);
+  return static_cast<uint64_t>(now.tv_sec) * 1000 + static_cast<uint64_t>(now.tv_nsec) / 1'000'000;
+}
 
 Machine::~Machine() {
   stop_cpus();
@@ -154,11 +183,13 @@ Machine::~Machine() {
 }
 
 Result<> Machine::create() {
+  if (config_.events_fd) events_ = take(*config_.events_fd);
   kvm_ = config_.kvm_fd ? take(*config_.kvm_fd) : Fd{};
   probe_.emplace(config_, kvm_);
   auto loop = EventLoop::create(&bus_.lock());
   if (!loop) return std::unexpected(loop.error());
   loop_ = std::move(*loop);
+  if (auto done = create_control(); !done) return done;
   const uint64_t tsc_hz = host_tsc_hz({config_.tsc_before, config_.tsc_before_ns});
   clock_ = std::make_unique<MachineClock>(*loop_, tsc_hz);
   // Nothing moves between hosts yet: a machine gets what this one has (docs/decisions/0006).
@@ -172,11 +203,7 @@ Result<> Machine::create() {
   if (!memory) return std::unexpected(memory.error());
   memory_ = std::move(*memory);
 
-  Fd console = take(config_.console_fd);
-  Fd console_input{::dup(console.get())};
-  auto socket = ConsoleSocket::create(*loop_, std::move(console_input), std::move(console));
-  if (!socket) return std::unexpected(socket.error());
-  console_ = std::move(*socket);
+  if (auto done = create_console(); !done) return done;
   consoles_ = std::make_unique<ConsoleSwitch>(*console_);
   serial_ = std::make_unique<SerialConsole>(consoles_->serial());
   serial_->scanner().set_handler([this](std::string line) { tell(control::Panicked{std::move(line)}); });
@@ -263,6 +290,33 @@ void Machine::describe_boot() {
   // SeaBIOS shows its text screen on the serial port, too.
   firmware_->files().add_file(boot::firmware::serial_console_file,
                               std::vector<uint8_t>{chipset::com1_port & 0xff, chipset::com1_port >> 8});
+}
+
+Result<> Machine::create_console() {
+  Fd console = take(config_.console_fd);
+  Fd console_input{::dup(console.get())};
+  auto socket = ConsoleSocket::create(*loop_, std::move(console_input), std::move(console));
+  if (!socket) return std::unexpected(socket.error());
+  std::unique_ptr<ConsoleLog> log;
+  if (config_.log_fd) {
+    log = std::make_unique<ConsoleLog>(*loop_, take(*config_.log_fd), take(*config_.old_log_fd),
+                                       control::VmConfig::max_log);
+  }
+  console_ = std::make_unique<ConsoleHub>(*loop_, std::move(*socket), std::move(log));
+  return {};
+}
+
+Result<> Machine::create_control() {
+  if (!config_.listen_fd && !config_.control_fd) return {};
+  control_ = std::make_unique<ControlServer>(
+      *loop_, [this](const control::Request& request, const std::vector<Fd>& fds, ControlServer::Reply reply) {
+        handle_request(request, fds, std::move(reply));
+      });
+  for (const auto& index : {config_.listen_fd, config_.control_fd}) {
+    if (!index) continue;
+    if (auto done = control_->listen(take(*index)); !done) return done;
+  }
+  return {};
 }
 
 Result<> Machine::create_engine() {
@@ -464,15 +518,33 @@ void Machine::finish(Exited exited) {
 }
 
 void Machine::tell(const control::Event& event) {
-  // Whoever started this VM may be gone; the VM ends then by its closed channel.
-  (void)channel_.send(control::serialise(event));
+  const std::string text = control::serialise(event);
+  // Whoever started this VM may be gone; the VM ends then by its closed channel, or goes on if it is detached.
+  (void)channel_.send(text);
+  if (control_) control_->tell(text);
+  record(event);
+}
+
+void Machine::tell_end(const Exited& exited) {
+  if (control_) control_->tell(control::serialise(control::Event{exited}));
+  record(exited);
+}
+
+void Machine::record(const control::Event& event) {
+  if (!events_.valid()) return;
+  // A guest that resets for ever fills no disk: after so many bytes its end alone is written.
+  constexpr uint64_t most_events = 1 << 20;
+  const std::string line = control::serialise(event, utc_ms()) + "\n";
+  const std::lock_guard hold(events_lock_);
+  if (events_written_ + line.size() > most_events && !std::holds_alternative<Exited>(event)) return;
+  if (::write(events_.get(), line.data(), line.size()) > 0) events_written_ += line.size();
 }
 
 void Machine::handle_channel() {
   auto packet = channel_.receive();
   if (!packet || !*packet) {
     loop_->unwatch(channel_.fd());
-    finish({ExitReason::Stopped, 0, {}});
+    if (!config_.detached) finish({ExitReason::Stopped, 0, {}});
     return;
   }
   auto message = control::parse_request((*packet)->text, (*packet)->fds.size());
@@ -480,26 +552,97 @@ void Machine::handle_channel() {
     tell(control::Notice{message.error().message});
     return;
   }
-  handle_request(*message, (*packet)->fds, [this](const control::Event& event) { tell(event); });
+  handle_request(*message, (*packet)->fds, [this](const control::Event& event, const Fd&) {
+    if (const auto* refused = std::get_if<control::Refused>(&event)) tell(control::Notice{refused->text});
+  });
 }
 
-void Machine::handle_request(const control::Request& message, const std::vector<Fd>& fds,
-                             const ControlSocket::Reply& reply) {
-  if (std::holds_alternative<control::PowerButton>(message)) chipset_->acpi_pm().press_power_button();
-  if (std::holds_alternative<control::Reset>(message)) request(PowerEvent::Reset, 0);
-  if (std::holds_alternative<control::Stop>(message)) finish({ExitReason::Stopped, 0, {}});
-  if (const auto* screenshot = std::get_if<control::Screenshot>(&message)) {
-    const Result<> done = vga_ != nullptr ? write_screen(*vga_, fds[0], screenshot->text)
-                                          : fail("this machine has no display; start it with --firmware");
-    reply(control::Done{done ? "" : done.error().message});
+void Machine::handle_request(const control::Request& message, const std::vector<Fd>& fds, ControlServer::Reply reply) {
+  using control::Done;
+  using control::Refused;
+  const auto answer = [&reply](const Result<>& done) {
+    reply(done ? control::Event{Done{}} : Refused{done.error().message}, {});
+  };
+  if (std::holds_alternative<control::Query>(message)) {
+    reply(status(), {});
+  } else if (std::holds_alternative<control::PowerButton>(message)) {
+    if (pause_wanted_) return answer(fail("the machine is paused and cannot shut down; resume it first"));
+    chipset_->acpi_pm().press_power_button();
+    answer({});
+  } else if (std::holds_alternative<control::Reset>(message)) {
+    request(PowerEvent::Reset, 0);
+    answer({});
+  } else if (std::holds_alternative<control::Stop>(message)) {
+    finish({ExitReason::Stopped, 0, {}});
+    answer({});
+  } else if (std::holds_alternative<control::Pause>(message) || std::holds_alternative<control::Resume>(message)) {
+    const bool wanted = std::holds_alternative<control::Pause>(message);
+    if (pause_wanted_ == wanted) return answer(fail("the machine is {}", wanted ? "paused already" : "not paused"));
+    pause_wanted_ = wanted;
+    pause_replies_.push_back(std::move(reply));
+    loop_->stop();
+  } else if (const auto* attach = std::get_if<control::Attach>(&message)) {
+    auto console = console_->attach(attach->replay);
+    if (!console) return reply(Refused{console.error().message}, {});
+    reply(control::Attached{}, std::move(*console));
+  } else if (const auto* screenshot = std::get_if<control::Screenshot>(&message)) {
+    answer(vga_ != nullptr ? write_screen(*vga_, fds[0], screenshot->text)
+                           : fail("this machine has no display; start it with --firmware"));
+  } else if (const auto* keys = std::get_if<control::Type>(&message)) {
+    if (!typist_) return answer(fail("this machine has no keyboard; start it with --firmware"));
+    typist_->type(keys->text, [reply = std::move(reply)](std::string error) {
+      reply(error.empty() ? control::Event{Done{}} : Refused{std::move(error)}, {});
+    });
+  } else {
+    answer({});  // the console has no size that anybody asks for
   }
-  if (const auto* keys = std::get_if<control::Type>(&message)) {
-    if (typist_) {
-      typist_->type(keys->text, [reply](std::string error) { reply(control::Done{std::move(error)}); });
-    } else {
-      reply(control::Done{"this machine has no keyboard; start it with --firmware"});
-    }
+}
+
+control::Status Machine::status() {
+  control::Status status;
+  status.state = pause_wanted_ ? control::RunState::Paused : control::RunState::Running;
+  status.engine = engine_.name;
+  status.engine_reason = engine_.reason;
+  status.cpu_model = model_->name();
+  status.cpus = config_.cpus;
+  status.memory_bytes = config_.memory_bytes;
+  status.started_ms = started_ms_;
+  status.resets = resets_;
+  status.consoles = console_->attached();
+  status.forwards = config_.forwards;
+  return status;
+}
+
+void Machine::store_cpus() {
+  paused_states_.clear();
+  for (const auto& cpu : cpus_) paused_states_.push_back(cpu->store());
+}
+
+void Machine::pause() {
+  store_cpus();
+  {
+    const std::lock_guard hold(bus_.lock());
+    // Interrupts of devices that finish meanwhile wait in our local APICs: what the kernel's have is replaced later.
+    chipset_->apic_bus().set_keeper(nullptr);
+    clock_->stand_still();
   }
+  paused_ = true;
+  tell(control::Paused{});
+}
+
+Result<> Machine::resume() {
+  {
+    const std::lock_guard hold(bus_.lock());
+    clock_->go_on();
+    chipset_->apic_bus().set_keeper(engine_.engine->apics());
+  }
+  paused_ = false;
+  if (auto done = engine_.engine->clock_moved(); !done) return done;
+  for (unsigned i = 0; i < cpus_.size(); ++i) {
+    if (auto done = cpus_[i]->load(paused_states_[i]); !done) return done;
+  }
+  tell(control::Resumed{});
+  return {};
 }
 
 std::optional<Exited> Machine::after(PowerEvent event, uint8_t code) {
@@ -517,17 +660,11 @@ std::optional<Exited> Machine::after(PowerEvent event, uint8_t code) {
 }
 
 Exited Machine::run() {
+  started_ms_ = utc_ms();
   tell(control::Started{std::string{engine_.name}, model_->name(), config_.cpus, config_.memory_bytes, engine_.reason});
   loop_->watch(channel_.fd(), EPOLLIN, [this](uint32_t) { handle_channel(); });
-  if (config_.control_fd) {
-    control_ = std::make_unique<ControlSocket>(
-        *loop_, take(*config_.control_fd),
-        [this](const control::Request& request, std::vector<Fd> fds, const ControlSocket::Reply& reply) {
-          handle_request(request, fds, reply);
-        });
-  }
   for (;;) {
-    start_cpus();
+    if (!paused_) start_cpus();
     loop_->run();
     stop_cpus();
     std::optional<Exited> end;
@@ -543,16 +680,26 @@ Exited Machine::run() {
     }
     if (!end && failure) {
       if (auto done = hand_over(std::move(*failure)); !done) end = Exited{ExitReason::Failure, 0, done.error().message};
-      if (!end && !reset_asked) continue;
+    }
+    if (!end && pause_wanted_ != paused_) {
+      if (!paused_) {
+        pause();
+      } else if (auto done = resume(); !done) {
+        end = Exited{ExitReason::Failure, 0, done.error().message};
+      }
     }
     if (!end) {
+      for (const auto& reply : std::exchange(pause_replies_, {})) reply(control::Done{}, {});
+    }
+    if (!end && reset_asked) {
       if (auto done = reset(); !done) {
         end = Exited{ExitReason::Failure, 0, done.error().message};
       } else {
+        if (paused_) store_cpus();
         tell(control::WasReset{++resets_});
-        continue;
       }
     }
+    if (!end) continue;
     if (config_.profile) tell(profiled(engine_.engine->profile()));
     const std::lock_guard hold(bus_.lock());
     for (auto& disk : disks_) disk->drain();
@@ -572,9 +719,10 @@ int run(const control::VmConfig& config, std::vector<Fd> fds, control::Channel& 
     } else {
       exited = machine.run();
     }
+    machine.tell_end(exited);
   }
   const bool told = channel.send(control::serialise(control::Event{exited})).has_value();
-  return told ? 0 : 1;
+  return told || config.detached ? 0 : 1;
 }
 
 }  // namespace caisson::machine

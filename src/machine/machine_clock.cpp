@@ -2,6 +2,7 @@
 
 #include <cpuid.h>
 #include <ctime>
+#include <optional>
 
 namespace caisson::machine {
 namespace {
@@ -28,21 +29,6 @@ uint64_t measured_tsc_hz(TscReading first) {
   return (last.tsc - first.tsc) * 1'000'000'000 / (last.ns - first.ns);  // no overflow below 18 GHz
 }
 
-class LoopTimer final : public Clock::Timer {
- public:
-  LoopTimer(std::unique_ptr<EventLoop::Timer> timer, uint64_t start_ns)
-      : timer_(std::move(timer)), start_ns_(start_ns) {}
-  void arm(uint64_t deadline_ns) override {
-    const uint64_t deadline = deadline_ns + start_ns_;
-    timer_->arm(deadline < deadline_ns ? ~uint64_t{0} : deadline);
-  }
-  void cancel() override { timer_->cancel(); }
-
- private:
-  std::unique_ptr<EventLoop::Timer> timer_;
-  const uint64_t start_ns_;
-};
-
 }  // namespace
 
 uint64_t host_tsc_hz(const TscReading& earlier) {
@@ -62,12 +48,87 @@ uint64_t host_tsc_hz(const TscReading& earlier) {
 MachineClock::MachineClock(EventLoop& loop, uint64_t tsc_hz)
     : loop_(loop), tsc_hz_(tsc_hz), start_ns_(EventLoop::now_ns()), tsc_start_(__builtin_ia32_rdtsc()) {}
 
-uint64_t MachineClock::now_ns() const { return EventLoop::now_ns() - start_ns_; }
+class MachineClock::LoopTimer final : public Clock::Timer {
+ public:
+  LoopTimer(MachineClock& clock, std::function<void()> handler)
+      : clock_(clock), timer_(clock.loop_.create_timer([this, handler = std::move(handler)] {
+          if (!fire()) return;
+          handler();
+        })) {
+    const std::lock_guard hold(clock_.timers_lock_);
+    clock_.timers_.insert(this);
+  }
+  ~LoopTimer() override {
+    const std::lock_guard hold(clock_.timers_lock_);
+    clock_.timers_.erase(this);
+  }
+
+  void arm(uint64_t deadline_ns) override {
+    const std::lock_guard hold(clock_.timers_lock_);
+    deadline_ = deadline_ns;
+    set();
+  }
+  void cancel() override {
+    const std::lock_guard hold(clock_.timers_lock_);
+    deadline_.reset();
+    timer_->cancel();
+  }
+
+  // Under the lock of the timers: as the clock is now.
+  void set() {
+    if (clock_.standing_ || !deadline_) {
+      timer_->cancel();
+      return;
+    }
+    const uint64_t deadline = *deadline_ + clock_.start_ns_.load(std::memory_order_relaxed);
+    timer_->arm(deadline < *deadline_ ? ~uint64_t{0} : deadline);
+  }
+
+ private:
+  // The event loop may have been about to call when the clock was stopped. A deadline that another thread has set
+  // meanwhile stays.
+  bool fire() {
+    const std::lock_guard hold(clock_.timers_lock_);
+    if (clock_.standing_) return false;
+    if (deadline_ && *deadline_ <= clock_.now_ns()) deadline_.reset();
+    return true;
+  }
+
+  MachineClock& clock_;
+  std::unique_ptr<EventLoop::Timer> timer_;
+  std::optional<uint64_t> deadline_;
+};
+
+uint64_t MachineClock::now_ns() const {
+  if (standing_.load(std::memory_order_acquire)) return standing_ns_.load(std::memory_order_relaxed);
+  return EventLoop::now_ns() - start_ns_.load(std::memory_order_relaxed);
+}
 
 uint64_t MachineClock::wall_ns() const { return read_clock(CLOCK_REALTIME); }
 
+uint64_t MachineClock::tsc() const {
+  if (standing_.load(std::memory_order_acquire)) return standing_tsc_.load(std::memory_order_relaxed);
+  return __builtin_ia32_rdtsc() - tsc_start_.load(std::memory_order_relaxed);
+}
+
 std::unique_ptr<Clock::Timer> MachineClock::create_timer(std::function<void()> handler) {
-  return std::make_unique<LoopTimer>(loop_.create_timer(std::move(handler)), start_ns_);
+  return std::make_unique<LoopTimer>(*this, std::move(handler));
+}
+
+void MachineClock::stand_still() {
+  const std::lock_guard hold(timers_lock_);
+  standing_ns_ = now_ns();
+  standing_tsc_ = tsc();
+  standing_.store(true, std::memory_order_release);
+  for (LoopTimer* timer : timers_) timer->set();
+}
+
+void MachineClock::go_on() {
+  const std::lock_guard hold(timers_lock_);
+  start_ns_ = EventLoop::now_ns() - standing_ns_;
+  tsc_start_ = __builtin_ia32_rdtsc() - standing_tsc_;
+  standing_.store(false, std::memory_order_release);
+  for (LoopTimer* timer : timers_) timer->set();
 }
 
 }  // namespace caisson::machine

@@ -60,6 +60,7 @@ int run() {
   if (!request) return refuse(channel, request.error());
   const auto* start = std::get_if<control::Start>(&*request);
   if (start == nullptr) return refuse(channel, Error{"control message: the first request must be start"});
+  if (start->config.detached) ::prctl(PR_SET_PDEATHSIG, 0);
   ::prctl(PR_SET_NAME, ("vm-" + start->config.name).substr(0, 15).c_str());
   return machine::run(start->config, std::move((*packet)->fds), channel);
 }
@@ -68,7 +69,7 @@ int run() {
 }  // namespace caisson
 
 int main() {
-  // Without its owner nobody could reach or end this VM: go with it, however it ends.
+  // Until it is told to be one that outlives its owner nobody could reach or end this VM: go with it, however it ends.
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   caisson::limit_stacks();
   return caisson::run();

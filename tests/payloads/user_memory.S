@@ -208,6 +208,136 @@ CASE(code_written_by_its_user)
   USER_RUNS(mov ecx, 300; 1: mov [rbx + 1], cl; call rbx; cmp al, cl; jne 2f; loop 1b; 2:)
   IS(rcx, 0)
   END
+// --- the user's stack: an engine may keep RSP in another form than the guest sees it -----------------------------------
+CASE(stack_pointer_as_a_value)
+  mov rbx, 0x1000
+  USER_RUNS(mov rdi, rsp; mov rax, rsp; sub rax, 8; push rsp; pop rcx; lea rdx, [rsp + 16]; lea rsi, [rsp + rbx])
+  IS(rcx, rdi)
+  sub rdi, 8
+  IS(rax, rdi)
+  add rdi, 24
+  IS(rdx, rdi)
+  add rdi, 0xff0
+  IS(rsi, rdi)
+  USER_RUNS(mov rdi, rsp; and rsp, -64; mov rax, rsp; test rsp, 63; setz cl; mov rsp, rdi; cmp rsp, rdi; setz ch)
+  mov rdx, rdi
+  and rdx, -64
+  IS(rax, rdx)
+  movzx ecx, cx
+  IS(rcx, 0x101)
+  USER_RUNS(mov rdi, rsp; xor eax, eax; sub rsp, 128; mov [rsp], rsp; mov rcx, [rsp]; add rsp, 128; sete al; mov rdx, rsp)
+  IS(rdx, rdi)
+  IS(rax, 0)
+  lea rdx, [rdi - 128]
+  IS(rcx, rdx)
+  USER_RUNS(mov rdi, rsp; mov r9, rsp; push r9; push rsp; pop r10; pop r11; mov rbx, rsp; xchg rbx, rsp; xchg rsp, rbx)
+  IS(r9, rdi)
+  IS(r11, rdi)
+  IS(rbx, rdi)
+  sub rdi, 8
+  IS(r10, rdi)
+  END
+CASE(stack_frames)
+  USER_RUNS(mov rdi, rsp; push rbp; mov rbp, rsp; sub rsp, 0x30; mov [rbp - 8], rdi; lea rsp, [rbp - 0x50]; push 7; leave; mov rsi, rsp; mov rdx, [rsp - 16])
+  IS(rsi, rdi)
+  IS(rdx, rdi)
+  mov rcx, 3
+  USER_RUNS(mov rdi, rsp; 1: push rcx; pushfq; pop rax; loop 1b; mov edx, [rsp + 8]; lea rsp, [rsp + 24]; mov rsi, rsp)
+  IS(rsi, rdi)
+  IS(rdx, 2)
+  END
+CASE(stack_on_another_page)
+  MAP(0, pages, P + W + U)
+  MAP(2, pages + 4096, P + W + U)
+  mov ebx, PAGE(0) + 4096
+  mov edx, PAGE(2) + 64
+  USER_RUNS(mov rdi, rsp; mov rsp, rbx; push 5; mov rsp, rdx; push 6; pop rax; pop rcx; mov rsi, rsp; mov rsp, rdi)
+  IS(rax, 6)
+  IS(rsi, PAGE(2) + 72)
+  IS([pages + 4088], 5)
+  IS([pages + 4096 + 56], 6)
+  mov qword ptr [pages], PAGE(2)
+  mov ebx, PAGE(0)
+  USER_RUNS(mov rdi, rsp; mov rsp, [rbx]; mov rsi, rsp; mov rsp, rdi)
+  IS(rsi, PAGE(2))
+  USER_RUNS(mov rdi, rsp; mov rsp, rbx; pop rsp; mov rsi, rsp; mov rsp, rdi)
+  IS(rsi, PAGE(2))
+  mov rbp, PAGE(2)
+  mov qword ptr [pages + 4096], 77
+  USER_RUNS(mov rdi, rsp; leave; mov rsi, rsp; mov rsp, rdi)
+  IS(rsi, PAGE(2) + 8)
+  IS(rbp, 77)
+  END
+CASE(stack_faults)  // RSP is as it was before the instruction
+  MAP(0, pages, P + W + U)
+  mov ebx, PAGE(0)
+  mov rbp, PAGE(1)
+  USER_TRAPS(PF, PF_U + PF_W, mov rdi, rsp; mov rsp, rbx; push rax)
+  IS([last_cr2], PAGE(0) - 8)
+  IS([last_rsp], PAGE(0))
+  USER_TRAPS(PF, PF_U, lea rsp, [rbx + 4096]; pop rax)
+  IS([last_cr2], PAGE(1))
+  IS([last_rsp], PAGE(1))
+  USER_FAULTS(PF, PF_U, leave)
+  IS([last_cr2], PAGE(1))
+  IS(rbp, PAGE(1))
+  USER_TRAPS(PF, PF_U + PF_W, mov rsp, rbx; add rsp, 0x1008; call 1f; 1:)
+  USER_TRAPS(PF, PF_U + PF_W, mov rsp, rbx; add rsp, 0x1008; sub rsp, 8; mov [rsp], eax)
+  IS([last_cr2], PAGE(1))
+  USER_TRAPS(PF, PF_U, mov rsp, rbp; ret)
+  IS([last_rsp], PAGE(1))
+  END
+CASE(stack_wanders)  // by steps that access nothing, over the edges of what one top-level entry or two map, and back
+  mov ecx, 0x3000
+  USER_RUNS(mov rdi, rsp; mov rsi, rcx; 1: sub rsp, 0x80000; loop 1b; mov rax, rsp; mov rcx, rsi; 2: add rsp, 0x80000; loop 2b; mov rdx, rsp)
+  IS(rdx, rdi)
+  mov rcx, 0x180000000
+  sub rdi, rcx
+  IS(rax, rdi)
+  mov ecx, 0x3000
+  mov rbx, 0x10000000000 - 0x40000000
+  USER_TRAPS(PF, PF_U + PF_W, mov rsp, rbx; 1: lea rsp, [rsp + 0x80000]; loop 1b; push rax)
+  mov rcx, 0x10000000000 - 0x40000000 + 0x180000000 - 8
+  IS([last_cr2], rcx)
+  END
+CASE(stack_not_canonical)
+  USER_TRAPS(SS_, 0, mov rdi, rsp; bts rsp, 62; push rax)
+  USER_TRAPS(SS_, 0, mov rdi, rsp; bts rdi, 47; mov rsp, rdi; pop rax)
+  IS([last_rsp], rdi)
+  USER_TRAPS(SS_, 0, mov rdi, -1; shl rdi, 48; mov rsp, rdi; push rdi)
+  USER_TRAPS(PF, PF_U, mov rdi, -4096; mov rsp, rdi; pop rdi)
+  mov rbp, 1
+  bts rbp, 60
+  USER_FAULTS(SS_, 0, leave)
+  USER_TRAPS(SS_, 0, mov eax, [rbp])
+  END
+CASE(base_of_fs)
+  MAP(0, pages, P + W + U)
+  mov dword ptr [pages + 8], 12
+  mov ecx, 0xc0000100
+  mov eax, PAGE(0)
+  xor edx, edx
+  wrmsr
+  USER_RUNS(mov eax, fs:[8])
+  IS(rax, 12)
+  mov ecx, 4
+  USER_RUNS(add dword ptr fs:[rcx + 4], 3; mov eax, fs:[8])
+  IS(rax, 15)
+  USER_FAULTS(PF, PF_U, mov eax, fs:[4096])
+  IS([last_cr2], PAGE(1))
+  mov ecx, 0xc0000100
+  mov eax, 0xfffffffc
+  mov edx, 0xff
+  wrmsr
+  USER_FAULTS(PF, PF_U, mov eax, fs:[4])
+  mov rcx, 0x10000000000
+  IS([last_cr2], rcx)
+  mov ecx, 0xc0000100
+  mov eax, 0x1000
+  mov edx, 0xffff8000
+  wrmsr
+  USER_FAULTS(PF, PF_U, mov eax, fs:[0])
+  END
 CASE(address_spaces_by_pcid)
   NEEDS_PCID
   NEEDS_INVPCID

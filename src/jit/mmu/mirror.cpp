@@ -3,7 +3,12 @@
 #include <algorithm>
 #include <atomic>
 
+#include <asm/hwcap2.h>
+#include <asm/prctl.h>
+#include <sys/auxv.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "base/check.h"
 #include "jit/mmu/code_pages.h"
@@ -68,6 +73,15 @@ Seen look(const Cpu& cpu, uint64_t linear) {
             .gpa = (entry & address_mask & ~inside) | (linear & inside & address_mask)};
   }
   return {};
+}
+
+void set_gs_base(uint64_t base) {
+  static const bool direct = (getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE) != 0;
+  if (direct) {
+    asm volatile("wrgsbase %0" ::"r"(base));
+  } else {
+    CAISSON_CHECK(syscall(SYS_arch_prctl, ARCH_SET_GS, base) == 0);
+  }
 }
 
 }  // namespace
@@ -201,20 +215,53 @@ void Mirror::activate(Space* space) {
   if (space == nullptr) return;
   strays_ = 0;
   cpu_.mirror_valid.fill(false);
-  cpu_.mirror_region.fill(~uint32_t{0});  // no address has it
-  for (unsigned region = 0; region < regions; ++region) {
-    cpu_.mirror_addends[region] = reinterpret_cast<uint64_t>(nowhere_) - (uint64_t{region} << region_shift);
-  }
+  // Where a half has no region: one that no address of the lower half of all addresses lies in, and that leads nowhere.
+  cpu_.mirror_region.fill(regions - 1);
+  cpu_.mirror_addend.fill(to_nowhere(regions - 1));
+  for (unsigned region = 0; region < regions; ++region) cpu_.mirror_addends[region] = to_nowhere(region);
+  cpu_.mirror_stack_addends = cpu_.mirror_addends;
+  stack_region_ = regions;
+  fs_ = 1;
+  // Heaps are where programs are, but for those that stand at the bottom: their libraries use more memory.
+  const unsigned first = space->regions.front().number, last = space->regions.back().number;
+  cpu_.mirror_gs_half = last >= first_upper_region && (first == 0 || first >= first_upper_region) ? 1 : 0;
   for (const Region& region : space->regions) {
     cpu_.mirror_valid[region.number] = true;
     cpu_.mirror_addends[region.number] = region.addend;
     // Programs stand at the bottom of the lower half, or in one region of it; stack and libraries at the top of the
     // upper.
     const unsigned half = region.number >= first_upper_region ? 1 : 0;
-    if (half == 0 && cpu_.mirror_region[0] != ~uint32_t{0}) continue;
+    if (half == 0 && cpu_.mirror_region[0] != regions - 1) continue;
     cpu_.mirror_region[half] = region.number;
     cpu_.mirror_addend[half] = region.addend;
   }
+}
+
+uint64_t Mirror::before_entry() {
+  const uint64_t region = cpu_.gpr[x86::Rsp] >> region_shift;
+  if (region != stack_region_) {
+    if (stack_region_ != regions) cpu_.mirror_stack_addends[stack_region_] = to_nowhere(stack_region_);
+    stack_region_ = region;
+    cpu_.mirror_stack_addends[region] = cpu_.mirror_addends[region];
+    cpu_.mirror_stack_back = 0 - cpu_.mirror_addends[region];
+  }
+  const uint64_t fs = cpu_.segments[x86::Fs].base;
+  if (fs != fs_) {
+    fs_ = fs;
+    const bool valid = fs >> region_shift < regions && cpu_.mirror_valid[fs >> region_shift];
+    cpu_.mirror_fs = valid ? fs + cpu_.mirror_addends[fs >> region_shift]
+                           : reinterpret_cast<uint64_t>(nowhere_) + region_size / 2;
+  }
+  if (const uint64_t gs = cpu_.mirror_addend[cpu_.mirror_gs_half]; gs != gs_) {
+    gs_ = gs;
+    set_gs_base(gs);
+  }
+  return cpu_.mirror_addends[region];
+}
+
+// An addend that leads from this region to where nothing is.
+uint64_t Mirror::to_nowhere(size_t region) const {
+  return reinterpret_cast<uint64_t>(nowhere_) - (uint64_t{region} << region_shift);
 }
 
 void Mirror::end(Space& space) {

@@ -53,6 +53,16 @@ class Mirror {
   void drop_large_page(uint64_t linear, unsigned shift);
   void drop_all();
 
+  // Whether translated code for mirrors can begin with this stack pointer.
+  [[nodiscard]] static bool stack_is_mirrored(const Cpu& cpu) {
+    const uint64_t region = cpu.gpr[x86::Rsp] >> region_shift;
+    return region < regions && cpu.mirror_valid[region];
+  }
+  // Before it does: what translated code takes for granted. Returns host address less linear address of the stack.
+  [[nodiscard]] uint64_t before_entry();
+  // The vCPU's thread, from now on, is the one that calls.
+  void enter_thread() { gs_ = 1; }
+
   // A host fault at this address in translated code: true if the access will succeed now.
   [[nodiscard]] bool fault(uint64_t host_address, bool write);
   // The guest-physical page may not be stored to without the engine's knowing any more.
@@ -80,6 +90,7 @@ class Mirror {
   };
 
   void activate(Space* space);
+  [[nodiscard]] uint64_t to_nowhere(size_t region) const;
   void end(Space& space);
   [[nodiscard]] Candidate& candidate();  // the entry of the address space in force
   void forget_candidate();
@@ -96,6 +107,8 @@ class Mirror {
   std::mutex lock_;                             // taken before the code lock
   std::vector<std::unique_ptr<Space>> spaces_;  // the one used last is the last
   Space* active_ = nullptr;
+  size_t stack_region_ = 0;
+  uint64_t gs_ = 1, fs_ = 1;  // what the host's GS is, and FS was when Cpu::mirror_fs was made; 1: unknown
   std::array<Candidate, 4> candidates_{};
   uint8_t* nowhere_ = nullptr;  // address space for a region that nothing is ever mapped in
   unsigned strays_ = 0;         // accesses to other regions

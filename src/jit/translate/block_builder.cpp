@@ -145,9 +145,22 @@ void BlockBuilder::find_live_flags(const BlockKey& key, std::span<const uint8_t,
 // --- registers, exits ------------------------------------------------------------------------------------------------
 
 int BlockBuilder::load_guest(Emitter& out, unsigned guest, int scratch) {
-  if (!spilled(guest)) return home_of(guest);
-  out.load(scratch, cpu_at(offsetof(Cpu, gpr) + 8 * guest));
+  if (!apart(guest)) return home_of(guest);
+  if (guest == x86::Rsp) {
+    out.load(scratch, CPU_FIELD(mirror_stack_back));
+    out.lea(scratch, {.base = guest_rsp, .index = scratch});
+  } else {
+    out.load(scratch, cpu_at(offsetof(Cpu, gpr) + 8 * guest));
+  }
   return scratch;
+}
+
+void BlockBuilder::store_guest(Emitter& out, unsigned guest, int from) {
+  if (guest == x86::Rsp) {
+    set_stack_pointer(out, from);
+  } else {
+    out.store(cpu_at(offsetof(Cpu, gpr) + 8 * guest), from);
+  }
 }
 
 void BlockBuilder::code_address(Emitter& out, int reg, uint64_t address) {
@@ -186,9 +199,7 @@ void BlockBuilder::emit_native(Emitter& out, const Item& item) {
   const Operand* memory = in.memory();
   if ((in.simd || in.mnemonic == ZYDIS_MNEMONIC_LDMXCSR || in.mnemonic == ZYDIS_MNEMONIC_STMXCSR) && !fpu_checked_) {
     free_flags(out, item);
-    out.gs(CPU_FIELD(fpu_live)), out.u8(0x80);  // cmp byte gs:[fpu_live], 0
-    out.address(7, CPU_FIELD(fpu_live));
-    out.u8(0);
+    out.byte_op(0x80, 7, CPU_FIELD(fpu_live), 0);  // cmp byte [fpu_live], 0
     Cold cold{.what = Cold::What::Fpu};
     cold.from = out.jump_if_later(4);
     cold.back = out.size();
@@ -196,13 +207,19 @@ void BlockBuilder::emit_native(Emitter& out, const Item& item) {
     fpu_checked_ = true;
   }
   RegisterMap map = home_registers();
+  const bool stack_moves = moves_stack_a_little(item);
+  if (stack_moves) prove_stack(out, item);
+  if (lea && stack_moves) {
+    out.lea(guest_rsp, {.base = guest_rsp, .disp = static_cast<int32_t>(memory->displacement)});
+    return;
+  }
   if (lea) {
     const bool wide_address = in.address_bits == 64;
     const auto home = [&](uint8_t reg, int scratch) {
       return reg == Operand::no_register ? int{none} : load_guest(out, reg, scratch);
     };
     const Operand& to = in.operands[0];
-    const int target = spilled(to.reg) ? t0 : int{map[to.reg]};
+    const int target = apart(to.reg) ? t0 : int{map[to.reg]};
     if (memory->base == Operand::rip_register) {
       const uint64_t linear = rip_after(item) + static_cast<uint64_t>(memory->displacement);
       if (in.operand_bits == 16) {
@@ -222,8 +239,8 @@ void BlockBuilder::emit_native(Emitter& out, const Item& item) {
                        .scale = memory->scale ? memory->scale : 1,
                        .disp = static_cast<int32_t>(memory->displacement)};
       if (in.operand_bits == 16) {
-        if (spilled(to.reg)) out.load(target, cpu_at(offsetof(Cpu, gpr) + 8 * to.reg));
-        if (spilled(to.reg) && (base == t0 || index == t1)) {
+        if (apart(to.reg)) (void)load_guest(out, to.reg, target);
+        if (apart(to.reg) && (base == t0 || index == t1)) {
           gave_up_ = true;
           return;
         }
@@ -232,7 +249,7 @@ void BlockBuilder::emit_native(Emitter& out, const Item& item) {
       (void)wide_address;
       out.lea(target, ea, in.operand_bits == 64);
     }
-    if (spilled(to.reg)) out.store(cpu_at(offsetof(Cpu, gpr) + 8 * to.reg), target);
+    if (apart(to.reg)) store_guest(out, to.reg, target);
     return;
   }
 
@@ -242,8 +259,13 @@ void BlockBuilder::emit_native(Emitter& out, const Item& item) {
   unsigned count = 0;
   for (unsigned i = 0; i < in.operand_count; ++i) {
     const Operand& operand = in.operands[i];
-    if (operand.kind != Operand::Kind::Register || operand.reg_class != RegisterClass::Gpr || !spilled(operand.reg))
+    if (operand.kind != Operand::Kind::Register || operand.reg_class != RegisterClass::Gpr || !apart(operand.reg))
       continue;
+    if (operand.reg == x86::Rsp && stack_moves) continue;
+    if (operand.reg == x86::Rsp && operand.writes && !may_set_stack_pointer(in)) {
+      gave_up_ = true;
+      return;
+    }
     unsigned n = 0;
     while (n < count && named[n] != operand.reg) ++n;
     if (n == count) {
@@ -269,16 +291,19 @@ void BlockBuilder::emit_native(Emitter& out, const Item& item) {
     gave_up_ = true;
     return;
   }
-  // No REX prefix can stand with AH, CH, DH, BH: work on the low byte with the two swapped.
+  // No REX prefix can stand with AH, CH, DH, BH: work on the low byte with the two swapped, or, where a fault could show
+  // that, on a copy in a scratch register.
   int high = -1;
+  bool high_written = false;
   if (memory != nullptr) {
     for (unsigned i = 0; i < in.operand_count; ++i) {
-      if (in.operands[i].kind == Operand::Kind::Register && in.operands[i].reg_class == RegisterClass::HighByte)
-        high = in.operands[i].reg;
+      if (in.operands[i].kind != Operand::Kind::Register || in.operands[i].reg_class != RegisterClass::HighByte) continue;
+      high = in.operands[i].reg;
+      high_written = in.operands[i].writes;
     }
   }
   // (Its implicit AL must stay where it is.)
-  if (high >= 0 && (in.mnemonic == ZYDIS_MNEMONIC_CMPXCHG || mirrored())) {
+  if (high >= 0 && (in.mnemonic == ZYDIS_MNEMONIC_CMPXCHG || (mirrored() && count > 0))) {
     gave_up_ = true;
     return;
   }
@@ -298,7 +323,7 @@ void BlockBuilder::emit_native(Emitter& out, const Item& item) {
   for (unsigned n = 0; n < count; ++n) {
     const int scratch = memory != nullptr ? with_memory[n] : without[n];
     map[named[n]] = static_cast<int8_t>(scratch);
-    if (reads[n]) out.load(scratch, cpu_at(offsetof(Cpu, gpr) + 8 * named[n]));
+    if (reads[n]) (void)load_guest(out, named[n], scratch);
   }
   const auto swap_high = [&] {  // xchg al, ah …
     out.u8(0x86);
@@ -310,9 +335,20 @@ void BlockBuilder::emit_native(Emitter& out, const Item& item) {
     for (unsigned i = 0; i < low.operand_count; ++i) {
       if (low.operands[i].reg_class == RegisterClass::HighByte) low.operands[i].reg_class = RegisterClass::Gpr;
     }
-    swap_high();
-    done = rewrite(out, low, map, &address);
-    swap_high();
+    if (mirrored()) {
+      out.rotate_right(t1, high, 8);
+      map[static_cast<size_t>(high)] = t1;
+      done = rewrite(out, low, map, &address);
+      if (high_written) {
+        swap_high();
+        out.u8(0x44), out.u8(0x88), out.u8(0xc0 | (t1 & 7) << 3 | high);  // mov al, t1b …
+        swap_high();
+      }
+    } else {
+      swap_high();
+      done = rewrite(out, low, map, &address);
+      swap_high();
+    }
   } else if (memory != nullptr && !in.has_modrm) {
     // MOV between the accumulator and an absolute address (A0-A3).
     if (in.bytes[in.opcode_offset] < 0xa0 || in.bytes[in.opcode_offset] > 0xa3 || in.encoding != Encoding::Legacy) {
@@ -330,7 +366,7 @@ void BlockBuilder::emit_native(Emitter& out, const Item& item) {
     return;
   }
   for (unsigned n = 0; n < count; ++n) {
-    if (writes[n]) out.store(cpu_at(offsetof(Cpu, gpr) + 8 * named[n]), map[named[n]]);
+    if (writes[n]) store_guest(out, named[n], map[named[n]]);
   }
   for (unsigned i = 0; i < 2; ++i) {
     if (borrowed[i] != none) out.load(borrowed[i], cpu_at(lent[i]));
@@ -368,7 +404,12 @@ void BlockBuilder::emit_pop(Emitter& out, const Item& item) {
   const Address from = emit_stack_check(out, item, guest_rsp, 0, static_cast<unsigned>(size), false);
   const unsigned guest = item.in.operands[0].reg;
   if (guest == x86::Rsp) {
-    out.memory_op(0x8b, guest_rsp, from, wide);
+    if (mirrored()) {
+      out.load(t0, from);
+      set_stack_pointer(out, t0);
+    } else {
+      out.memory_op(0x8b, guest_rsp, from, wide);
+    }
     return;
   }
   const int to = spilled(guest) ? t0 : static_cast<int>(guest);
@@ -378,6 +419,10 @@ void BlockBuilder::emit_pop(Emitter& out, const Item& item) {
 }
 
 void BlockBuilder::emit_leave(Emitter& out, const Item& item) {
+  if (mirrored()) {
+    emit_mirrored_leave(out);
+    return;
+  }
   const bool wide = !(block_.key.mode & mode_bits::code_32);
   const int size = wide ? 8 : 4;
   const Address from = emit_stack_check(out, item, rbp, 0, static_cast<unsigned>(size), false);
@@ -474,17 +519,16 @@ void BlockBuilder::emit_entries(Emitter& out) {
 }
 
 bool BlockBuilder::build(CodeCache& cache, const BlockKey& key, const CodeBytes& code, const Cpu& now) {
-  upper_ = 0;
-  for (unsigned i = 0; i < 16; ++i) upper_ |= static_cast<uint16_t>(Mirror::in_upper_half(now.gpr[i]) << i);
   decoded_ = now.interpreter.get();
   rip_ = now.rip;
-  own_half_ = Mirror::in_upper_half(now.rip) ? 1 : 0;
   block_ = {};
   block_.key = key;
+  first_guesses(now);
   cold_.clear();
   points_.clear();
   flags_ = Flags::InEflags;
   fpu_checked_ = false;
+  stack_proven_ = code_proven_ = false;
   peeks_ = 0;
   if (!read_items(key, code)) return false;
   find_live_flags(key, code.page);
@@ -492,7 +536,6 @@ bool BlockBuilder::build(CodeCache& cache, const BlockKey& key, const CodeBytes&
 
   for (;;) {
     Emitter out(cache.write_position(), cache.run_position(), room_needed);
-    out.stack_is_cpu();
     emit_entries(out);
     const Item last = items_.back();
     if (leads_back(last)) {
@@ -508,6 +551,7 @@ bool BlockBuilder::build(CodeCache& cache, const BlockKey& key, const CodeBytes&
     size_t emitted = 0;
     for (const Item& item : items_) {
       emit_item(out, item);
+      learn(item);
       if (gave_up_ || out.overflowed() || out.size() > room_needed / 2) break;
       ++emitted;
     }
@@ -522,6 +566,7 @@ bool BlockBuilder::build(CodeCache& cache, const BlockKey& key, const CodeBytes&
       points_.clear();
       flags_ = Flags::InEflags;
       fpu_checked_ = false;
+      stack_proven_ = code_proven_ = false;
       continue;
     }
     if (!ends_block(last.kind)) {

@@ -70,6 +70,7 @@ class BlockBuilder {
     int32_t from = 0, to = 0;  // bytes, from the address at the first access
     bool write = false;
     bool open = false;  // the check was emitted: the addend is in Cpu::windows
+    bool gs = false;    // or in the host's GS
     uint8_t uses = 0;
     uint8_t slot = 0;
   };
@@ -80,7 +81,7 @@ class BlockBuilder {
   enum class Flags : uint8_t { InEflags, InMemory };
 
   struct Cold {
-    enum class What : uint8_t { Fill, Window, Fpu, Exit, Poll, Lookup, Interpret, Mirror } what;
+    enum class What : uint8_t { Fill, Window, Fpu, Exit, Poll, Lookup, Interpret, Mirror, Careful } what;
     size_t from = 0;             // rel32 offset that jumps here
     size_t back = 0;             // code offset to return to
     Address address{};           // Fill: how to compute the linear address again
@@ -129,11 +130,29 @@ class BlockBuilder {
   // The same in mirrored address spaces: no check, and EFLAGS stay as they are.
   Address mirror_address(Emitter& out, const Item& item, const Operand& memory, bool collapse);
   Address mirror_window(Emitter& out, const Item& item, Window& window, int32_t disp, bool collapse);
-  // Of the linear address in `reg`, to T1; `guess`: where it will lie. True: it was compared with the regions in use,
-  // and lies in one.
-  bool mirror_addend(Emitter& out, const Item& item, int reg, unsigned guess);
-  [[nodiscard]] unsigned guess_half(unsigned base) const { return base < 16 && (upper_ >> base & 1) == 0 ? 0 : 1; }
+  // How to reach what lies at a linear address: by the addend in T1 from a table of all regions, or that of the region
+  // which the address was compared with, or through GS, which has that of one half.
+  enum class Reach : uint8_t { Table, Region, Gs };
+  // Of the linear address in `reg`; `guess`: where it will lie.
+  Reach mirror_reach(Emitter& out, const Item& item, int reg, unsigned guess, bool gs_possible = true);
+  void load_addend(Emitter& out, int to, int linear, size_t table);
+  [[nodiscard]] unsigned guess_half(unsigned base) const { return base < 16 ? upper_ >> base & 1 : own_half_; }
+  void first_guesses(const Cpu& now);
+  void learn(const Item& item);
+  [[nodiscard]] unsigned gs_half() const { return block_.key.mode & mode_bits::mirror_upper ? 1 : 0; }
+  void go_on_carefully(Emitter& out, const Cold& cold);
   void emit_other_region(Emitter& out, const Cold& cold);
+  // Mirrored code keeps the address that RSP has on the host, see mirrored.cpp.
+  [[nodiscard]] bool by_stack_pointer(const Operand& memory) const {
+    return mirrored() && memory.base == x86::Rsp && memory.index == Operand::no_register && memory.segment < x86::Fs;
+  }
+  [[nodiscard]] bool moves_stack_a_little(const Item& item) const;
+  void prove_stack(Emitter& out, const Item& item);
+  void set_stack_pointer(Emitter& out, int from);
+  [[nodiscard]] bool may_set_stack_pointer(const Instruction& in) const;
+  void emit_mirrored_leave(Emitter& out);
+  // Not in a host register under its own name: to be loaded and stored by load_guest() and store_guest().
+  [[nodiscard]] bool apart(unsigned guest) const { return spilled(guest) || (guest == x86::Rsp && mirrored()); }
   Address collapse_if(Emitter& out, const Item& item, const Address& address, bool collapse);
   Address window_address(Emitter& out, const Window& window, int32_t disp);
   Address check_window(Emitter& out, const Item& item, Window& window, int32_t disp, bool collapse);
@@ -145,7 +164,10 @@ class BlockBuilder {
   void flags_after(const Item& item);
   void save_flags(Emitter& out);
 
-  int load_guest(Emitter& out, unsigned guest, int scratch);  // host register that holds it (the scratch if spilled)
+  int load_guest(Emitter& out, unsigned guest, int scratch);  // host register that holds it (the scratch if apart)
+  void store_guest(Emitter& out, unsigned guest, int from);   // of one that is apart, from a scratch register
+  // Adds a constant to a 64-bit register and does nothing else to general registers.
+  [[nodiscard]] static bool moves_by_constant(const Instruction& in, unsigned& reg, int64_t& by);
   // A linear address of code into a register: relative to the running page in user code.
   void code_address(Emitter& out, int reg, uint64_t address);
   void linear_to_t0(Emitter& out, const Item& item, const Operand& memory);
@@ -184,12 +206,14 @@ class BlockBuilder {
   std::vector<HostPoint> points_;
   Flags flags_ = Flags::InEflags;
   bool fpu_checked_ = false;
+  bool code_proven_ = false;   // the running page is where GS leads
+  bool stack_proven_ = false;  // mirrored code has accessed the stack, so it is where it should be
   bool gave_up_ = false;  // an instruction turned out to be inexpressible: the block ends before it
   unsigned peeks_ = 0;
   const DecodeCache* decoded_ = nullptr;  // what the interpreter has decoded, or null
   uint64_t rip_ = 0;                      // linear address of the block's first instruction
   unsigned own_half_ = 0;                 // where the code itself stands (mmu/mirror.h)
-  uint16_t upper_ = 0;                    // guest registers that pointed to the upper half
+  uint16_t upper_ = 0;                    // guest registers that point to the upper half, probably
 };
 
 }  // namespace caisson::jit

@@ -45,7 +45,8 @@ namespace mode_bits {
 inline constexpr ModeWord tlb_mask = 3, code_32 = 4, fpu_ok = 8, sse_ok = 16, avx_ok = 32, avx512_ok = 64, cpl_0 = 128,
                           tsd = 256, smap = 512,
                           careful = 1024,  // every access is checked by itself, see windows.cpp
-    mirror = 2048;                         // user code whose address space is mirrored, see mmu/mirror.h
+    mirror = 2048,                         // user code whose address space is mirrored, see mmu/mirror.h
+    mirror_upper = 4096;                   // and GS leads to its upper half
 }
 
 [[nodiscard]] Kind classify(const Instruction& in, ModeWord mode);

@@ -1,6 +1,7 @@
 // The inner loop: find the translation of the code at RIP, run it, see why it was left. Compiled without vector
 // registers, because the guest's may be live in them.
 #include "jit/fpu_aside.h"
+#include "jit/mmu/mirror.h"
 #include "jit/mmu/mmu.h"
 #include "jit/profile.h"
 #include "jit/translate/departure.h"
@@ -193,7 +194,7 @@ const Block* Translator::find_block(Outcome& otherwise) { return find_code(other
 
 Translator::Outcome Translator::run_block(const Block& block) {
   cpu_.flags_ax = flags_to_ax(cpu_.rflags);
-  engine_.stubs().enter(block.start);
+  engine_.stubs().enter(block.start, &cpu_);
   const Outcome outcome = left();
   cpu_.rflags = flags_from_ax(cpu_.flags_ax, cpu_.rflags);
   fpu_put_away(cpu_);
@@ -210,7 +211,12 @@ Translator::Outcome Translator::run() {
     if (code == nullptr) break;
     slot_generation_ = engine_.cache().generation();
     if (cpu.profile != nullptr) cpu.profile->count(Profile::entries);
-    engine_.stubs().enter(code);
+    // Mirrored code has RSP's address on the host in the register.
+    const bool mirrored = (cpu.jumps_mode[static_cast<unsigned>(cpu.tlb_mode)] & mode_bits::mirror) != 0;
+    const uint64_t moved = mirrored ? cpu.mirror->before_entry() : 0;
+    cpu.gpr[Rsp] += moved;
+    engine_.stubs().enter(code, &cpu);
+    cpu.gpr[Rsp] -= moved;
     if (vector_registers_unsafe) fpu_put_away(cpu);
     outcome = left();
     if (outcome != Outcome::Dispatch) {

@@ -63,10 +63,10 @@ BlockBuilder::Cold& BlockBuilder::look_up(Emitter& out, const Item& item, unsign
   out.shift_right32(t1, 9);
   out.and32(t1, (tlb_entries - 1) << 3);
   out.and_page(t0);
-  out.compare(t0, {.base = t1, .disp = static_cast<int32_t>(tags), .gs = true});
+  out.compare(t0, {.base = t1, .disp = static_cast<int32_t>(tags), .cpu = true});
   Cold cold{.what = Cold::What::Fill};
   cold.from = out.jump_if_later(5);
-  out.load(t1, {.base = t1, .disp = static_cast<int32_t>(tlb + offsetof(Tlb, addend)), .gs = true});
+  out.load(t1, {.base = t1, .disp = static_cast<int32_t>(tlb + offsetof(Tlb, addend)), .cpu = true});
   cold.back = out.size();
   cold.word = size | (write ? fill_word::write : 0) | (flags_ == Flags::InMemory ? fill_word::flags_in_memory : 0) |
               uint32_t{item.offset} << fill_word::guest_offset_shift;
@@ -96,7 +96,7 @@ Address BlockBuilder::check_simple(Emitter& out, const Item& item, const Address
 // The linear address is in T0.
 Address BlockBuilder::check_computed(Emitter& out, const Item& item, unsigned size, bool write) {
   if (mirrored()) {
-    (void)mirror_addend(out, item, t0, 1);
+    (void)mirror_reach(out, item, t0, 1, false);
     out.lea(t0, {.base = t0, .index = t1});
     return {.base = t0};
   }
@@ -184,11 +184,11 @@ Address BlockBuilder::emit_check(Emitter& out, const Item& item, const Operand& 
 
 Address BlockBuilder::emit_stack_check(Emitter& out, const Item& item, int base, int32_t disp, unsigned size,
                                        bool write) {
-  if (item.stack_window != Item::no_window) return check_window(out, item, windows_[item.stack_window], disp, false);
-  if (mirrored()) {
-    (void)mirror_addend(out, item, base, 1);
-    return {.base = base, .index = t1, .disp = disp};
+  if (mirrored() && base == guest_rsp) {
+    stack_proven_ = true;
+    return {.base = guest_rsp, .disp = disp};
   }
+  if (item.stack_window != Item::no_window) return check_window(out, item, windows_[item.stack_window], disp, false);
   return check_simple(out, item, {.base = base, .disp = disp}, size, write, false);
 }
 

@@ -60,7 +60,7 @@ void BlockBuilder::emit_next_page_guard(Emitter& out, const Item& item) {
   static_assert(sizeof(CodePage) == 32);
   free_flags(out, item);
   const auto field = [](size_t offset, int base) {
-    return Address{.base = base, .disp = static_cast<int32_t>(offsetof(Cpu, code_pages) + offset), .gs = true};
+    return Address{.base = base, .disp = static_cast<int32_t>(offsetof(Cpu, code_pages) + offset), .cpu = true};
   };
   const uint64_t next = (block_.key.rip + item.offset + page_size) & ~(page_size - 1);
   if (user()) {
@@ -77,9 +77,7 @@ void BlockBuilder::emit_next_page_guard(Emitter& out, const Item& item) {
   out.move_immediate(t0, block_.next_page);
   out.compare(t0, field(offsetof(CodePage, gpa), t1));
   leave_if_not(out, item, 4);
-  out.u8(0x65), out.u8(0x41), out.u8(0x80);  // cmp byte gs:[t1 + user], 0 or 1
-  out.address(7, field(offsetof(CodePage, user), t1));
-  out.u8(user() ? 1 : 0);
+  out.byte_op(0x80, 7, field(offsetof(CodePage, user), t1), user() ? 1 : 0);  // cmp byte [t1 + user], 0 or 1
   leave_if_not(out, item, 4);
 }
 
@@ -196,6 +194,15 @@ void BlockBuilder::emit_end(Emitter& out, const Item& item) {
   }
 }
 
+// In a translation of the remaining instructions in which nothing is taken for granted.
+void BlockBuilder::go_on_carefully(Emitter& out, const Cold& cold) {
+  if (cold.flags_in_memory) out.call(stubs_.restore_flags);
+  out.align_rel32(1);
+  const size_t slot = out.jump_later();
+  out.land(slot);
+  depart(out, {.careful = true}, cold.target, slot);
+}
+
 void BlockBuilder::emit_cold(Emitter& out) {
   for (size_t i = 0; i < cold_.size(); ++i) {
     const Cold& cold = cold_[i];
@@ -216,11 +223,7 @@ void BlockBuilder::emit_cold(Emitter& out) {
         out.move_immediate(t1, cold.word);
         out.call(stubs_.fill_window);
         out.jump_if_to_offset(5, cold.back);
-        if (cold.flags_in_memory) out.call(stubs_.restore_flags);
-        out.align_rel32(1);
-        const size_t slot = out.jump_later();
-        out.land(slot);
-        depart(out, {.careful = true}, cold.target, slot);
+        go_on_carefully(out, cold);
         break;
       }
       case Cold::What::Fpu:
@@ -236,6 +239,7 @@ void BlockBuilder::emit_cold(Emitter& out) {
       case Cold::What::Interpret:
         depart(out, {.kind = Departure::Kind::Interpret, .flags_in_memory = cold.flags_in_memory}, cold.target, 0);
         break;
+      case Cold::What::Careful: go_on_carefully(out, cold); break;
       case Cold::What::Mirror: emit_other_region(out, cold); break;
       case Cold::What::Poll: depart(out, {.flags_in_memory = cold.flags_in_memory}, cold.target, 0); break;
     }

@@ -24,16 +24,12 @@ void BlockBuilder::emit_interrupt_flag(Emitter& out, const Item& item) {
       gave_up_ = true;
       return;
     }
-    out.gs(CPU_FIELD(interrupts_waiting)), out.u8(0x80);  // cmp byte gs:[interrupts_waiting], 0
-    out.address(7, CPU_FIELD(interrupts_waiting));
-    out.u8(0);
+    out.byte_op(0x80, 7, CPU_FIELD(interrupts_waiting), 0);  // cmp byte [interrupts_waiting], 0
     leave_if_not(out, item, 4);
-    out.gs(CPU_FIELD(rflags)), out.u8(0x81);  // or dword gs:[rflags], IF
-    out.address(1, CPU_FIELD(rflags));
+    out.memory_op(0x81, 1, CPU_FIELD(rflags), false);  // or dword [rflags], IF
     out.u32(flag);
   } else {
-    out.gs(CPU_FIELD(rflags)), out.u8(0x81);  // and dword gs:[rflags], ~IF
-    out.address(4, CPU_FIELD(rflags));
+    out.memory_op(0x81, 4, CPU_FIELD(rflags), false);  // and dword [rflags], ~IF
     out.u32(~flag);
   }
 }
@@ -102,7 +98,7 @@ void BlockBuilder::emit_bit_test(Emitter& out, const Item& item) {
   if (reg != t1) out.register_op(0x89, reg, t1, wide);
   out.and32(t1, size * 8 - 1);
   if (in.lock) out.u8(0xf0);
-  const unsigned rex = Emitter::rex_bits(wide, t1, word);
+  const unsigned rex = out.rex_bits(wide, t1, word);
   out.u8(0x40 | rex);
   out.u8(0x0f);
   out.u8(opcode);
@@ -155,8 +151,7 @@ void BlockBuilder::emit_swap_gs(Emitter& out) {
 
 void BlockBuilder::emit_clear_direction(Emitter& out, const Item& item) {
   free_flags(out, item);
-  out.gs(CPU_FIELD(rflags)), out.u8(0x81);  // and dword gs:[rflags], ~DF
-  out.address(4, CPU_FIELD(rflags));
+  out.memory_op(0x81, 4, CPU_FIELD(rflags), false);  // and dword [rflags], ~DF
   out.u32(~static_cast<uint32_t>(x86::rflags::df));
 }
 
@@ -165,12 +160,11 @@ void BlockBuilder::emit_access_check_flag(Emitter& out, const Item& item) {
   free_flags(out, item);
   constexpr auto flag = static_cast<uint32_t>(x86::rflags::ac);
   const bool set = item.in.mnemonic == ZYDIS_MNEMONIC_STAC;
-  out.gs(CPU_FIELD(rflags)), out.u8(0x81);  // or/and dword gs:[rflags], AC
-  out.address(set ? 1 : 4, CPU_FIELD(rflags));
+  out.memory_op(0x81, set ? 1 : 4, CPU_FIELD(rflags), false);  // or/and dword [rflags], AC
   out.u32(set ? flag : ~flag);
-  out.gs(CPU_FIELD(tlb_mode)), out.u8(0xc6);  // mov byte gs:[tlb_mode], …
-  out.address(0, CPU_FIELD(tlb_mode));
-  out.u8(static_cast<unsigned>(set ? TlbMode::SupervisorUser : TlbMode::Supervisor));
+  // mov byte [tlb_mode], …
+  out.byte_op(0xc6, 0, CPU_FIELD(tlb_mode),
+              static_cast<unsigned>(set ? TlbMode::SupervisorUser : TlbMode::Supervisor));
 }
 
 void BlockBuilder::emit_system(Emitter& out, const Item& item) {

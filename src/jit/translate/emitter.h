@@ -30,11 +30,12 @@ struct Address {
   int index = none;
   int scale = 1;
   int32_t disp = 0;
-  bool gs = false;  // relative to the vCPU's Cpu
+  bool cpu = false;  // relative to the vCPU's Cpu: a base or an index, not both
+  bool gs = false;   // through the host's GS: in a mirrored address space, see mmu/mirror.h
 };
 
 // A member of Cpu.
-[[nodiscard]] constexpr Address cpu_at(size_t offset) { return {.disp = static_cast<int32_t>(offset), .gs = true}; }
+[[nodiscard]] constexpr Address cpu_at(size_t offset) { return {.disp = static_cast<int32_t>(offset), .cpu = true}; }
 [[nodiscard]] constexpr Address segment_base(unsigned segment) {
   return cpu_at(offsetof(Cpu, segments) + segment * sizeof(Segment) + offsetof(Segment, base));
 }
@@ -58,24 +59,13 @@ class Emitter {
   }
   void patch32(size_t offset, uint32_t value) { std::memcpy(start_ + offset, &value, 4); }
 
-  // From here on the code runs with the host's RSP at its Cpu, whose first members so have short addresses.
-  void stack_is_cpu() { stack_is_cpu_ = true; }
-  // The segment prefix, where the address needs one.
-  void gs(const Address& a) {
-    if (a.gs && !by_stack(a)) u8(0x65);
-  }
+  // The host's RSP is at its Cpu, whose first members so have short addresses, or this many bytes below.
+  void stack_below_cpu(int32_t bytes) { below_cpu_ = bytes; }
 
   // ModRM, SIB and displacement. `wide_disp`: never an 8-bit displacement (EVEX scales those).
-  void address(int reg, const Address& a, bool wide_disp = false) {
+  void address(int reg, const Address& given, bool wide_disp = false) {
     reg &= 7;
-    if (by_stack(a)) {
-      const bool none_needed = a.disp == 0 && !wide_disp, small = a.disp <= 127 && !wide_disp;
-      u8((none_needed ? 0 : small ? 0x40 : 0x80) | static_cast<unsigned>(reg) << 3 | 4);
-      u8(0x24);
-      if (small && !none_needed) u8(static_cast<unsigned>(a.disp));
-      if (!small) u32(static_cast<uint32_t>(a.disp));
-      return;
-    }
+    const Address a = resolved(given);
     if (a.base == none && a.index == none) {
       u8(static_cast<unsigned>(reg) << 3 | 4);
       u8(0x25);
@@ -91,7 +81,7 @@ class Emitter {
     }
     const bool sib = a.index != none || (a.base & 7) == 4;
     unsigned mod = 2;
-    if (a.disp == 0 && (a.base & 7) != 5)
+    if (a.disp == 0 && (a.base & 7) != 5 && !(wide_disp && given.cpu))
       mod = 0;
     else if (a.disp >= -128 && a.disp <= 127 && !wide_disp)
       mod = 1;
@@ -103,13 +93,14 @@ class Emitter {
     if (mod == 2) u32(static_cast<uint32_t>(a.disp));
   }
 
-  static unsigned rex_bits(bool w, int reg, const Address& a) {
+  unsigned rex_bits(bool w, int reg, const Address& given) const {
+    const Address a = resolved(given);
     return (w ? 8u : 0u) | (reg >= 8 ? 4u : 0u) | (a.index >= 8 ? 2u : 0u) | (a.base >= 8 ? 1u : 0u);
   }
 
   // opcode reg, [address]
   void memory_op(unsigned opcode, int reg, const Address& a, bool w) {
-    gs(a);
+    if (a.gs) u8(0x65);
     const unsigned rex = rex_bits(w, reg, a);
     if (rex) u8(0x40 | rex);
     u8(opcode);
@@ -121,6 +112,12 @@ class Emitter {
     if (rex) u8(0x40 | rex);
     u8(opcode);
     u8(0xc0 | static_cast<unsigned>(reg & 7) << 3 | static_cast<unsigned>(rm & 7));
+  }
+
+  // opcode byte [address], immediate
+  void byte_op(unsigned opcode, int extension, const Address& a, unsigned immediate) {
+    memory_op(opcode, extension, a, false);
+    u8(immediate);
   }
 
   void load(int reg, const Address& a) { memory_op(0x8b, reg, a, true); }
@@ -234,8 +231,10 @@ class Emitter {
   }
 
  private:
-  [[nodiscard]] bool by_stack(const Address& a) const {
-    return stack_is_cpu_ && a.gs && a.base == none && a.index == none;
+  [[nodiscard]] Address resolved(const Address& a) const {
+    if (!a.cpu) return a;
+    const bool based = a.base != none;
+    return {.base = rsp, .index = based ? a.base : a.index, .scale = based ? 1 : a.scale, .disp = a.disp + below_cpu_};
   }
   size_t short_later(unsigned opcode) {
     u8(opcode);
@@ -256,7 +255,7 @@ class Emitter {
   uint8_t* at_;
   uint8_t* run_;
   uint8_t* end_;
-  bool stack_is_cpu_ = false;
+  int32_t below_cpu_ = 0;
 };
 
 }  // namespace caisson::jit

@@ -22,11 +22,7 @@ std::array<struct sigaction, 65> former;
 std::once_flag installed;
 constexpr std::array signals{SIGSEGV, SIGBUS, SIGFPE, SIGILL};
 
-Cpu* current_cpu() {
-  Cpu* cpu;
-  asm("mov %%gs:%c1, %0" : "=r"(cpu) : "i"(offsetof(Cpu, self)));
-  return cpu;
-}
+thread_local Cpu* current_cpu = nullptr;
 
 void handle(int number, siginfo_t* info, void* context) {
   auto* machine = &static_cast<ucontext_t*>(context)->uc_mcontext;
@@ -34,7 +30,7 @@ void handle(int number, siginfo_t* info, void* context) {
   for (const Entry& entry : entries) {
     const CodeCache* cache = entry.cache.load(std::memory_order_acquire);
     if (cache == nullptr || !cache->contains(pc)) continue;
-    Cpu* cpu = current_cpu();
+    Cpu* cpu = current_cpu;
     constexpr greg_t write = 2;  // of a page fault's error code (SDM vol. 3, 6.15)
     if (number == SIGSEGV && cpu->mirrored &&
         cpu->mirror->fault(reinterpret_cast<uint64_t>(info->si_addr), (machine->gregs[REG_ERR] & write) != 0)) {
@@ -71,6 +67,8 @@ void install_fault_handlers(const CodeCache& cache, const Stubs& stubs) {
     if (entry.cache.compare_exchange_strong(none, &cache)) return;
   }
 }
+
+void set_current_cpu(Cpu& cpu) { current_cpu = &cpu; }
 
 void forget_fault_handlers(const CodeCache& cache) {
   for (Entry& entry : entries) {

@@ -71,6 +71,7 @@ bool rewrite_legacy(Emitter& out, const Instruction& in, const Fields& fields, c
     const uint8_t byte = in.bytes[i];
     if (byte == 0x66 || byte == 0xf2 || byte == 0xf3 || byte == 0xf0) out.u8(byte);
   }
+  if (memory != nullptr && memory->gs) out.u8(0x65);
   if (need) out.u8(0x40 | rex);
   for (unsigned i = 0; i < escape; ++i) out.u8(in.bytes[opcode_at - escape + i]);
   unsigned opcode = in.bytes[opcode_at];
@@ -112,6 +113,7 @@ bool rewrite_vex(Emitter& out, const Instruction& in, Fields fields, const Addre
     p0 = (p0 & ~0x60u) | 0x40 | (fields.rm >= 8 ? 0 : 0x20);
   }
   if (fields.vvvv >= 0) p1 = (p1 & ~0x78u) | static_cast<unsigned>(~fields.vvvv & 15) << 3;
+  if (memory != nullptr && memory->gs) out.u8(0x65);
   out.u8(0xc4);
   out.u8(p0);
   out.u8(p1);
@@ -133,6 +135,7 @@ bool rewrite_evex(Emitter& out, const Instruction& in, const Fields& fields, con
     if (operand.field == ZYDIS_OPERAND_ENCODING_MODRM_RM) p0 = (p0 & ~0x60u) | 0x40 | (fields.rm >= 8 ? 0 : 0x20);
   }
   if (memory != nullptr) p0 = (p0 & ~0x60u) | (memory->index >= 8 ? 0 : 0x40) | (memory->base >= 8 ? 0 : 0x20);
+  if (memory != nullptr && memory->gs) out.u8(0x65);
   out.u8(0x62);
   out.u8(p0);
   out.u8(p1);

@@ -90,7 +90,7 @@ void emit_jump_memory(Emitter& out, unsigned mode, const uint8_t* unknown) {
   const size_t entries = memory + JumpMemory::entries_offset();
   const size_t table = offsetof(Cpu, jumps) + mode * sizeof(JumpCache);
   const auto at_t1 = [](size_t offset) {
-    return Address{.index = t1, .scale = 8, .disp = static_cast<int32_t>(offset), .gs = true};
+    return Address{.index = t1, .scale = 8, .disp = static_cast<int32_t>(offset), .cpu = true};
   };
   emit_exit_request_test(out);
   out.jump_if(5, unknown);
@@ -102,13 +102,14 @@ void emit_jump_memory(Emitter& out, unsigned mode, const uint8_t* unknown) {
   out.compare(t0, at_t1(entries + offsetof(JumpMemory::Entry, rip)));
   out.jump_if(5, unknown);
   push(out, rax);
+  out.stack_below_cpu(8);
   out.load(rax, cpu_at(memory + JumpMemory::generation_offset(user)));
   out.register_op(0xc1, 4, rax, true), out.u8(JumpMemory::tag_shift);                    // shl
   out.memory_op(0x0b, rax, cpu_at(offsetof(Cpu, jumps_mode) + 8 * size_t{mode}), true);  // or
   out.compare(rax, at_t1(entries + offsetof(JumpMemory::Entry, tag)));
   out.load(rax, at_t1(entries + offsetof(JumpMemory::Entry, code)));
   const size_t known = out.jump_if_later(4);
-  pop(out, rax);
+  pop(out, rax);  // (Where it is known RAX is still to be fetched.)
   out.jump(unknown);
   out.land(known);
   out.register_op(0x89, t0, t1, false);
@@ -116,19 +117,18 @@ void emit_jump_memory(Emitter& out, unsigned mode, const uint8_t* unknown) {
   out.store(at_t1(table + offsetof(JumpCache::Entry, rip)), t0);
   out.store(at_t1(table + offsetof(JumpCache::Entry, code)), rax);
   if (user) {
-    out.gs(cpu_at(offsetof(Cpu, jumps_local) + mode)), out.u8(0xc6);  // mov byte gs:[jumps_local], 1
-    out.address(0, cpu_at(offsetof(Cpu, jumps_local) + mode));
-    out.u8(1);
+    out.byte_op(0xc6, 0, cpu_at(offsetof(Cpu, jumps_local) + mode), 1);  // mov byte [jumps_local], 1
   }
   out.move(t1, rax);
   pop(out, rax);
+  out.stack_below_cpu(0);
   out.u8(0x41), out.u8(0xff), out.u8(0xe0 | (t1 & 7));  // jmp t1
 }
 
 }  // namespace
 
 void emit_exit_request_test(Emitter& out, bool wide) {
-  out.gs(CPU_FIELD(exit_request)), out.u8(0x83);
+  out.u8(0x83);
   out.address(7, CPU_FIELD(exit_request), wide);
   out.u8(0);
 }
@@ -137,14 +137,13 @@ size_t emit_jump_lookup(Emitter& out, unsigned mode) {
   static_assert(sizeof(JumpCache::Entry) == 16);
   const size_t table = offsetof(Cpu, jumps) + mode * sizeof(JumpCache);
   const auto field = [&](size_t offset) {
-    return Address{.index = t1, .scale = 8, .disp = static_cast<int32_t>(table + offset), .gs = true};
+    return Address{.index = t1, .scale = 8, .disp = static_cast<int32_t>(table + offset), .cpu = true};
   };
   out.register_op(0x89, t0, t1, false);
   out.and32(t1, (jump_entries - 1) << 1);  // twice the index
   out.compare(t0, field(offsetof(JumpCache::Entry, rip)));
   const size_t miss = out.jump_if_later(5);
-  out.u8(0x65), out.u8(0x42), out.u8(0xff);  // jmp gs:[t1*8 + code]
-  out.address(4, field(offsetof(JumpCache::Entry, code)));
+  out.memory_op(0xff, 4, field(offsetof(JumpCache::Entry, code)), false);  // jmp [t1*8 + code]
   return miss;
 }
 
@@ -154,11 +153,11 @@ Result<Stubs> emit_stubs(CodeCache& cache) {
   Stubs stubs;
 
   // --- enter -------------------------------------------------------------------------------------------------------
-  stubs.enter = reinterpret_cast<void (*)(const uint8_t*)>(const_cast<uint8_t*>(begin(out)));
+  stubs.enter = reinterpret_cast<void (*)(const uint8_t*, Cpu*)>(const_cast<uint8_t*>(begin(out)));
   for (const int reg : callee_saved) push(out, reg);
   out.move(t1, rdi);
-  out.store(CPU_FIELD(host_rsp), rsp);
-  out.load(rsp, CPU_FIELD(self));
+  out.store({.base = rsi, .disp = static_cast<int32_t>(offsetof(Cpu, host_rsp))}, rsp);
+  out.move(rsp, rsi);
   out.load(t0, CPU_FIELD(rip));
   for (unsigned i = 0; i < 16; ++i) {
     if (!spilled(i)) out.load(home_of(i), cpu_at(gpr_offset(i)));
@@ -181,6 +180,7 @@ Result<Stubs> emit_stubs(CodeCache& cache) {
 
   // --- fill --------------------------------------------------------------------------------------------------------
   stubs.fill = begin(out);
+  out.stack_below_cpu(8);
   out.store32(CPU_FIELD(leave_word), t1);
   store_caller_saved(out);
   out.load(rdi, CPU_FIELD(self));
@@ -197,6 +197,7 @@ Result<Stubs> emit_stubs(CodeCache& cache) {
   out.land(slow);
   load_caller_saved(out);
   pop(out, t0);
+  out.stack_below_cpu(0);
   out.store(CPU_FIELD(leave_detail), t0);
   store_guest(out);
   out.store32_immediate(CPU_FIELD(leave), static_cast<int32_t>(Leave::Slow));
@@ -204,6 +205,7 @@ Result<Stubs> emit_stubs(CodeCache& cache) {
 
   // --- fill_window, fpu, string ------------------------------------------------------------------------------------
   stubs.fill_window = begin(out);
+  out.stack_below_cpu(8);
   call_keeping_guest(
       out, reinterpret_cast<const void*>(&fill_window_from_code),
       [&] { out.move(rsi, t0), out.register_op(0x89, t1, rdx, false); }, [&] { out.move(t1, rax), out.move(t0, rdx); });
@@ -223,6 +225,7 @@ Result<Stubs> emit_stubs(CodeCache& cache) {
 
   // --- indirect branches -------------------------------------------------------------------------------------------
   const uint8_t* unknown = begin(out);
+  out.stack_below_cpu(0);
   out.store(CPU_FIELD(rip), t0);
   store_guest(out);
   out.store32_immediate(CPU_FIELD(leave), static_cast<int32_t>(Leave::Lookup));
@@ -252,6 +255,7 @@ Result<Stubs> emit_stubs(CodeCache& cache) {
   }
 
   stubs.restore_flags = begin(out);
+  out.stack_below_cpu(8);
   out.move(t1, rax);
   restore_flags(out);
   out.move(rax, t1);

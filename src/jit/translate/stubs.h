@@ -59,7 +59,7 @@ inline constexpr uint32_t size_mask = 15, move = 16, repeat = 32;
 
 struct Stubs {
   // Loads the guest's registers and jumps to a block's start; returns when the guest leaves.
-  void (*enter)(const uint8_t* code) = nullptr;
+  void (*enter)(const uint8_t* code, Cpu* cpu) = nullptr;
   const uint8_t* depart = nullptr;        // called, with a Departure behind the call; does not return
   const uint8_t* leave_signal = nullptr;  // leave_detail and leave_word are set
   const uint8_t* fill = nullptr;  // T0 = linear address, T1D = fill word: returns with T1 = addend, or leaves as Slow
@@ -77,7 +77,7 @@ struct Stubs {
   const uint8_t* restore_flags = nullptr;  // called: status flags from Cpu::flags_ax to EFLAGS; uses T1
 };
 
-// cmp dword gs:[exit_request], 0; `wide`: with a displacement of 32 bits, as a block's first instruction must be.
+// cmp dword [exit_request], 0; `wide`: with a displacement of 32 bits, as a block's first instruction must be.
 void emit_exit_request_test(Emitter& out, bool wide = false);
 // The look-up in Cpu::jumps of the mode, T0 = linear target, and the jump. Returns the rel32 of the jump to where it
 // goes on with what it does not find.
@@ -88,5 +88,7 @@ void emit_exit_request_test(Emitter& out, bool wide = false);
 // SIGSEGV, SIGBUS, SIGFPE and SIGILL in this cache's code become Leave::Signal. Others go to the former handler.
 void install_fault_handlers(const CodeCache& cache, const Stubs& stubs);
 void forget_fault_handlers(const CodeCache& cache);
+// The one that this thread runs.
+void set_current_cpu(Cpu& cpu);
 
 }  // namespace caisson::jit

@@ -2,12 +2,8 @@
 
 #include <mutex>
 
-#include <asm/prctl.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-
-#include "base/check.h"
 #include "jit/block_dump.h"
+#include "jit/mmu/mirror.h"
 #include "jit/mmu/mmu.h"
 
 namespace caisson::jit {
@@ -17,7 +13,8 @@ using namespace x86;
 ModeWord mode_word(const Cpu& cpu) {
   ModeWord mode = static_cast<unsigned>(cpu.tlb_mode);
   if (cpu.code_bits == 32) mode |= mode_bits::code_32;
-  if (cpu.mirrored && cpu.user_64()) mode |= mode_bits::mirror;
+  if (cpu.mirrored && cpu.user_64() && Mirror::stack_is_mirrored(cpu))
+    mode |= mode_bits::mirror | (cpu.mirror_gs_half == 1 ? mode_bits::mirror_upper : 0);
   if (cpu.cpl == 0) mode |= mode_bits::cpl_0;
   if (cpu.cr4 & cr4::tsd) mode |= mode_bits::tsd;
   if (cpu.cr4 & cr4::smap) mode |= mode_bits::smap;
@@ -38,7 +35,8 @@ Translator::Translator(JitEngine& engine, Cpu& cpu)
       chain_((engine.options().off & off::chain) == 0) {}
 
 void Translator::enter_thread() {
-  CAISSON_CHECK(syscall(SYS_arch_prctl, ARCH_SET_GS, &cpu_) == 0);
+  set_current_cpu(cpu_);
+  if (cpu_.mirror != nullptr) cpu_.mirror->enter_thread();
   cpu_.tsc_bias = cpu_.clock->tsc() - __builtin_ia32_rdtsc();
 }
 

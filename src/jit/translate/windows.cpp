@@ -16,8 +16,9 @@ namespace {
 // Wider windows would fail more often than they save checks: they cross a page with a probability of width/4096.
 constexpr int64_t widest = 512;
 
-// Adds a constant to a 64-bit register and does nothing else to general registers.
-bool moves_by_constant(const Instruction& in, unsigned& reg, int64_t& by) {
+}  // namespace
+
+bool BlockBuilder::moves_by_constant(const Instruction& in, unsigned& reg, int64_t& by) {
   if (in.operand_bits != 64 || in.lock) return false;
   const Operand& to = in.operands[0];
   if (to.kind != Operand::Kind::Register || to.reg_class != RegisterClass::Gpr) return false;
@@ -39,8 +40,6 @@ bool moves_by_constant(const Instruction& in, unsigned& reg, int64_t& by) {
     default: return false;
   }
 }
-
-}  // namespace
 
 void BlockBuilder::use_window(Item& item, uint8_t Item::*which, const Operand& address, unsigned size, bool write) {
   constexpr int64_t least = INT32_MIN / 2, most = INT32_MAX / 2;
@@ -90,6 +89,7 @@ void BlockBuilder::plan_windows() {
   };
   constexpr uint8_t rsp = x86::Rsp, rbp = x86::Rbp;
   const auto stack = [&](Item& item, uint8_t base, int disp, bool write) {
+    if (mirrored()) return;
     Operand address;
     address.base = base;
     address.displacement = disp;
@@ -101,7 +101,7 @@ void BlockBuilder::plan_windows() {
     const bool operand = item.kind == Kind::Native || item.kind == Kind::PushMemory ||
                          item.kind == Kind::JumpIndirect || item.kind == Kind::CallIndirect;
     if (operand && memory != nullptr && in.mnemonic != ZYDIS_MNEMONIC_LEA && memory->base < 16 && !memory->vsib &&
-        memory->segment < x86::Fs && in.address_bits == 64) {
+        memory->segment < x86::Fs && in.address_bits == 64 && !by_stack_pointer(*memory)) {
       const unsigned size = item.kind == Kind::Native ? memory->bits / 8u : 8;
       use_window(item, &Item::operand_window, *memory, size, item.kind == Kind::Native && memory->writes);
     }
@@ -140,7 +140,7 @@ void BlockBuilder::plan_windows() {
   // A window of one access saves nothing, and there are only so many places for addends.
   uint8_t slots = 0;
   for (Window& window : windows_) {
-    if (is_stack(window) && !mirrored()) continue;  // needs none
+    if (is_stack(window)) continue;  // needs none
     if (window.uses > 1 && slots < std::tuple_size_v<decltype(Cpu::windows)>) {
       window.slot = slots++;
     } else {

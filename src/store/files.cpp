@@ -1,4 +1,4 @@
-#include "cli/files.h"
+#include "store/files.h"
 
 #include <algorithm>
 #include <array>
@@ -13,9 +13,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/log.h"
 #include "base/write_all.h"
 
-namespace caisson::cli {
+namespace caisson {
 namespace {
 
 Result<std::string> xdg_folder(const char* variable, const char* below_home) {
@@ -120,6 +121,7 @@ Result<> write_file(const std::string& path, std::string_view text) {
   if ((errno = write_all(fd.get(), text)) != 0) return give_up("write");
   if (::fsync(fd.get()) != 0) return give_up("sync");
   if (::rename(temporary.c_str(), path.c_str()) != 0) return give_up("name");
+  sync_name(path);
   return {};
 }
 
@@ -151,6 +153,11 @@ Result<> sync_path(const std::string& path) {
   return {};
 }
 
+void sync_name(const std::string& path) {
+  const auto done = sync_path(path.substr(0, path.rfind('/')));
+  if (!done) log::warning("{}; a power cut now could undo the last change", done.error().message);
+}
+
 Result<> remove_tree(const std::string& path) {
   std::error_code error;
   std::filesystem::remove_all(path, error);
@@ -158,4 +165,4 @@ Result<> remove_tree(const std::string& path) {
   return {};
 }
 
-}  // namespace caisson::cli
+}  // namespace caisson

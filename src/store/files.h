@@ -1,4 +1,5 @@
-// Files of the command line: what a VM boots from (the VMM opens nothing by path), and what is kept between runs.
+// Files of the store and the command line: what a VM boots from (the VMM opens nothing by path), and what is kept
+// between runs.
 //   Threads  pure functions
 #pragma once
 
@@ -10,7 +11,7 @@
 #include "base/fd.h"
 #include "base/result.h"
 
-namespace caisson::cli {
+namespace caisson {
 
 // A regular, non-empty file for reading. `what` names it in errors: "kernel", "initrd".
 [[nodiscard]] Result<Fd> open_input(std::string_view what, const std::string& path);
@@ -24,12 +25,15 @@ namespace caisson::cli {
 [[nodiscard]] Result<> make_folders(const std::string& path);
 
 [[nodiscard]] Result<std::string> read_file(const std::string& path, size_t most);
-// Whole or not at all: written beside, synced, renamed.
+// Whole or not at all, also when the host's power fails: written beside, synced, renamed, the folder synced.
 [[nodiscard]] Result<> write_file(const std::string& path, std::string_view text);
 // Copies blocks that hold data only; shares them where the file system can. `to` is made whole or not at all.
 [[nodiscard]] Result<> copy_sparse(const std::string& from, const std::string& to);
 // Syncs one file or folder.
 [[nodiscard]] Result<> sync_path(const std::string& path);
+// Syncs the folder that names `path`, once a file was made, renamed or removed there. That has happened: where the sync
+// fails there is a warning, not an error.
+void sync_name(const std::string& path);
 [[nodiscard]] Result<> remove_tree(const std::string& path);
 
-}  // namespace caisson::cli
+}  // namespace caisson

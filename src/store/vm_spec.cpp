@@ -1,0 +1,97 @@
+#include "store/vm_spec.h"
+
+#include <algorithm>
+#include <cctype>
+
+#include "control/vm_config_table.h"
+
+namespace caisson::control {
+
+template <>
+struct JsonTable<store::DiskSpec> {
+  static constexpr auto fields() {
+    return std::tuple{key("path", &store::DiskSpec::path, {1, store::VmSpec::max_path}, true),
+                      key("read_only", &store::DiskSpec::read_only)};
+  }
+};
+
+template <>
+struct JsonTable<store::VmSpec> {
+  static constexpr auto fields() {
+    using store::VmSpec;
+    return std::tuple{
+        key("version", &VmSpec::version, {1, VmSpec::newest_version}, true),
+        key("created_ms", &VmSpec::created_ms),
+        key("image", &VmSpec::image, {0, 64}),
+        key("kernel", &VmSpec::kernel, {1, VmSpec::max_path}, true),
+        key("initrd", &VmSpec::initrd, {0, VmSpec::max_path}),
+        key("append", &VmSpec::append, {0, VmConfig::max_append}),
+        key("cpus", &VmSpec::cpus, {1, VmConfig::max_cpus}, true),
+        key("memory_bytes", &VmSpec::memory_bytes, {VmConfig::min_memory, VmConfig::max_memory}, true),
+        key("cpu_model", &VmSpec::cpu_model, {1, 32}),
+        key("engine", &VmSpec::engine),
+        key("disks", &VmSpec::disks, {0, VmConfig::max_disks}),
+        key("net", &VmSpec::net),
+        key("forwards", &VmSpec::forwards, {0, VmConfig::max_forwards}),
+        key("no_reboot", &VmSpec::no_reboot),
+        key("debug_exit", &VmSpec::debug_exit),
+        key("stop_timeout_s", &VmSpec::stop_timeout_s, {0, 86400}),
+        key("transient", &VmSpec::transient),
+        key("ssh_user", &VmSpec::ssh_user, {0, 32}),
+    };
+  }
+};
+
+}  // namespace caisson::control
+
+namespace caisson::store {
+
+Result<VmSpec> VmSpec::parse(std::string_view text) {
+  auto json = control::parse_json(text);
+  if (!json) return std::unexpected(json.error());
+  // First: what a newer version has written need not look like ours.
+  if (json->is_object()) {
+    const auto found = json->find("version");
+    if (found != json->end() && found->is_number_unsigned() && found->get<uint64_t>() > newest_version) {
+      return fail("written by a newer version of caisson (format {}, this one knows {}); use that version",
+                  found->get<uint64_t>(), newest_version);
+    }
+  }
+  VmSpec spec;
+  if (auto ok = control::from_json(*json, spec); !ok) return std::unexpected(ok.error());
+  if (auto ok = spec.validate(); !ok) return std::unexpected(ok.error());
+  return spec;
+}
+
+std::string VmSpec::serialise() const {
+  return control::to_json(*this).dump(2, ' ', false, control::Json::error_handler_t::replace) + "\n";
+}
+
+Result<> VmSpec::validate() const {
+  if (auto ok = control::check_bounds(*this); !ok) return ok;
+  if (memory_bytes % (uint64_t{1} << 20) != 0) return fail("memory_bytes is not a multiple of 1 MiB");
+  const bool model_known = std::ranges::find(control::cpu_models, cpu_model) != control::cpu_models.end();
+  if (!model_known) return fail("cpu_model is {}; known are auto, host, x86-64-v2, x86-64-v3, x86-64-v4", cpu_model);
+  if (!forwards.empty() && net == control::NetKind::None) return fail("forwards need a network; net is none");
+  for (const DiskSpec& disk : disks) {
+    if (disk.path.front() != '/' && disk.path.find('/') != std::string::npos) {
+      return fail("the disk {} is neither an absolute path nor a file of the machine's folder", disk.path);
+    }
+  }
+  return {};
+}
+
+Result<> check_name(std::string_view what, std::string_view name) {
+  const auto fits = [](unsigned char c) { return std::isalnum(c) || c == '-' || c == '_' || c == '.'; };
+  if (name.empty() || name.size() > 64 || !std::all_of(name.begin(), name.end(), fits) || name.front() == '.' ||
+      name.front() == '-') {
+    std::string shown{name.substr(0, 80)};
+    for (char& c : shown) {
+      if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '?';
+    }
+    return fail("{} {}: use 1 to 64 letters, digits, '-', '_' and '.', starting with a letter or digit", what, shown);
+  }
+  return {};
+}
+
+}  // namespace caisson::store

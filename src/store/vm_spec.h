@@ -1,0 +1,56 @@
+// What a machine is made of, as its folder keeps it: config.json. Everything but its name, which is its folder's.
+//   Checks   strict: unknown keys, wrong types and values out of bounds are errors; so is a newer version's file
+//   Paths    absolute, or names of files in the machine's own folder
+//   Threads  plain data
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+#include "control/vm_config.h"
+
+namespace caisson::store {
+
+struct DiskSpec {
+  std::string path;
+  bool read_only = false;
+  bool operator==(const DiskSpec&) const = default;
+};
+
+struct VmSpec {
+  static constexpr uint32_t newest_version = 1;
+  static constexpr size_t max_path = 4096;
+
+  uint32_t version = newest_version;
+  uint64_t created_ms = 0;  // UTC, milliseconds since 1970
+  std::string image;        // what its disk was made from: "debian:12"; empty: nothing
+  std::string kernel;       // file
+  std::string initrd;       // file; empty: none
+  std::string append;       // added to the kernel's command line
+  uint32_t cpus = 1;
+  uint64_t memory_bytes = uint64_t{1} << 30;  // whole MiB
+  std::string cpu_model = "auto";
+  control::EngineChoice engine = control::EngineChoice::Auto;
+  std::vector<DiskSpec> disks;
+  control::NetKind net = control::NetKind::User;
+  std::vector<control::PortForward> forwards;
+  bool no_reboot = false;
+  bool debug_exit = false;
+  uint32_t stop_timeout_s = 30;
+  bool transient = false;  // the machine goes when it ends
+  std::string ssh_user;    // whom `caisson ssh` is; empty: no key was given to the guest
+  bool operator==(const VmSpec&) const = default;
+
+  // The errors name no file.
+  [[nodiscard]] static Result<VmSpec> parse(std::string_view text);
+  [[nodiscard]] std::string serialise() const;
+  [[nodiscard]] Result<> validate() const;
+};
+
+// 1 to 64 letters, digits, '-', '_' and '.', starting with a letter or digit. `what` begins the error: "--name".
+[[nodiscard]] Result<> check_name(std::string_view what, std::string_view name);
+
+}  // namespace caisson::store
