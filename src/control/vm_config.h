@@ -88,7 +88,7 @@ struct VmConfig {
   static constexpr uint64_t max_memory = uint64_t{1} << 40;
   static constexpr size_t max_append = 2047;  // x86's COMMAND_LINE_SIZE less the closing zero
   static constexpr size_t max_disks = 20;
-  static constexpr size_t max_sata = 6;    // of them, together with CD-ROMs
+  static constexpr size_t max_sata = 6;      // of them, together with CD-ROMs
   static constexpr size_t max_backing = 15;  // files below an image
   static constexpr size_t max_forwards = 64;
   static constexpr size_t max_label = 255;
