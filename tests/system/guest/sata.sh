@@ -4,6 +4,18 @@ for i in 1 2 3 4 5 6 7 8 9 10; do
   [ -b /dev/sda ] && [ -b /dev/sdb ] && [ -b /dev/sr0 ] && break
   sleep 1
 done
+# Linux probes disks side by side and names them as they come: one after the other, where it was the wrong way round.
+if ! readlink /sys/block/sda | grep -q /ata1/; then
+  echo 1 >/sys/block/sda/device/delete
+  echo 1 >/sys/block/sdb/device/delete
+  for host in 0:sda 1:sdb; do
+    echo '- - -' >/sys/class/scsi_host/host${host%%:*}/scan
+    for i in 1 2 3 4 5 6 7 8 9 10; do
+      [ -b /dev/${host#*:} ] && break
+      sleep 1
+    done
+  done
+fi
 kind=sd
 . /tests/disk.sh
 mkdir /tmp/cd
