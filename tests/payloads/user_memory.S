@@ -311,6 +311,24 @@ CASE(stack_not_canonical)
   USER_FAULTS(SS_, 0, leave)
   USER_TRAPS(SS_, 0, mov eax, [rbp])
   END
+CASE(two_gibibytes_from_here)  // the farthest that an instruction reaches, from somewhere in its page
+  USER_TRAPS(PF, PF_U, lea rax, [rip + 0x7fffffff]; mov eax, [rip + 0x7ffffff0])
+  sub rax, 9
+  IS([last_cr2], rax)
+  USER_TRAPS(PF, PF_U + PF_I, lea rax, [rip]; .byte 0xe9, 0xff, 0xff, 0xff, 0x7f)
+  mov ecx, 0x80000004
+  add rax, rcx
+  IS([last_cr2], rax)
+  IS([last_rip], rax)
+  USER_TRAPS(PF, PF_U + PF_I, lea rax, [rip]; call . + 0x7ffffff0)
+  mov ecx, 0x7ffffff0
+  add rax, rcx
+  IS([last_rip], rax)
+  USER_TRAPS(PF, PF_U, mov ecx, 1; lea rax, [rip]; jmp qword ptr [rip + 0x7fffffff])
+  mov ecx, 0x80000005
+  add rax, rcx
+  IS([last_cr2], rax)
+  END
 CASE(base_of_fs)
   MAP(0, pages, P + W + U)
   mov dword ptr [pages + 8], 12

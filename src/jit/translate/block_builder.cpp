@@ -166,7 +166,12 @@ void BlockBuilder::store_guest(Emitter& out, unsigned guest, int from) {
 void BlockBuilder::code_address(Emitter& out, int reg, uint64_t address) {
   if (user()) {
     out.load(reg, CPU_FIELD(code_base));
-    out.lea(reg, {.base = reg, .disp = static_cast<int32_t>(address)});
+    // From the page, not from the instruction: the distance may have one bit more than the instruction's.
+    auto distance = static_cast<int64_t>(address);
+    const int64_t near = std::clamp<int64_t>(distance, INT32_MIN, INT32_MAX);
+    out.lea(reg, {.base = reg, .disp = static_cast<int32_t>(near)});
+    distance -= near;
+    if (distance != 0) out.lea(reg, {.base = reg, .disp = static_cast<int32_t>(distance)});
   } else {
     out.move_immediate(reg, address);
   }

@@ -104,12 +104,14 @@ Address BlockBuilder::mirror_address(Emitter& out, const Item& item, const Opera
     out.lea(t0, {.base = base, .index = index, .scale = memory.scale ? memory.scale : 1});
     return reach(t0, no_base ? 0 : guess_half(memory.base), disp);
   }
-  if (!based && own_half_ == gs_half() && (code_proven_ || item.live_in == 0 || flags_ == Flags::InMemory)) {
+  const auto distance = static_cast<int64_t>(rip_after(item) + static_cast<uint64_t>(memory.displacement));
+  const bool near = distance == static_cast<int32_t>(distance);
+  if (!based && near && own_half_ == gs_half() && (code_proven_ || item.live_in == 0 || flags_ == Flags::InMemory)) {
     out.load(t0, CPU_FIELD(code_base));
     if (!code_proven_) code_proven_ = mirror_reach(out, item, t0, own_half_) == Reach::Gs;
-    const auto distance = static_cast<int32_t>(rip_after(item) + static_cast<uint64_t>(memory.displacement));
-    if (code_proven_) return collapse_if(out, item, {.base = t0, .disp = distance, .gs = true}, collapse);
-    return collapse_if(out, item, {.base = t0, .index = t1, .disp = distance}, collapse);
+    Address found{.base = t0, .index = code_proven_ ? int{none} : t1, .disp = static_cast<int32_t>(distance)};
+    found.gs = code_proven_;
+    return collapse_if(out, item, found, collapse);
   }
   linear_to_t0(out, item, memory);
   return reach(t0, based ? 1 : own_half_, 0);
