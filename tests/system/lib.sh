@@ -62,6 +62,9 @@ grub_cd() {
 start_pc() {
   "$CAISSON" run --firmware bios --stop-timeout 1 --control socket "$@" </dev/null >pc.out 2>pc.err &
   vmm=$!
+  # A case that fails leaves nothing behind.
+  trap 'kill -9 "$vmm" 2>/dev/null || :' EXIT
+  trap 'exit 1' INT TERM
 }
 # wait_screen TEXT [SECONDS]: until it is on the text screen, which screen.txt then has.
 wait_screen() {
@@ -76,4 +79,5 @@ stop_pc() {
   kill "$vmm"
   kill "$vmm" 2>/dev/null || :
   wait "$vmm" || :
+  trap - EXIT
 }
