@@ -114,6 +114,8 @@ void BlockBuilder::linear_to_t0(Emitter& out, const Item& item, const Operand& m
   const bool wide = !(block_.key.mode & mode_bits::code_32);
   if (memory.base == Operand::rip_register) {
     code_address(out, t0, rip_after(item) + static_cast<uint64_t>(memory.displacement));
+  } else if (memory.displacement != static_cast<int32_t>(memory.displacement)) {
+    out.move_immediate(t0, static_cast<uint64_t>(memory.displacement));  // opcodes A0 to A3: nothing but an address
   } else {
     const auto home = [&](uint8_t reg, int scratch) {
       return reg == Operand::no_register ? int{none} : load_guest(out, reg, scratch);

@@ -86,7 +86,7 @@ Address BlockBuilder::mirror_address(Emitter& out, const Item& item, const Opera
         .base = reg, .index = how == Reach::Gs ? int{none} : t1, .disp = behind, .gs = how == Reach::Gs};
     return collapse_if(out, item, found, collapse);
   };
-  if (memory.segment == x86::Fs && no_base && no_index) {  // the thread's own data
+  if (memory.segment == x86::Fs && no_base && no_index && disp == memory.displacement) {  // the thread's own data
     out.load(t0, CPU_FIELD(mirror_fs));
     return {.base = t0, .disp = disp};
   }
@@ -96,7 +96,10 @@ Address BlockBuilder::mirror_address(Emitter& out, const Item& item, const Opera
   if (!based && no_base && no_index) {
     const unsigned region = static_cast<uint64_t>(memory.displacement) >> Mirror::region_shift & 0xff;
     out.load(t1, cpu_at(offsetof(Cpu, mirror_addends) + 8 * size_t{region}));
-    return collapse_if(out, item, {.base = t1, .disp = disp}, collapse);
+    if (disp == memory.displacement) return collapse_if(out, item, {.base = t1, .disp = disp}, collapse);
+    // MOV between the accumulator and a whole address (opcodes A0 to A3).
+    out.move_immediate(t0, static_cast<uint64_t>(memory.displacement));
+    return collapse_if(out, item, {.base = t0, .index = t1}, collapse);
   }
   if (!based && memory.base != Operand::rip_register) {
     const int base = no_base ? int{none} : load_guest(out, memory.base, t0);
