@@ -1,5 +1,5 @@
 // The state of one virtual CPU in the jit engine: the guest's registers, what is derived from them, and the tables that
-// translated code reads directly (through host GS, see translate/).
+// translated code reads directly (through the host's RSP, see translate/).
 //   Threads  owned by the vCPU's thread; only the members of `Cpu::Shared` are touched by others.
 #pragma once
 

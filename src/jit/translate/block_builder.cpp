@@ -213,7 +213,7 @@ void BlockBuilder::emit_native(Emitter& out, const Item& item) {
   }
   RegisterMap map = home_registers();
   const bool stack_moves = moves_stack_a_little(item);
-  if (stack_moves) prove_stack(out, item);
+  if (stack_moves) prove_stack(out);
   if (lea && stack_moves) {
     out.lea(guest_rsp, {.base = guest_rsp, .disp = static_cast<int32_t>(memory->displacement)});
     return;
@@ -504,7 +504,7 @@ void BlockBuilder::emit_entries(Emitter& out) {
     out.align(8, 0);
   }
   if (user()) {
-    // Notes the page that the block runs in: lea t0, [t0 - offset]; mov gs:[code_base], t0
+    // Notes the page that the block runs in: lea t0, [t0 - offset]; mov [code_base], t0
     out.u8(0x4d), out.u8(0x8d), out.u8(0x80 | (t0 & 7) * 9), out.u32(0 - static_cast<uint32_t>(block_.key.rip));
     out.store(CPU_FIELD(code_base), t0);
   } else if (!block_.start_to_entry) {
@@ -529,18 +529,16 @@ bool BlockBuilder::build(CodeCache& cache, const BlockKey& key, const CodeBytes&
   rip_ = now.rip;
   block_ = {};
   block_.key = key;
-  first_guesses(now);
-  cold_.clear();
-  points_.clear();
-  flags_ = Flags::InEflags;
-  fpu_checked_ = false;
-  stack_proven_ = code_proven_ = false;
-  peeks_ = 0;
   if (!read_items(key, code)) return false;
   find_live_flags(key, code.page);
   plan_windows();
 
   for (;;) {
+    cold_.clear();
+    points_.clear();
+    flags_ = Flags::InEflags;
+    fpu_checked_ = stack_proven_ = code_proven_ = gave_up_ = false;
+    if (mirrored()) first_guesses(now);
     Emitter out(cache.write_position(), cache.run_position(), room_needed);
     emit_entries(out);
     const Item last = items_.back();
@@ -553,11 +551,10 @@ bool BlockBuilder::build(CodeCache& cache, const BlockKey& key, const CodeBytes&
       cold.flags_in_memory = flags_ == Flags::InMemory;
       cold_.push_back(cold);
     }
-    gave_up_ = false;
     size_t emitted = 0;
     for (const Item& item : items_) {
       emit_item(out, item);
-      learn(item);
+      if (mirrored()) learn(item);
       if (gave_up_ || out.overflowed() || out.size() > room_needed / 2) break;
       ++emitted;
     }
@@ -568,11 +565,6 @@ bool BlockBuilder::build(CodeCache& cache, const BlockKey& key, const CodeBytes&
       if (items_.back().offset + items_.back().in.length + key.rip % page_size <= page_size) block_.next_size = 0;
       find_live_flags(key, code.page);
       plan_windows();
-      cold_.clear();
-      points_.clear();
-      flags_ = Flags::InEflags;
-      fpu_checked_ = false;
-      stack_proven_ = code_proven_ = false;
       continue;
     }
     if (!ends_block(last.kind)) {

@@ -137,6 +137,8 @@ class BlockBuilder {
   Reach mirror_reach(Emitter& out, const Item& item, int reg, unsigned guess, bool gs_possible = true);
   void load_addend(Emitter& out, int to, int linear, size_t table);
   [[nodiscard]] unsigned guess_half(unsigned base) const { return base < 16 ? upper_ >> base & 1 : own_half_; }
+  // How that lies in T1 or GS, with the register and a displacement.
+  [[nodiscard]] static Address reached(Reach how, int reg, int32_t disp);
   void first_guesses(const Cpu& now);
   void learn(const Item& item);
   [[nodiscard]] unsigned gs_half() const { return block_.key.mode & mode_bits::mirror_upper ? 1 : 0; }
@@ -147,7 +149,7 @@ class BlockBuilder {
     return mirrored() && memory.base == x86::Rsp && memory.index == Operand::no_register && memory.segment < x86::Fs;
   }
   [[nodiscard]] bool moves_stack_a_little(const Item& item) const;
-  void prove_stack(Emitter& out, const Item& item);
+  void prove_stack(Emitter& out);
   void set_stack_pointer(Emitter& out, int from);
   [[nodiscard]] bool may_set_stack_pointer(const Instruction& in) const;
   void emit_mirrored_leave(Emitter& out);

@@ -65,11 +65,15 @@ void BlockBuilder::emit_other_region(Emitter& out, const Cold& cold) {
 
 Address BlockBuilder::collapse_if(Emitter& out, const Item& item, const Address& address, bool collapse) {
   if (!collapse && !restores_flags(item)) return address;
-  const bool gs = address.gs;
+  if (address.base == t0 && address.index == none) return address;
   Address plain = address;
   plain.gs = false;
-  if (plain.base != t0 || plain.index != none || !gs) out.lea(t0, plain);
-  return {.base = t0, .disp = plain.base == t0 && plain.index == none && gs ? plain.disp : 0, .gs = gs};
+  out.lea(t0, plain);
+  return {.base = t0, .gs = address.gs};
+}
+
+Address BlockBuilder::reached(Reach how, int reg, int32_t disp) {
+  return {.base = reg, .index = how == Reach::Gs ? int{none} : t1, .disp = disp, .gs = how == Reach::Gs};
 }
 
 Address BlockBuilder::mirror_address(Emitter& out, const Item& item, const Operand& memory, bool collapse) {
@@ -81,10 +85,7 @@ Address BlockBuilder::mirror_address(Emitter& out, const Item& item, const Opera
     return {.base = guest_rsp, .disp = disp};
   }
   const auto reach = [&](int reg, unsigned guess, int32_t behind) {
-    const Reach how = mirror_reach(out, item, reg, guess);
-    const Address found{
-        .base = reg, .index = how == Reach::Gs ? int{none} : t1, .disp = behind, .gs = how == Reach::Gs};
-    return collapse_if(out, item, found, collapse);
+    return collapse_if(out, item, reached(mirror_reach(out, item, reg, guess), reg, behind), collapse);
   };
   if (memory.segment == x86::Fs && no_base && no_index && disp == memory.displacement) {  // the thread's own data
     out.load(t0, CPU_FIELD(mirror_fs));
@@ -111,10 +112,9 @@ Address BlockBuilder::mirror_address(Emitter& out, const Item& item, const Opera
   const bool near = distance == static_cast<int32_t>(distance);
   if (!based && near && own_half_ == gs_half() && (code_proven_ || item.live_in == 0 || flags_ == Flags::InMemory)) {
     out.load(t0, CPU_FIELD(code_base));
-    if (!code_proven_) code_proven_ = mirror_reach(out, item, t0, own_half_) == Reach::Gs;
-    Address found{.base = t0, .index = code_proven_ ? int{none} : t1, .disp = static_cast<int32_t>(distance)};
-    found.gs = code_proven_;
-    return collapse_if(out, item, found, collapse);
+    const Reach how = code_proven_ ? Reach::Gs : mirror_reach(out, item, t0, own_half_);
+    code_proven_ = how == Reach::Gs;
+    return collapse_if(out, item, reached(how, t0, static_cast<int32_t>(distance)), collapse);
   }
   linear_to_t0(out, item, memory);
   return reach(t0, based ? 1 : own_half_, 0);
@@ -143,9 +143,7 @@ Address BlockBuilder::mirror_window(Emitter& out, const Item& item, Window& wind
     window.gs = how == Reach::Gs;
     if (how == Reach::Region) out.store(kept, t1);
   }
-  const Address found{
-      .base = at.base, .index = how == Reach::Gs ? int{none} : t1, .disp = disp, .gs = how == Reach::Gs};
-  return collapse_if(out, item, found, collapse);
+  return collapse_if(out, item, reached(how, at.base, disp), collapse);
 }
 
 // --- guesses ---------------------------------------------------------------------------------------------------------
@@ -193,7 +191,7 @@ bool BlockBuilder::moves_stack_a_little(const Item& item) const {
          by <= small_step && (item.use.overwrites & item.live_out) == 0;
 }
 
-void BlockBuilder::prove_stack(Emitter& out, const Item&) {
+void BlockBuilder::prove_stack(Emitter& out) {
   if (stack_proven_) return;
   out.memory_op(0x8a, t1, {.base = guest_rsp}, false);
   stack_proven_ = true;

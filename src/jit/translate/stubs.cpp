@@ -91,6 +91,13 @@ void emit_entry_index(Emitter& out, int reg, unsigned bits) {
   out.lea(t1, {.base = t1, .index = t1, .scale = 2});
 }
 
+// RAX = the tag of entries in force, by the place of their generation.
+void emit_tag(Emitter& out, size_t generation_offset, size_t mode) {
+  out.load(rax, cpu_at(offsetof(Cpu, jump_memory) + generation_offset));
+  out.register_op(0xc1, 4, rax, true), out.u8(JumpMemory::tag_shift);            // shl
+  out.memory_op(0x0b, rax, cpu_at(offsetof(Cpu, jumps_mode) + 8 * mode), true);  // or
+}
+
 // The same by guest-physical address, for user code: T0 = linear target. Goes on with RAX, which is pushed, the code,
 // and the jump memory knowing it by its linear address, too; returns the rel32 of the jump there.
 size_t emit_physical_look_up(Emitter& out, const uint8_t* unknown) {
@@ -101,11 +108,6 @@ size_t emit_physical_look_up(Emitter& out, const uint8_t* unknown) {
   const size_t memory = offsetof(Cpu, jump_memory), mode = static_cast<size_t>(TlbMode::User);
   const size_t physical = memory + JumpMemory::physical_entries_offset(),
                linear = memory + JumpMemory::entries_offset();
-  const auto tag_to_rax = [&](size_t generation) {
-    out.load(rax, cpu_at(memory + generation));
-    out.register_op(0xc1, 4, rax, true), out.u8(JumpMemory::tag_shift);            // shl
-    out.memory_op(0x0b, rax, cpu_at(offsetof(Cpu, jumps_mode) + 8 * mode), true);  // or
-  };
   push(out, rax);
   out.stack_below_cpu(8);
   out.move(rax, t0);
@@ -127,14 +129,14 @@ size_t emit_physical_look_up(Emitter& out, const uint8_t* unknown) {
   emit_entry_index(out, rax, JumpMemory::physical_bits);
   out.compare(rax, at_t1(physical + offsetof(JumpMemory::Entry, rip), 8));
   const size_t no_entry = out.jump_if_later(5);
-  tag_to_rax(JumpMemory::physical_generation_offset());
+  emit_tag(out, JumpMemory::physical_generation_offset(), mode);
   out.compare(rax, at_t1(physical + offsetof(JumpMemory::Entry, tag), 8));
   const size_t no_code = out.jump_if_later(5);
   push(out, rdx);
   out.stack_below_cpu(16);
   out.load(rdx, at_t1(physical + offsetof(JumpMemory::Entry, code), 8));
   emit_entry_index(out, t0, JumpMemory::bits);
-  tag_to_rax(JumpMemory::generation_offset(true));
+  emit_tag(out, JumpMemory::generation_offset(true), mode);
   out.store(at_t1(linear + offsetof(JumpMemory::Entry, rip), 8), t0);
   out.store(at_t1(linear + offsetof(JumpMemory::Entry, tag), 8), rax);
   out.store(at_t1(linear + offsetof(JumpMemory::Entry, code), 8), rdx);
@@ -164,9 +166,7 @@ void emit_jump_memory(Emitter& out, unsigned mode, const uint8_t* unknown) {
   const size_t other = out.jump_if_later(5);
   push(out, rax);
   out.stack_below_cpu(8);
-  out.load(rax, cpu_at(memory + JumpMemory::generation_offset(user)));
-  out.register_op(0xc1, 4, rax, true), out.u8(JumpMemory::tag_shift);                    // shl
-  out.memory_op(0x0b, rax, cpu_at(offsetof(Cpu, jumps_mode) + 8 * size_t{mode}), true);  // or
+  emit_tag(out, JumpMemory::generation_offset(user), mode);
   out.compare(rax, at_t1(entries + offsetof(JumpMemory::Entry, tag)));
   out.load(rax, at_t1(entries + offsetof(JumpMemory::Entry, code)));
   const size_t known = out.jump_if_later(4);

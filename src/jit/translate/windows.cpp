@@ -184,7 +184,7 @@ Address BlockBuilder::check_window(Emitter& out, const Item& item, Window& windo
     // Inside the page: first byte's address less the page's, unsigned, is at most 4096 - size.
     free_flags(out, item);
     out.lea(t0, {.base = guest_rsp, .disp = window.from});
-    out.memory_op(0x2b, t0, cpu_at(stack_page + offsetof(StackPage, page)), true);         // sub t0, gs:[page]
+    out.memory_op(0x2b, t0, cpu_at(stack_page + offsetof(StackPage, page)), true);         // sub t0, [page]
     out.register_op(0x81, 7, t0, true), out.u32(static_cast<uint32_t>(page_size) - size);  // cmp t0, 4096 - size
     Cold cold;
     cold_window(cold);
