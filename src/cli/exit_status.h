@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "control/messages.h"
+
 namespace caisson::cli {
 
 enum ExitStatus : int {
@@ -17,6 +19,19 @@ enum ExitStatus : int {
 };
 
 constexpr int debug_exit_status(uint32_t code) { return exit_debug_base + static_cast<int>(code & 63); }
+
+[[nodiscard]] inline int exit_status_of(const control::Exited& exited) {
+  using control::ExitReason;
+  switch (exited.reason) {
+    case ExitReason::PowerOff: return exit_ok;
+    case ExitReason::Panic: return exit_panic;
+    case ExitReason::Reset: return exit_reset;
+    case ExitReason::DebugExit: return debug_exit_status(exited.code);
+    case ExitReason::Stopped: return exit_stopped;
+    case ExitReason::Failure: break;
+  }
+  return exit_failure;
+}
 
 inline constexpr const char* exit_status_text =
     "Exit status of run:\n"

@@ -95,19 +95,6 @@ Result<> ask(const VmFolder& folder, const control::Request& request) {
   return {};
 }
 
-int status_of(const control::Exited& exited) {
-  using control::ExitReason;
-  switch (exited.reason) {
-    case ExitReason::PowerOff: return exit_ok;
-    case ExitReason::Panic: return exit_panic;
-    case ExitReason::Reset: return exit_reset;
-    case ExitReason::DebugExit: return debug_exit_status(exited.code);
-    case ExitReason::Stopped: return exit_stopped;
-    case ExitReason::Failure: break;
-  }
-  return exit_failure;
-}
-
 }  // namespace
 
 int start_command(const Names& names) {
@@ -190,7 +177,7 @@ int wait_command(const std::string& name) {
     if (life.exited->reason == control::ExitReason::Failure) {
       return report(fail("machine {}: {}", name, life.exited->message));
     }
-    return status_of(*life.exited);
+    return exit_status_of(*life.exited);
   }
   if (!life.started_ms) return report(fail("machine {} has never run", name));
   return exit_stopped;  // killed

@@ -12,6 +12,7 @@
 
 #include "base/event_loop.h"
 #include "base/log.h"
+#include "base/utc.h"
 #include "base/write_all.h"
 #include "cli/exit_status.h"
 #include "cli/vm_client.h"
@@ -89,9 +90,7 @@ std::string state_of(const Listed& one) {
 }
 
 std::string span_of(uint64_t from_ms) {
-  timespec now{};
-  ::clock_gettime(CLOCK_REALTIME, &now);
-  const uint64_t now_s = static_cast<uint64_t>(now.tv_sec);
+  const uint64_t now_s = utc_ms() / 1000;
   const uint64_t s = now_s > from_ms / 1000 ? now_s - from_ms / 1000 : 0;
   if (s < 60) return fmt::format("{} s", s);
   if (s < 3600) return fmt::format("{} min", s / 60);

@@ -92,38 +92,34 @@ Result<> add_disk(Machine& machine, const std::string& path, const store::DiskSp
   return {};
 }
 
+// What a machine's configuration in the store and the one that its VMM gets have both.
+template <class From, class To>
+void copy_common(const From& from, To& to) {
+  to.append = from.append;
+  to.firmware = from.firmware;
+  to.cpus = from.cpus;
+  to.memory_bytes = from.memory_bytes;
+  to.cpu_model = from.cpu_model;
+  to.engine = from.engine;
+  to.net = from.net;
+  to.forwards = from.forwards;
+  to.boot_first = from.boot_first;
+  to.no_reboot = from.no_reboot;
+  to.debug_exit = from.debug_exit;
+}
+
 }  // namespace
 
 store::VmSpec to_spec(const control::VmConfig& config) {
   store::VmSpec spec;
-  spec.append = config.append;
-  spec.firmware = config.firmware;
-  spec.cpus = config.cpus;
-  spec.memory_bytes = config.memory_bytes;
-  spec.cpu_model = config.cpu_model;
-  spec.engine = config.engine;
-  spec.net = config.net;
-  spec.forwards = config.forwards;
-  spec.boot_first = config.boot_first;
-  spec.no_reboot = config.no_reboot;
-  spec.debug_exit = config.debug_exit;
+  copy_common(config, spec);
   return spec;
 }
 
 control::VmConfig to_config(const store::VmSpec& spec, const std::string& name) {
   control::VmConfig config;
   config.name = name;
-  config.append = spec.append;
-  config.firmware = spec.firmware;
-  config.cpus = spec.cpus;
-  config.memory_bytes = spec.memory_bytes;
-  config.cpu_model = spec.cpu_model;
-  config.engine = spec.engine;
-  config.net = spec.net;
-  config.forwards = spec.forwards;
-  config.boot_first = spec.boot_first;
-  config.no_reboot = spec.no_reboot;
-  config.debug_exit = spec.debug_exit;
+  copy_common(spec, config);
   return config;
 }
 

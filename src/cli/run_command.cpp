@@ -21,6 +21,7 @@
 #include "backend/qcow2/layout.h"
 #include "base/log.h"
 #include "base/tsc_reading.h"
+#include "base/utc.h"
 #include "cli/exit_status.h"
 #include "cli/image_build.h"
 #include "cli/image_store.h"
@@ -38,12 +39,6 @@ using store::VmSpec;
 
 // The machine's own disk over its image's.
 constexpr const char* overlay_file = "disk.qcow2";
-
-uint64_t utc_ms() {
-  timespec now{};
-  ::clock_gettime(CLOCK_REALTIME, &now);
-  return static_cast<uint64_t>(now.tv_sec) * 1000 + static_cast<uint64_t>(now.tv_nsec) / 1'000'000;
-}
 
 // The error and the exit status that goes with it.
 struct Failure {
@@ -264,18 +259,17 @@ int report_end(const RunOptions& options, const control::Exited& exited) {
     if (!options.json) fmt::print(stderr, "caisson: {}\n", text);
   };
   switch (exited.reason) {
-    case ExitReason::PowerOff: return exit_ok;
-    case ExitReason::Panic: tell("the guest ended after its kernel's panic"); return exit_panic;
-    case ExitReason::Reset: tell("the guest reset itself"); return exit_reset;
-    case ExitReason::DebugExit:
-      tell(fmt::format("the guest ended with debug-exit code {}", exited.code));
-      return debug_exit_status(exited.code);
-    case ExitReason::Stopped: tell("the guest was stopped"); return exit_stopped;
-    case ExitReason::Failure: break;
+    case ExitReason::PowerOff: break;
+    case ExitReason::Panic: tell("the guest ended after its kernel's panic"); break;
+    case ExitReason::Reset: tell("the guest reset itself"); break;
+    case ExitReason::DebugExit: tell(fmt::format("the guest ended with debug-exit code {}", exited.code)); break;
+    case ExitReason::Stopped: tell("the guest was stopped"); break;
+    case ExitReason::Failure:
+      if (!options.json)
+        log::error("{}", exited.message.empty() ? "caisson-vmm failed without saying why" : exited.message);
+      break;
   }
-  if (!options.json)
-    log::error("{}", exited.message.empty() ? "caisson-vmm failed without saying why" : exited.message);
-  return exit_failure;
+  return exit_status_of(exited);
 }
 
 }  // namespace

@@ -1,12 +1,10 @@
 #include "cli/screen_command.h"
 
 #include <cerrno>
-#include <cstring>
 #include <vector>
 
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -18,16 +16,6 @@
 
 namespace caisson::cli {
 namespace {
-
-Result<sockaddr_un> address_of(const std::string& path) {
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  if (path.empty() || path.size() >= sizeof address.sun_path) {
-    return fail("{}: a socket's path has 1 to {} bytes; use a shorter one", path, sizeof address.sun_path - 1);
-  }
-  std::memcpy(address.sun_path, path.data(), path.size());
-  return address;
-}
 
 // A machine by its name; where there is none, by the path of its socket.
 Result<> ask(const std::string& machine, const control::Request& request, std::span<const int> fds) {
@@ -55,7 +43,7 @@ int report(const Result<>& result) {
 }  // namespace
 
 Result<Fd> listen_for_requests(const std::string& path) {
-  auto address = address_of(path);
+  auto address = socket_address(path);
   if (!address) return std::unexpected(address.error());
   Fd socket{::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)};
   if (!socket.valid()) return fail_errno(errno, "make a socket");

@@ -18,6 +18,7 @@
 #include "base/log.h"
 #include "cli/child.h"
 #include "cli/exit_status.h"
+#include "cli/shell_quotes.h"
 #include "cli/vm_client.h"
 #include "store/files.h"
 #include "store/store.h"
@@ -155,12 +156,6 @@ int become(std::vector<std::string> words) {
 int unreachable(const Error& error) {
   log::error("{}", error.message);
   return exit_unreachable;
-}
-
-std::string in_quotes(const std::string& word) {
-  std::string text = "'";
-  for (const char c : word) text += c == '\'' ? std::string{"'\\''"} : std::string{c};
-  return text + "'";
 }
 
 int run_ssh(const std::string& name, const std::vector<std::string>& first, const std::vector<std::string>& last) {

@@ -8,7 +8,6 @@
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "base/event_loop.h"
@@ -38,6 +37,16 @@ uint64_t deadline_in(uint64_t ms) { return EventLoop::now_ns() + ms * 1'000'000;
 
 }  // namespace
 
+Result<sockaddr_un> socket_address(const std::string& path) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (path.empty() || path.size() >= sizeof address.sun_path) {
+    return fail("{}: a socket's path has 1 to {} bytes; use a shorter one", path, sizeof address.sun_path - 1);
+  }
+  std::memcpy(address.sun_path, path.data(), path.size());
+  return address;
+}
+
 Result<VmClient> VmClient::connect(const store::VmFolder& folder) {
   if (!folder.alive())
     return fail("machine {} is not running; start it with: caisson start {}", folder.name(), folder.name());
@@ -47,15 +56,11 @@ Result<VmClient> VmClient::connect(const store::VmFolder& folder) {
 }
 
 Result<VmClient> VmClient::connect_path(const std::string& path) {
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  if (path.empty() || path.size() >= sizeof address.sun_path) {
-    return fail("{}: a socket's path has 1 to {} bytes; use a shorter one", path, sizeof address.sun_path - 1);
-  }
-  std::memcpy(address.sun_path, path.data(), path.size());
+  const auto address = socket_address(path);
+  if (!address) return std::unexpected(address.error());
   Fd socket{::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0)};
   if (!socket.valid()) return fail_errno(errno, "make a socket");
-  if (::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
+  if (::connect(socket.get(), reinterpret_cast<const sockaddr*>(&*address), sizeof *address) != 0) {
     return fail_errno(errno, path + ": there is no machine of that name, and none listens there");
   }
   return VmClient{control::Channel{std::move(socket)}, path};

@@ -8,6 +8,7 @@
 #include <string>
 
 #include <sys/types.h>
+#include <sys/un.h>
 
 #include "base/fd.h"
 #include "base/result.h"
@@ -16,6 +17,9 @@
 #include "store/vm_folder.h"
 
 namespace caisson::cli {
+
+// Of a socket in the file system.
+[[nodiscard]] Result<sockaddr_un> socket_address(const std::string& path);
 
 class VmClient {
  public:

@@ -18,6 +18,7 @@
 #include "backend/user_network.h"
 #include "base/event_loop.h"
 #include "base/log.h"
+#include "base/utc.h"
 #include "boot/boot.h"
 #include "control/messages.h"
 #include "devices/chipset/attach.h"
@@ -155,12 +156,6 @@ class Machine final : public PowerSink {
   Fd events_;
   uint64_t events_written_ = 0;
 };
-
-uint64_t utc_ms() {
-  timespec now{};
-  clock_gettime(CLOCK_REALTIME, &now);
-  return static_cast<uint64_t>(now.tv_sec) * 1000 + static_cast<uint64_t>(now.tv_nsec) / 1'000'000;
-}
 
 Machine::~Machine() {
   stop_cpus();

@@ -34,7 +34,7 @@ struct flock whole_file() {
 }
 
 // A socket's address has room for 107 bytes only; a folder's path may be longer.
-Result<sockaddr_un> control_address(int folder) {
+sockaddr_un control_address(int folder) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   const std::string path = fmt::format("/proc/self/fd/{}/control", folder);
@@ -133,9 +133,9 @@ bool VmFolder::wait_for_end(uint64_t timeout_ms) const {
 Result<Fd> VmFolder::bind_control() const {
   Fd socket{::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0)};
   const auto address = control_address(fd_.get());
-  if (!socket.valid() || !address) return fail_errno(errno, "machine " + name_ + ": cannot make the control socket");
+  if (!socket.valid()) return fail_errno(errno, "machine " + name_ + ": cannot make the control socket");
   ::unlinkat(fd_.get(), "control", 0);
-  if (::bind(socket.get(), reinterpret_cast<const sockaddr*>(&*address), sizeof *address) != 0) {
+  if (::bind(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
     return fail_errno(errno, "machine " + name_ + ": cannot make the socket " + file("control"));
   }
   return socket;
@@ -144,11 +144,11 @@ Result<Fd> VmFolder::bind_control() const {
 Result<Fd> VmFolder::connect_control() const {
   Fd socket{::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0)};
   const auto address = control_address(fd_.get());
-  if (!socket.valid() || !address) return fail_errno(errno, "machine " + name_ + ": cannot make a socket");
+  if (!socket.valid()) return fail_errno(errno, "machine " + name_ + ": cannot make a socket");
   // Where the machine's process does not take connections any more.
   const timeval patience{2, 0};
   ::setsockopt(socket.get(), SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
-  if (::connect(socket.get(), reinterpret_cast<const sockaddr*>(&*address), sizeof *address) != 0) {
+  if (::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
     return fail_errno(errno, "machine " + name_ + ": cannot connect to " + file("control"));
   }
   return socket;
