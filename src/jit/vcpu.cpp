@@ -139,15 +139,14 @@ void JitVcpu::drop_jump_caches() {
 
 void JitVcpu::answer_requests() {
   const uint32_t requests = requests_.exchange(0, std::memory_order_seq_cst);
+  if (requests == 0) return;
+  fpu_put_away(*cpu_);  // compilers fill arrays with vector registers
   if (requests & drop_write_entries) {
     for (Tlb& tlb : cpu_->tlb) tlb.write_tag.fill(invalid_tag);
     mmu::drop_stack_pages(*cpu_);
   }
   if (requests & drop_jumps) drop_jump_caches();
-  if ((requests & drop_mirrors) && cpu_->mirror != nullptr) {
-    fpu_put_away(*cpu_);
-    cpu_->mirror->drop_all();
-  }
+  if ((requests & drop_mirrors) && cpu_->mirror != nullptr) cpu_->mirror->drop_all();
 }
 
 void JitVcpu::sleep() {
