@@ -91,8 +91,8 @@ void JitEngine::page_becomes_code(Cpu& cpu, Gpa page) {
     if (writers == 0) return;
     drop_write_entries(cpu, page, writers);
     services_.memory.note_dirty(page);
-    // A store by the slow path may have taken the mark away meanwhile (CodeCache::written), and then a writer may have
-    // its entry back: its bit has to stay.
+    // All code may have been dropped meanwhile, and the mark with it, and then a writer may have its entry back: its
+    // bit has to stay.
     uint32_t now = flags.load(std::memory_order_seq_cst);
     while ((now & code) != 0 && !flags.compare_exchange_weak(now, now & ~writers, std::memory_order_seq_cst)) {
     }

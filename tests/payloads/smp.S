@@ -385,6 +385,45 @@ write_in_order:
   cmp dword ptr [stop], 0
   je 1b
   ret
+CASE(vector_registers_while_pages_become_code)  // a CPU that must give up its right to store to a page loses nothing else
+  start_second
+  mov dword ptr [stop], 0
+  second_does keep_vector_registers
+  mov edi, 1000
+1:
+  mov byte ptr [pages + 2048], 0xc3
+  mov eax, offset pages + 2048
+  call rax
+  dec edi
+  jnz 1b
+  second_ran_well
+keep_vector_registers:
+  mov dword ptr [wrong], 0
+1:
+  mov rax, 0x123456789abcdef0
+  .irp n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
+  movq xmm\n, rax
+  punpcklqdq xmm\n, xmm\n
+  .endr
+  mov ecx, 100
+2:
+  mov [pages], ecx
+  dec ecx
+  jnz 2b
+  .irp n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
+  movq rdx, xmm\n
+  psrldq xmm\n, 8
+  movq rbx, xmm\n
+  xor rdx, rax
+  xor rbx, rax
+  or rdx, rbx
+  setne bl
+  movzx ebx, bl
+  or [wrong], ebx
+  .endr
+  cmp dword ptr [stop], 0
+  je 1b
+  ret
 
   .data
   .balign 8

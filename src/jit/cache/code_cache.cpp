@@ -209,11 +209,22 @@ void CodeCache::resume(Block& block) {
   __atomic_store_n(&block.suspended, false, __ATOMIC_RELEASE);
 }
 
+void CodeCache::expect_no_more(Gpa page) {
+  const auto found = std::ranges::find(expected_, memory_.page_index(page));
+  if (found == expected_.end()) return;
+  *found = expected_.back();
+  expected_.pop_back();
+}
+
+void CodeCache::lose_mark(Gpa gpa) {
+  if (std::ranges::find(expected_, memory_.page_index(gpa)) != expected_.end()) return;
+  memory_.page_flags(gpa).fetch_and(~GuestMemory::code_flag, std::memory_order_seq_cst);
+}
+
 bool CodeCache::written(Gpa gpa, uint64_t length) {
   const auto found = by_page_.find(memory_.page_index(gpa));
   if (found == by_page_.end()) {
-    // Marked for a translation that did not come to be.
-    memory_.page_flags(gpa).fetch_and(~GuestMemory::code_flag, std::memory_order_seq_cst);
+    lose_mark(gpa);  // made for a translation that did not come to be
     return false;
   }
   const uint64_t offset = gpa % page_size;
@@ -239,7 +250,7 @@ bool CodeCache::written(Gpa gpa, uint64_t length) {
     return false;
   });
   if (page.blocks.empty()) {
-    memory_.page_flags(gpa).fetch_and(~GuestMemory::code_flag, std::memory_order_seq_cst);
+    lose_mark(gpa);
     by_page_.erase(found);
   }
   return any;

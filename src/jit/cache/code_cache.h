@@ -106,8 +106,13 @@ class CodeCache {
   void kill(Block& block);
   void suspend(Block& block);
   void resume(Block& block);
-  // Kills the blocks that come from these guest bytes. True if any died.
+  // Kills the blocks that come from these guest bytes. True if any died. A page without blocks loses its mark, unless
+  // one is expected there.
   bool written(Gpa gpa, uint64_t length);
+  // A block of this page is being translated: until expect_no_more(), stores by others leave the page's mark. (Where
+  // they took it away again and again, the translation would not end while they go on.)
+  void expect(Gpa page) { expected_.push_back(memory_.page_index(page)); }
+  void expect_no_more(Gpa page);
   // Points the jump at `slot` (executable address of its rel32, which lies in one aligned word of 8 bytes) to `target`,
   // as long as that lives. May allocate.
   void chain(const uint8_t* slot, Block& target);
@@ -190,6 +195,8 @@ class CodeCache {
   BlockIndex<Block, BlockKey> index_;
   std::unordered_map<size_t, CodePageBlocks> by_page_;            // by GuestMemory::page_index
   std::unordered_map<uint64_t, std::vector<Block*>> cross_page_;  // by linear page
+  std::vector<size_t> expected_;                                  // by GuestMemory::page_index, at most two of each CPU
+  void lose_mark(Gpa gpa);
   Statistics statistics_;
 };
 

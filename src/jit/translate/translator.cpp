@@ -1,5 +1,6 @@
 #include "jit/translate/translator.h"
 
+#include <array>
 #include <mutex>
 
 #include "jit/block_dump.h"
@@ -59,6 +60,32 @@ bool Translator::runs_seldom() {
   return false;
 }
 
+namespace {
+
+// Pages that blocks are expected of, until the end of a scope.
+class Expected {
+ public:
+  explicit Expected(CodeCache& cache) : cache_(cache) {}
+  Expected(const Expected&) = delete;
+  Expected& operator=(const Expected&) = delete;
+  ~Expected() {
+    const std::lock_guard hold(cache_.lock());
+    for (unsigned i = 0; i < count_; ++i) cache_.expect_no_more(pages_[i]);
+  }
+  void add(Gpa page) {
+    const std::lock_guard hold(cache_.lock());
+    cache_.expect(page);
+    pages_[count_++] = page;
+  }
+
+ private:
+  CodeCache& cache_;
+  std::array<Gpa, 2> pages_{};
+  unsigned count_ = 0;
+};
+
+}  // namespace
+
 bool Translator::translate_current() {
   Cpu& cpu = cpu_;
   CodePage page;
@@ -82,14 +109,21 @@ bool Translator::translate_current() {
     code.next_known = true;
   };
   CodeCache& cache = engine_.cache();
+  Expected expected(cache);
+  bool next_expected = false;
+  expected.add(page.gpa);
   const auto marked = [&](Gpa gpa) { return (cpu.memory->page_flags(gpa).load() & GuestMemory::code_flag) != 0; };
   for (;;) {
     engine_.page_becomes_code(cpu, page.gpa);
-    if (code.next != nullptr) engine_.page_becomes_code(cpu, next.gpa);
+    if (code.next != nullptr) {
+      if (!next_expected) expected.add(next.gpa);
+      next_expected = true;
+      engine_.page_becomes_code(cpu, next.gpa);
+    }
     std::unique_lock hold(cache.lock());
     if (cache.find(key) != nullptr) return true;
     if (!cache.has_room(BlockBuilder::room_needed)) return false;
-    // The page may have lost its last block, and with it the mark, since it was made.
+    // All blocks may have been dropped since the marks were made, and these with them.
     if (!marked(page.gpa) || (code.next != nullptr && !marked(next.gpa))) continue;
     if (!builder_.build(cache, key, code, cpu)) {
       hold.unlock();
