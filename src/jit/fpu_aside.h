@@ -15,7 +15,8 @@ inline constexpr bool vector_registers_unsafe = false;
 
 class FpuAside {
  public:
-  explicit FpuAside(Cpu& cpu) : cpu_(cpu), live_(vector_registers_unsafe && cpu.fpu_live) {
+  // `general`: code follows that may use vector registers in every build.
+  explicit FpuAside(Cpu& cpu, bool general = vector_registers_unsafe) : cpu_(cpu), live_(general && cpu.fpu_live) {
     if (live_) fpu_put_away(cpu_);
   }
   ~FpuAside() {

@@ -140,7 +140,12 @@ void JitVcpu::drop_jump_caches() {
 void JitVcpu::answer_requests() {
   const uint32_t requests = requests_.exchange(0, std::memory_order_seq_cst);
   if (requests == 0) return;
-  fpu_put_away(*cpu_);  // compilers fill arrays with vector registers
+  fpu_put_away(*cpu_);
+  carry_out(requests);
+}
+
+// (A function of its own, since it may use vector registers: tools/check-vector-registers.)
+[[gnu::noinline]] void JitVcpu::carry_out(uint32_t requests) {
   if (requests & drop_write_entries) {
     for (Tlb& tlb : cpu_->tlb) tlb.write_tag.fill(invalid_tag);
     mmu::drop_stack_pages(*cpu_);
@@ -304,7 +309,6 @@ StepResult JitVcpu::interpret_while(GoOn go_on) {
 // About a block's worth of instructions: up to a jump that is taken.
 StepResult JitVcpu::interpret_block() {
   constexpr unsigned longest_instruction = 15;
-  fpu_put_away(*cpu_);
   look_at_interrupts_ = true;
   const ProfileScope profiled(*cpu_, Doing::Interpret);
   return interpret_while(
@@ -318,12 +322,12 @@ StepResult JitVcpu::run_translated() {
       if (lockstep_ && !lockstep_->difference().empty()) return StepResult::Done;
       return interpret_one();
     case Translator::Outcome::NeedsTranslation:
+      fpu_put_away(*cpu_);
       if (translator_->runs_seldom()) return interpret_block();
       break;
   }
   // Out of the guest while translating: other vCPUs need not wait for this one meanwhile.
   in_guest_.store(false, std::memory_order_seq_cst);
-  fpu_put_away(*cpu_);
   const ProfileScope profiled(*cpu_, Doing::Translate);
   if (cpu_->profile != nullptr) {
     profile_.count(Profile::translations);

@@ -44,6 +44,7 @@ class JitVcpu final : public Vcpu {
  private:
   void kick() noexcept;
   void answer_requests();
+  void carry_out(uint32_t requests);
   [[nodiscard]] StepResult take_interrupts();
   void sleep();
   [[nodiscard]] StepResult run_guest();

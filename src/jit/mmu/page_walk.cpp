@@ -1,5 +1,6 @@
 #include "jit/mmu/page_walk.h"
 
+#include "jit/fpu_aside.h"
 #include "jit/mmu/code_pages.h"
 #include "jit/trial_log.h"
 
@@ -30,6 +31,13 @@ Entry* entry_at(Cpu& cpu, Gpa gpa) {
   return reinterpret_cast<Entry*>(cpu.memory->base() + gpa);
 }
 
+// Tables in a page with translated code: its blocks may die, and memory be freed, by code that uses vector registers.
+void note_written(Cpu& cpu, Gpa entry, uint64_t size) {
+  const FpuAside aside(cpu, vector_registers_unsafe || (cpu.memory->page_flags(entry & ~(page_size - 1)).load() &
+                                                        GuestMemory::code_flag) != 0);
+  cpu.memory->written(entry, size);
+}
+
 // Sets bits in an entry unless it has changed since it was read; false: it has, walk again.
 template <class Entry>
 bool set_bits(Cpu& cpu, Entry* entry, Gpa gpa, Entry& value, uint64_t bits) {
@@ -39,7 +47,7 @@ bool set_bits(Cpu& cpu, Entry* entry, Gpa gpa, Entry& value, uint64_t bits) {
   if (cpu.trial != nullptr) cpu.trial->note(reinterpret_cast<uint8_t*>(entry), sizeof(Entry), true);
   if (!__atomic_compare_exchange_n(entry, &expected, desired, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) return false;
   value = desired;
-  cpu.memory->written(gpa, sizeof(Entry));
+  note_written(cpu, gpa, sizeof(Entry));
   return true;
 }
 
