@@ -40,6 +40,7 @@ struct JsonTable<store::VmSpec> {
         key("no_reboot", &VmSpec::no_reboot),
         key("debug_exit", &VmSpec::debug_exit),
         key("stop_timeout_s", &VmSpec::stop_timeout_s, {0, 86400}),
+        key("autostart", &VmSpec::autostart),
         key("transient", &VmSpec::transient),
     };
   }
@@ -77,6 +78,10 @@ Result<> VmSpec::validate() const {
   if (!model_known) return fail("cpu_model is {}; known are auto, host, x86-64-v2, x86-64-v3, x86-64-v4", cpu_model);
   if (kernel.empty() == (firmware == control::FirmwareKind::None)) {
     return fail("either kernel or firmware says what is started");
+  }
+  if (firmware == control::FirmwareKind::Uefi) return fail("firmware is uefi, which is not there yet; use bios");
+  if (firmware != control::FirmwareKind::None && engine == control::EngineChoice::Kvm) {
+    return fail("firmware needs the engine jit; engine is kvm");
   }
   if (!forwards.empty() && net == control::NetKind::None) return fail("forwards need a network; net is none");
   for (const DiskSpec& disk : disks) {

@@ -11,7 +11,7 @@
 #include "base/result.h"
 #include "control/channel.h"
 
-namespace caisson::cli {
+namespace caisson::life {
 
 // What a session talks to: a VMM's ends of the sockets, and its process where there is one.
 struct VmmLink {
@@ -53,4 +53,4 @@ struct VmmProcess::Started {
 // "<folder of this program>/caisson-vmm"
 [[nodiscard]] Result<std::string> vmm_program();
 
-}  // namespace caisson::cli
+}  // namespace caisson::life

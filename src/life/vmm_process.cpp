@@ -1,4 +1,4 @@
-#include "cli/vmm_process.h"
+#include "life/vmm_process.h"
 
 #include <array>
 #include <cerrno>
@@ -13,7 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-namespace caisson::cli {
+namespace caisson::life {
 
 Result<std::string> vmm_program() {
   std::array<char, PATH_MAX> path{};
@@ -113,4 +113,4 @@ std::optional<int> VmmProcess::wait() {
   return done < 0 ? std::nullopt : std::optional{status};
 }
 
-}  // namespace caisson::cli
+}  // namespace caisson::life
