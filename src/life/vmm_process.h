@@ -50,6 +50,8 @@ struct VmmProcess::Started {
   Fd guest_console;  // the VMM's end of the console, to be sent to it
 };
 
+// "<folder of this program>/<name>"; an error that says `what` it does where it is not there.
+[[nodiscard]] Result<std::string> sibling_program(const std::string& name, const std::string& what);
 // "<folder of this program>/caisson-vmm"
 [[nodiscard]] Result<std::string> vmm_program();
 
