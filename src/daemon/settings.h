@@ -1,6 +1,7 @@
 // What caissond is told by its file: <config>/caisson/caissond.json, all of it optional.
 //   Form     {"socket": PATH, "users": {NAME: ROLE}, "groups": {NAME: ROLE},
-//             "listen": "ADDRESS:PORT", "certificate": FILE, "key": FILE, "client_ca": FILE, "certificates": {NAME: ROLE}}
+//             "listen": "ADDRESS:PORT", "certificate": FILE, "key": FILE, "client_ca": FILE, "certificates": {NAME:
+//             ROLE}}
 //   Checks   strict: unknown keys, roles, users and groups are errors
 //   Threads  plain data
 #pragma once
@@ -18,13 +19,13 @@
 namespace caisson::daemon {
 
 struct Settings {
-  std::string socket;                       // empty: the default (default_socket)
-  std::map<uid_t, api::Role> users;         // besides this user and root, who are admins
-  std::map<gid_t, api::Role> groups;        // primary and supplementary; the highest role counts
-  std::string listen;                       // "127.0.0.1:8443", "[::1]:8443"; empty: no HTTPS
-  std::string certificate;                  // PEM, the chain
-  std::string key;                          // PEM
-  std::string client_ca;                    // PEM: who may sign clients' certificates; empty: none are asked for
+  std::string socket;                        // empty: the default (default_socket)
+  std::map<uid_t, api::Role> users;          // besides this user and root, who are admins
+  std::map<gid_t, api::Role> groups;         // primary and supplementary; the highest role counts
+  std::string listen;                        // "127.0.0.1:8443", "[::1]:8443"; empty: no HTTPS
+  std::string certificate;                   // PEM, the chain
+  std::string key;                           // PEM
+  std::string client_ca;                     // PEM: who may sign clients' certificates; empty: none are asked for
   std::map<std::string, api::Role> clients;  // by a certificate's common name
 
   [[nodiscard]] static Result<Settings> parse(std::string_view text);

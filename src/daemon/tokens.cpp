@@ -53,7 +53,8 @@ std::string base64url(const std::array<unsigned char, 33>& bytes) {
   constexpr std::string_view digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
   std::string out;
   for (size_t i = 0; i < bytes.size(); i += 3) {
-    const unsigned group = static_cast<unsigned>(bytes[i]) << 16 | static_cast<unsigned>(bytes[i + 1]) << 8 | bytes[i + 2];
+    const unsigned group =
+        static_cast<unsigned>(bytes[i]) << 16 | static_cast<unsigned>(bytes[i + 1]) << 8 | bytes[i + 2];
     for (const int shift : {18, 12, 6, 0}) out += digits[group >> shift & 63];
   }
   return out;
@@ -124,7 +125,8 @@ Result<api::Caller> Tokens::check(std::string_view token, uint64_t now_ms) const
   const Token* found = nullptr;
   for (const Token& one : *tokens) {
     // In the same time, whatever differs.
-    if (one.sha256.size() == sum.size() && ::CRYPTO_memcmp(one.sha256.data(), sum.data(), sum.size()) == 0) found = &one;
+    if (one.sha256.size() == sum.size() && ::CRYPTO_memcmp(one.sha256.data(), sum.data(), sum.size()) == 0)
+      found = &one;
   }
   if (found == nullptr) return fail("the token is wrong");
   if (found->expires_ms && *found->expires_ms <= now_ms) return fail("token {} has expired", found->name);
@@ -135,8 +137,13 @@ Result<uint64_t> parse_span(std::string_view text) {
   uint64_t number = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
   const std::string_view unit{end, static_cast<size_t>(text.data() + text.size() - end)};
-  const uint64_t factor = unit == "d" ? 86'400'000 : unit == "h" ? 3'600'000 : unit == "m" ? 60'000 : unit == "s" ? 1000 : 0;
-  if (error != std::errc{} || factor == 0 || number > 36'500) return fail("{}: not a time; write for example 30d or 12h", text);
+  const uint64_t factor = unit == "d"   ? 86'400'000
+                          : unit == "h" ? 3'600'000
+                          : unit == "m" ? 60'000
+                          : unit == "s" ? 1000
+                                        : 0;
+  if (error != std::errc{} || factor == 0 || number > 36'500)
+    return fail("{}: not a time; write for example 30d or 12h", text);
   return number * factor;
 }
 
