@@ -8,7 +8,7 @@
 
 #include <fmt/core.h>
 
-#include "cli/child.h"
+#include "life/child.h"
 #include "store/files.h"
 
 namespace caisson::cli {
@@ -240,7 +240,8 @@ std::vector<AptOption> select_options(std::string_view dump) {
 
 std::vector<AptOption> host_options() {
   std::vector<AptOption> options;
-  if (const auto dump = capture({"apt-config", "dump"}); dump && dump->status == 0) options = select_options(dump->out);
+  if (const auto dump = life::capture({"apt-config", "dump"}); dump && dump->status == 0)
+    options = select_options(dump->out);
   for (const char* method : {"http", "https"}) {
     const std::string name = fmt::format("Acquire::{}::Proxy", method);
     const auto same = [&](const AptOption& option) { return lower(option.first) == lower(name); };

@@ -19,9 +19,9 @@
 #include "cli/disk_report.h"
 #include "cli/exit_status.h"
 #include "cli/foreign_image.h"
-#include "cli/new_file.h"
 #include "cli/run_options.h"
 #include "cli/transfer_progress.h"
+#include "life/new_file.h"
 #include "store/files.h"
 
 namespace caisson::cli {
@@ -134,7 +134,7 @@ int run_create(const DiskCommand& command) {
     if (!disk) return fail_with(command, disk.error());
     if (options.size == 0) options.size = qcow2::round_up((*disk)->size(), 512);
   }
-  auto file = NewFile::make(command.path, command.force);
+  auto file = life::NewFile::make(command.path, command.force);
   if (!file) return fail_with(command, file.error());
   Result<> made;
   if (*format == DiskFormat::Qcow2) {
@@ -229,7 +229,7 @@ int run_convert(const DiskCommand& command) {
   if (foreign_from && !command.snapshot.empty())
     return misused(command, Error{"--snapshot: only qcow2 images have them here"});
   const auto own_to = format_named(*to_name);
-  auto file = NewFile::make(command.to, command.force);
+  auto file = life::NewFile::make(command.to, command.force);
   if (!file) return fail_with(command, file.error());
   Result<> done;
   if (!foreign_from && own_to) {
@@ -237,10 +237,10 @@ int run_convert(const DiskCommand& command) {
   } else {
     // By way of a raw image: one side is ours, the other the child's.
     std::string raw = file->temporary();
-    std::optional<NewFile> between;
+    std::optional<life::NewFile> between;
     const bool to_raw = own_to == DiskFormat::Raw;
     if (!to_raw) {
-      auto made = NewFile::make(command.to + ".raw", false);
+      auto made = life::NewFile::make(command.to + ".raw", false);
       if (!made) return fail_with(command, made.error());
       between.emplace(std::move(*made));
       raw = between->temporary();

@@ -17,12 +17,13 @@
 #include <nlohmann/json.hpp>
 
 #include "base/fd.h"
-#include "cli/child.h"
 #include "cli/exit_status.h"
 #include "cli/run_options.h"
-#include "cli/vmm_process.h"
 #include "kvm/device.h"
 #include "kvm/probe.h"
+#include "life/child.h"
+#include "life/host.h"
+#include "life/vmm_process.h"
 #include "store/files.h"
 #include "x86/cpu_model.h"
 
@@ -49,7 +50,7 @@ std::string cpu_brand() {
 
 Finding find_cpu() {
   const std::string_view best = x86::CpuModel::best_for_host();
-  const std::string text = fmt::format("{}, {} usable CPUs", cpu_brand(), host_cpus());
+  const std::string text = fmt::format("{}, {} usable CPUs", cpu_brand(), life::host_cpus());
   if (best.empty()) return {"cpu", Verdict::Bad, text, "machines need an x86-64-v2 CPU: SSE4.2, POPCNT, CMPXCHG16B"};
   return {"cpu", Verdict::Good, text,
           fmt::format("machines get what this CPU has; the best model that other hosts share is {}", best)};
@@ -91,7 +92,7 @@ Finding find_code_memory() {
 }
 
 Finding find_memory() {
-  const uint64_t bytes = host_memory_bytes();
+  const uint64_t bytes = life::host_memory_bytes();
   return {"memory", Verdict::Good, fmt::format("{} MiB", bytes >> 20),
           "machines can have at most that much; the default is 1 GiB"};
 }
@@ -111,23 +112,23 @@ Finding find_ping() {
 }
 
 Finding find_vmm() {
-  const auto program = vmm_program();
+  const auto program = life::vmm_program();
   if (program) return {"vmm", Verdict::Good, *program, "runs each machine in a process of its own"};
   return {"vmm", Verdict::Bad, program.error().message, ""};
 }
 
 Finding find_image_tools() {
   for (const char* tool : {"mmdebstrap", "mke2fs", "tar", "dpkg-query"}) {
-    if (!in_path(tool)) {
+    if (!life::in_path(tool)) {
       return {"image_build", Verdict::Limited, fmt::format("{} is not installed", tool),
               "caisson image build needs it: apt-get install mmdebstrap e2fsprogs tar dpkg"};
     }
   }
   if (::geteuid() == 0) return {"image_build", Verdict::Good, "images are built as root", "caisson run debian works"};
-  if (succeeds({"unshare", "--map-root-user", "--map-auto", "--", "true"})) {
+  if (life::succeeds({"unshare", "--map-root-user", "--map-auto", "--", "true"})) {
     return {"image_build", Verdict::Good, "images are built in a user namespace", "caisson run debian works"};
   }
-  if (in_path("fakechroot") && in_path("fakeroot")) {
+  if (life::in_path("fakechroot") && life::in_path("fakeroot")) {
     return {"image_build", Verdict::Limited, "images are built under fakechroot",
             "slower; user namespaces do not work here"};
   }

@@ -21,7 +21,7 @@
 #include <unistd.h>
 
 #include "base/fd.h"
-#include "cli/child.h"
+#include "life/child.h"
 
 namespace caisson::cli {
 namespace {
@@ -149,7 +149,7 @@ Result<std::string> run_confined(const std::vector<std::string>& arguments, cons
         "this host's kernel has no Landlock to confine qemu-img with; convert the image with qemu-img where you trust "
         "it");
   }
-  auto pipe = make_pipe();
+  auto pipe = life::make_pipe();
   if (!pipe) return std::unexpected(pipe.error());
   std::vector<char*> texts;
   for (const std::string& argument : arguments) texts.push_back(const_cast<char*>(argument.c_str()));

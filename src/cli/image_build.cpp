@@ -19,10 +19,11 @@
 
 #include "base/log.h"
 #include "cli/apt_host.h"
-#include "cli/child.h"
 #include "cli/image_files.h"
+#include "cli/image_store.h"
 #include "cli/progress.h"
 #include "cli/run_options.h"
+#include "life/child.h"
 #include "store/files.h"
 
 namespace caisson::cli {
@@ -40,8 +41,8 @@ Result<Rights> find_rights() {
   const std::vector<std::string> own_namespace{"unshare", "--map-root-user", "--map-auto", "--"};
   auto probe = own_namespace;
   probe.emplace_back("true");
-  if (succeeds(probe)) return Rights{"unshare", own_namespace, "--xattrs --xattrs-include=*"};
-  if (in_path("fakechroot") && in_path("fakeroot")) return Rights{"fakechroot", {"fakeroot", "--"}, ""};
+  if (life::succeeds(probe)) return Rights{"unshare", own_namespace, "--xattrs --xattrs-include=*"};
+  if (life::in_path("fakechroot") && life::in_path("fakeroot")) return Rights{"fakechroot", {"fakeroot", "--"}, ""};
   return fail(
       "cannot build an image as an ordinary user here: user namespaces with subordinate ids do not work; install "
       "uidmap and "
@@ -159,7 +160,7 @@ class WorkFolder {
     if (::access(path_.c_str(), F_OK) != 0) return {};
     auto command = rights_.wrapper;
     command.insert(command.end(), {"rm", "-rf", "--", path_});
-    const auto done = capture(command);
+    const auto done = life::capture(command);
     if (!done) return std::unexpected(done.error());
     if (::access(path_.c_str(), F_OK) == 0)
       return fail("cannot remove {}: {}", path_, done->out.substr(0, done->out.find('\n')));
@@ -190,7 +191,7 @@ Result<> write_overlay(const std::string& folder, const std::string& sources, co
                  options);
 }
 
-std::vector<AptSource> default_sources(const ImageName& name) {
+std::vector<AptSource> default_sources(const life::ImageName& name) {
   std::vector<AptSource> sources{{"http://deb.debian.org/debian", name.suite, {"main"}, {}}};
   if (name.suite != "sid") {
     sources.push_back({"http://deb.debian.org/debian", name.suite + "-updates", {"main"}, {}});
@@ -206,7 +207,7 @@ std::string temporary_folder() {
 }
 
 struct Plan {
-  ImageName name;
+  life::ImageName name;
   uint64_t size = 0;
   Rights rights;
   std::vector<AptSource> sources;
@@ -243,9 +244,9 @@ std::vector<std::string> mmdebstrap_command(const Plan& plan) {
 
 // Runs mmdebstrap into the packing script; waits for both.
 Result<> run_build(const Plan& plan, const std::string& work, BuildLog& log) {
-  auto archive = make_pipe();
-  auto said = make_pipe();
-  auto printed = make_pipe();
+  auto archive = life::make_pipe();
+  auto said = life::make_pipe();
+  auto printed = life::make_pipe();
   if (!archive) return std::unexpected(archive.error());
   if (!said) return std::unexpected(said.error());
   if (!printed) return std::unexpected(printed.error());
@@ -258,15 +259,17 @@ Result<> run_build(const Plan& plan, const std::string& work, BuildLog& log) {
 
   const Fd sources{::open((work + "/sources.list").c_str(), O_RDONLY | O_CLOEXEC)};
   if (!sources.valid()) return fail_errno(errno, "cannot open " + work + "/sources.list");
-  auto source = Child::start(mmdebstrap_command(plan), {sources.get(), archive->write.get(), printed->write.get()},
-                             {"TMPDIR=" + temporary_folder(), "LC_ALL=C.UTF-8"});
+  auto source =
+      life::Child::start(mmdebstrap_command(plan), {sources.get(), archive->write.get(), printed->write.get()},
+                         {"TMPDIR=" + temporary_folder(), "LC_ALL=C.UTF-8"});
   if (!source) return std::unexpected(source.error());
   auto command = plan.rights.wrapper;
   command.insert(command.end(), {"sh", "-c", std::string{pack_script}, "sh", work, std::to_string(plan.size),
                                  plan.rights.tar_options});
-  auto packer = Child::start(command, {archive->read.get(), said->write.get(), said->write.get()}, {"LC_ALL=C.UTF-8"});
+  auto packer =
+      life::Child::start(command, {archive->read.get(), said->write.get(), said->write.get()}, {"LC_ALL=C.UTF-8"});
   if (!packer) return std::unexpected(packer.error());
-  archive = Pipe{};
+  archive = life::Pipe{};
   said->write.reset();
   printed->write.reset();
 
@@ -303,7 +306,7 @@ Result<> run_build(const Plan& plan, const std::string& work, BuildLog& log) {
 
 Result<> write_manifest(const Plan& plan, const std::string& work) {
   const std::string out = work + "/out/";
-  Manifest manifest;
+  life::Manifest manifest;
   manifest.image = plan.name.text();
   const time_t now = ::time(nullptr);
   tm utc{};
@@ -311,7 +314,7 @@ Result<> write_manifest(const Plan& plan, const std::string& work) {
   manifest.built = fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z", utc.tm_year + 1900, utc.tm_mon + 1, utc.tm_mday,
                                utc.tm_hour, utc.tm_min, utc.tm_sec);
   manifest.mirror = to_lines(plan.sources);
-  for (const char* name : {disk_file, kernel_file, initrd_file}) {
+  for (const char* name : {life::disk_file, life::kernel_file, life::initrd_file}) {
     struct stat status {};
     if (::stat((out + name).c_str(), &status) != 0) return fail_errno(errno, "the build has not made " + out + name);
     auto sum = sha256_file(out + name);
@@ -330,7 +333,7 @@ Result<> write_manifest(const Plan& plan, const std::string& work) {
     if (second == std::string::npos || line.size() < 2 || line[1] != 'i') continue;
     manifest.packages[line.substr(first + 1, second - first - 1)] = line.substr(second + 1);
   }
-  if (auto ok = write_file(out + manifest_file, to_json_text(manifest)); !ok) return ok;
+  if (auto ok = write_file(out + life::manifest_file, life::to_json_text(manifest)); !ok) return ok;
   return sync_path(work + "/out");
 }
 
@@ -345,24 +348,25 @@ Result<> check_room(const std::string& folder, uint64_t needed) {
 
 }  // namespace
 
-Result<std::string> build_image(const ImageName& name, const BuildOptions& options) {
+Result<std::string> build_image(const life::ImageName& name, const BuildOptions& options) {
   auto size = parse_size("--size", options.size);
   if (!size) return std::unexpected(size.error());
-  auto images = images_folder();
+  auto images = life::images_folder();
   if (!images) return images;
   if (auto ok = make_folders(*images); !ok) return std::unexpected(ok.error());
-  auto lock = lock_file(*images + "/" + name.folder() + ".lock", true, "another build of " + name.text());
+  const life::Say wait = [](std::string_view text) { log::line(log::Level::Info, text); };
+  auto lock = life::lock_file(*images + "/" + name.folder() + ".lock", "another build of " + name.text(), wait);
   if (!lock) return std::unexpected(lock.error());
-  const auto present = find_image(name);
+  const auto present = life::find_image(name);
   if (!present) return std::unexpected(present.error());
   if (*present && !options.force) return **present;
-  if (const auto machines = machines_of(name); *present && !machines.empty()) {
+  if (const auto machines = life::machines_of(name); *present && !machines.empty()) {
     return fail("image {} is what the disk of machine {} is based on, and cannot be built again; remove that first",
                 name.text(), machines.front());
   }
 
   for (const char* tool : {"mmdebstrap", "mke2fs", "tar", "dpkg-query"}) {
-    if (!in_path(tool)) return fail("{} is not installed; apt-get install mmdebstrap e2fsprogs tar dpkg", tool);
+    if (!life::in_path(tool)) return fail("{} is not installed; apt-get install mmdebstrap e2fsprogs tar dpkg", tool);
   }
   auto rights = find_rights();
   if (!rights) return std::unexpected(rights.error());

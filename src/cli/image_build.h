@@ -10,7 +10,7 @@
 #include <string>
 
 #include "base/result.h"
-#include "cli/image_store.h"
+#include "life/images.h"
 
 namespace caisson::cli {
 
@@ -22,6 +22,6 @@ struct BuildOptions {
 };
 
 // The folder of the image, built now if it was not there.
-[[nodiscard]] Result<std::string> build_image(const ImageName& name, const BuildOptions& options);
+[[nodiscard]] Result<std::string> build_image(const life::ImageName& name, const BuildOptions& options);
 
 }  // namespace caisson::cli

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "cli/exit_status.h"
+#include "life/images.h"
 #include "store/files.h"
 
 namespace caisson::cli {
@@ -36,48 +37,48 @@ using Files = InFolder;
 
 TEST(ImageName, Parses) {
   for (const char* text : {"debian", "debian:12", "debian:bookworm"}) {
-    const auto name = parse_image_name(text);
+    const auto name = life::parse_image_name(text);
     ASSERT_TRUE(name) << text;
     EXPECT_EQ(name->folder(), "debian-12");
     EXPECT_EQ(name->suite, "bookworm");
   }
-  EXPECT_EQ(parse_image_name("debian:sid")->suite, "sid");
+  EXPECT_EQ(life::parse_image_name("debian:sid")->suite, "sid");
   for (const char* text : {"", "ubuntu", "debian:", "debian:3", "debian:../x", "debian:12 "}) {
-    EXPECT_FALSE(parse_image_name(text)) << text;
+    EXPECT_FALSE(life::parse_image_name(text)) << text;
   }
 }
 
 TEST(Manifest, ComesBackFromItsText) {
-  Manifest manifest{
+  life::Manifest manifest{
       "debian:12", "2026-01-02T03:04:05Z", "deb x y main\n", {{"disk.raw", {4096, "abc"}}}, {{"bash", "5.2"}}};
-  const auto again = parse_manifest(to_json_text(manifest));
+  const auto again = life::parse_manifest(life::to_json_text(manifest));
   ASSERT_TRUE(again);
   EXPECT_EQ(again->built, manifest.built);
   EXPECT_EQ(again->files.at("disk.raw").size, 4096u);
   EXPECT_EQ(again->packages.at("bash"), "5.2");
-  for (const char* bad : {"", "[]", "{\"files\":{\"a\":1}}"}) EXPECT_FALSE(parse_manifest(bad)) << bad;
+  for (const char* bad : {"", "[]", "{\"files\":{\"a\":1}}"}) EXPECT_FALSE(life::parse_manifest(bad)) << bad;
 }
 
 TEST_F(ImageStore, FindsAndRemoves) {
-  const auto name = parse_image_name("debian:12");
-  EXPECT_FALSE(*find_image(*name));
+  const auto name = life::parse_image_name("debian:12");
+  EXPECT_FALSE(*life::find_image(*name));
   put("caisson/images/debian-12/disk.raw", "half");
-  EXPECT_FALSE(*find_image(*name)) << "a folder without a manifest is not whole";
-  put("caisson/images/debian-12/manifest.json", to_json_text({"debian:12", "now", "", {}, {}}));
-  EXPECT_EQ(**find_image(*name), folder_ + "/caisson/images/debian-12");
+  EXPECT_FALSE(*life::find_image(*name)) << "a folder without a manifest is not whole";
+  put("caisson/images/debian-12/manifest.json", life::to_json_text({"debian:12", "now", "", {}, {}}));
+  EXPECT_EQ(**life::find_image(*name), folder_ + "/caisson/images/debian-12");
   EXPECT_EQ(image_remove("debian:12"), exit_ok);
-  EXPECT_FALSE(*find_image(*name));
+  EXPECT_FALSE(*life::find_image(*name));
   EXPECT_EQ(image_remove("debian:12"), exit_failure);
   EXPECT_EQ(image_remove("debian:99"), exit_usage);
 }
 
 TEST_F(ImageStore, LocksAgainstASecondUser) {
   const std::string path = folder_ + "/lock";
-  auto first = lock_file(path, false, "it");
+  auto first = life::lock_file(path, "it", nullptr);
   ASSERT_TRUE(first);
-  EXPECT_FALSE(lock_file(path, false, "it"));
+  EXPECT_FALSE(life::lock_file(path, "it", nullptr));
   first->reset();
-  EXPECT_TRUE(lock_file(path, false, "it"));
+  EXPECT_TRUE(life::lock_file(path, "it", nullptr));
 }
 
 TEST_F(ImageStore, Checksum) {

@@ -10,12 +10,12 @@
 #include <unistd.h>
 #include <nlohmann/json.hpp>
 
-#include "base/event_loop.h"
 #include "base/log.h"
 #include "base/utc.h"
 #include "base/write_all.h"
 #include "cli/exit_status.h"
-#include "cli/vm_client.h"
+#include "life/look.h"
+#include "life/machines.h"
 #include "store/files.h"
 #include "store/store.h"
 
@@ -26,67 +26,9 @@ using Json = nlohmann::json;
 using store::Store;
 using store::VmFolder;
 
-// All machines together may take so long to answer.
-constexpr uint64_t answer_ms = 2000;
-
 int report(const Error& error) {
   log::error("{}", error.message);
   return exit_failure;
-}
-
-struct Listed {
-  VmFolder folder;
-  Result<store::VmSpec> spec;
-  bool alive = false;
-  std::optional<VmClient> client;
-  std::optional<control::Status> status;
-  VmFolder::LastLife life;
-};
-
-// Every machine is asked before the first answer is waited for.
-std::vector<Listed> look(const Store& store, const std::vector<std::string>& names) {
-  std::vector<Listed> list;
-  for (const std::string& name : names) {
-    auto folder = store.find(name);
-    if (!folder) continue;  // removed meanwhile
-    auto spec = folder->spec();
-    Listed one{std::move(*folder), std::move(spec), false, {}, {}, {}};
-    one.alive = one.folder.alive();
-    if (one.alive) {
-      if (auto client = VmClient::connect(one.folder); client && client->send(control::Query{})) {
-        one.client = std::move(*client);
-      }
-    }
-    list.push_back(std::move(one));
-  }
-  const uint64_t deadline = EventLoop::now_ns() + answer_ms * 1'000'000;
-  for (Listed& one : list) {
-    if (one.client) {
-      const uint64_t now = EventLoop::now_ns();
-      auto answer = one.client->receive(now < deadline ? (deadline - now) / 1'000'000 : 0);
-      if (answer) {
-        if (const auto* status = std::get_if<control::Status>(&answer->event)) one.status = *status;
-      }
-      if (!one.status) one.alive = one.folder.alive();
-    }
-    if (!one.status) one.life = one.folder.last_life();
-  }
-  return list;
-}
-
-std::string state_of(const Listed& one) {
-  using control::ExitReason;
-  if (one.status) return one.status->state == control::RunState::Paused ? "paused" : "running";
-  if (one.alive) return "starting";  // or does not answer
-  if (!one.spec) return "broken";
-  if (one.life.exited) {
-    switch (one.life.exited->reason) {
-      case ExitReason::Panic: return "panicked";
-      case ExitReason::Failure: return "failed";
-      default: return "stopped";
-    }
-  }
-  return one.life.started_ms ? "killed" : "created";
 }
 
 std::string span_of(uint64_t from_ms) {
@@ -103,38 +45,13 @@ std::string text_of(const control::PortForward& forward) {
                      forward.protocol == control::Protocol::Tcp ? "tcp" : "udp");
 }
 
-std::string ports_of(const Listed& one) {
+std::string ports_of(const life::Listed& one) {
   std::string text;
   if (!one.spec) return text;
   for (const auto& forward : one.status ? one.status->forwards : one.spec->forwards) {
     text += (text.empty() ? "" : ", ") + text_of(forward);
   }
   return text;
-}
-
-// The text of a message or configuration of ours.
-Json parsed(const std::string& text) { return Json::parse(text, nullptr, false); }
-
-Json json_of(const Listed& one) {
-  Json json{{"name", one.folder.name()}, {"state", state_of(one)}, {"folder", one.folder.path()}};
-  if (one.spec) {
-    json["config"] = parsed(one.spec->serialise());
-  } else {
-    json["error"] = one.spec.error().message;
-  }
-  if (one.status) {
-    json["status"] = parsed(control::serialise(control::Event{*one.status}));
-    json["status"].erase("type");
-    json["pid"] = one.client->pid();
-  } else {
-    if (one.life.started_ms) json["started_ms"] = *one.life.started_ms;
-    if (one.life.ended_ms) json["ended_ms"] = *one.life.ended_ms;
-    if (one.life.exited) {
-      json["end"] = parsed(control::serialise(control::Event{*one.life.exited}));
-      json["end"].erase("type");
-    }
-  }
-  return json;
 }
 
 void print_json(const Json& json) { fmt::print("{}\n", json.dump(2, ' ', false, Json::error_handler_t::replace)); }
@@ -150,17 +67,6 @@ void print_table(const std::vector<std::vector<std::string>>& rows) {
     line.erase(line.find_last_not_of(' ') + 1);
     fmt::print("{}\n", line);
   }
-}
-
-std::string last_lines(const std::string& text, unsigned lines) {
-  size_t at = text.size();
-  if (at > 0 && text[at - 1] == '\n') --at;
-  for (; lines > 0 && at != std::string::npos && at != 0; --lines) {
-    const size_t end = text.rfind('\n', at - 1);
-    if (end == std::string::npos) return text;
-    at = end;
-  }
-  return at >= text.size() ? "" : text.substr(at + (text[at] == '\n' ? 1 : 0));
 }
 
 // Goes on with the file as it grows, until its machine has ended.
@@ -203,21 +109,21 @@ int ps_command(bool all, bool quiet, bool json) {
     for (const std::string& name : *names) fmt::print("{}\n", name);
     return exit_ok;
   }
-  auto list = look(*store, *names);
-  if (!all) std::erase_if(list, [](const Listed& one) { return !one.alive; });
+  auto list = life::look(*store, *names);
+  if (!all) std::erase_if(list, [](const life::Listed& one) { return !one.alive; });
   if (json) {
     Json array = Json::array();
-    for (const Listed& one : list) array.push_back(json_of(one));
+    for (const life::Listed& one : list) array.push_back(life::to_json(one));
     print_json(array);
     return exit_ok;
   }
   if (quiet) {
-    for (const Listed& one : list) fmt::print("{}\n", one.folder.name());
+    for (const life::Listed& one : list) fmt::print("{}\n", one.folder.name());
     return exit_ok;
   }
   std::vector<std::vector<std::string>> rows{{"NAME", "STATE", "IMAGE", "CPUS", "MEMORY", "SINCE", "PORTS"}};
-  for (const Listed& one : list) {
-    auto& row = rows.emplace_back(std::vector{one.folder.name(), state_of(one)});
+  for (const life::Listed& one : list) {
+    auto& row = rows.emplace_back(std::vector{one.folder.name(), life::state_of(one)});
     if (!one.spec) {
       row.insert(row.end(), {"-", "-", "-", "-", "caisson inspect " + one.folder.name() + " says what is wrong"});
       continue;
@@ -240,7 +146,7 @@ int inspect_command(const std::vector<std::string>& names) {
     if (auto folder = store->find(name); !folder) return report(folder.error());
   }
   Json array = Json::array();
-  for (const Listed& one : look(*store, names)) array.push_back(json_of(one));
+  for (const life::Listed& one : life::look(*store, names)) array.push_back(life::to_json(one));
   print_json(array);
   return exit_ok;
 }
@@ -250,26 +156,22 @@ int logs_command(const std::string& name, std::optional<unsigned> lines, bool fo
   if (!store) return report(store.error());
   auto folder = store->find(name);
   if (!folder) return report(folder.error());
-  constexpr size_t most = 8 << 20;
-  const auto old = read_file(folder->file(VmFolder::old_console_log), most);
-  const auto now = read_file(folder->file(VmFolder::console_log), most);
-  std::string text = (old ? *old : "") + (now ? *now : "");
-  if (lines) text = last_lines(text, *lines);
-  if (const int error = write_all(STDOUT_FILENO, text); error != 0 && error != EPIPE) {
+  const life::ConsoleText console = life::console_text(*folder, lines);
+  if (const int error = write_all(STDOUT_FILENO, console.text); error != 0 && error != EPIPE) {
     return report(fail_errno(error, "cannot write the log").error());
   }
-  return follow ? follow_log(*folder, now ? static_cast<off_t>(now->size()) : 0) : exit_ok;
+  return follow ? follow_log(*folder, static_cast<off_t>(console.log_bytes)) : exit_ok;
 }
 
 int port_command(const std::string& name, bool json) {
   auto store = Store::open();
   if (!store) return report(store.error());
   if (auto folder = store->find(name); !folder) return report(folder.error());
-  const auto list = look(*store, {name});
+  const auto list = life::look(*store, {name});
   if (list.empty() || !list.front().spec) {
     return report(list.empty() ? Error{"machine " + name + " has been removed"} : list.front().spec.error());
   }
-  const Listed& one = list.front();
+  const life::Listed& one = list.front();
   Json array = Json::array();
   for (const auto& forward : one.status ? one.status->forwards : one.spec->forwards) {
     if (json) {

@@ -22,6 +22,7 @@
 #include "cli/life_cli.h"
 #include "cli/run_command.h"
 #include "cli/screen_command.h"
+#include "life/images.h"
 
 namespace caisson::cli {
 namespace {
@@ -81,6 +82,7 @@ void add_machine(CLI::App* run, RunOptions& options) {
       ->type_name("SECONDS")
       ->check(CLI::Range(0u, 86400u))
       ->capture_default_str();
+  run->add_flag("--autostart", options.autostart, "start it when caissond starts");
   run->add_flag("--no-reboot", options.no_reboot, "end with status 4 when the guest resets itself");
   run->add_flag("--debug-exit", options.debug_exit, "end when the guest writes to port 0xf4");
   run->add_flag("--json", options.json, "events as JSON lines on standard error");
@@ -151,7 +153,7 @@ int main_program(int count, char** arguments) {
   add_run(app, run_options);
   add_machine(app.add_subcommand("create", "Make a machine without starting it; options as of run"), run_options);
   const auto life = add_life(app);
-  std::optional<unsigned> stop_timeout;
+  SetOptions set_options;
   auto* set_app = app.add_subcommand("set", "Change a machine; from its next start");
   set_app->add_option("NAME", run_options.name, "the machine")->required();
   set_app->add_option("--cpus", run_options.cpus, "virtual CPUs, 1 to 64")->type_name("N");
@@ -161,9 +163,10 @@ int main_program(int count, char** arguments) {
       ->take_all()
       ->allow_extra_args(false);
   set_app->add_option("--append", run_options.append, "kernel command line")->type_name("TEXT");
-  set_app->add_option("--stop-timeout", stop_timeout, "seconds a guest has to shut down")
+  set_app->add_option("--stop-timeout", set_options.stop_timeout_s, "seconds a guest has to shut down")
       ->type_name("SECONDS")
       ->check(CLI::Range(0u, 86400u));
+  set_app->add_flag("--autostart,!--no-autostart", set_options.autostart, "start it when caissond starts, or do not");
   std::string shell;
   auto* completion_command = app.add_subcommand("completion", "Print the completion of this program for a shell");
   completion_command->add_option("SHELL", shell, "bash, zsh or fish")->required();
@@ -220,7 +223,7 @@ int main_program(int count, char** arguments) {
   }
 
   if (app.got_subcommand("run")) return run(std::move(run_options));
-  if (*set_app) return set(run_options, stop_timeout);
+  if (*set_app) return set(run_options, set_options);
   if (*completion_command) return completion(app, shell);
   if (app.got_subcommand("create")) return create(std::move(run_options));
   if (const auto status = run_life(*life)) return *status;
@@ -235,7 +238,7 @@ int main_program(int count, char** arguments) {
   if (*list) return image_list(json);
   if (*remove) return image_remove(image_name);
 
-  const auto name = parse_image_name(image_name);
+  const auto name = life::parse_image_name(image_name);
   if (!name) {
     log::error("{}", name.error().message);
     return exit_usage;

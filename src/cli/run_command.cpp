@@ -1,7 +1,9 @@
 #include "cli/run_command.h"
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
+#include <climits>
 #include <csignal>
 #include <ctime>
 #include <optional>
@@ -10,25 +12,23 @@
 
 #include <fcntl.h>
 #include <fmt/core.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <nlohmann/json.hpp>
 
-#include "backend/disk_chain.h"
-#include "backend/qcow2/create.h"
-#include "backend/qcow2/layout.h"
 #include "base/log.h"
 #include "base/tsc_reading.h"
 #include "base/utc.h"
 #include "cli/exit_status.h"
 #include "cli/image_build.h"
-#include "cli/image_store.h"
-#include "cli/launch.h"
-#include "cli/new_file.h"
 #include "cli/screen_command.h"
 #include "cli/session.h"
+#include "life/creation.h"
+#include "life/host.h"
+#include "life/images.h"
+#include "life/launch.h"
+#include "life/machines.h"
 #include "store/files.h"
 #include "store/store.h"
 
@@ -36,9 +36,6 @@ namespace caisson::cli {
 namespace {
 
 using store::VmSpec;
-
-// The machine's own disk over its image's.
-constexpr const char* overlay_file = "disk.qcow2";
 
 // The error and the exit status that goes with it.
 struct Failure {
@@ -57,69 +54,42 @@ int report(const RunOptions& options, const Failure& failure) {
   return failure.status;
 }
 
-// A disk of its own over the image's, which stays as it is.
-Result<> add_overlay(const std::string& image_disk, const std::string& path) {
-  auto chain = open_chain(image_disk, {.read_only = true, .format = DiskFormat::Raw});
-  if (!chain) return std::unexpected(chain.error());
-  qcow2::CreateOptions options;
-  options.size = qcow2::round_up(chain->front().size, 512);
-  options.backing_file = image_disk;
-  options.backing_format = name_of(DiskFormat::Raw);
-  auto file = NewFile::make(path, false);
-  if (!file) return std::unexpected(file.error());
-  if (auto made = qcow2::create(file->fd().get(), options); !made) return with_context(path, made.error());
-  return file->finish();
-}
-
-// What a machine of an image has in its folder. Returns the spec with that in it. `lock` keeps the image from being
-// removed until the machine is in the store.
-Result<VmSpec> fill_from_image(const store::VmFolder& folder, const ImageName& image, VmSpec spec, Fd& lock) {
-  auto base = build_image(image, {});
-  if (!base) return std::unexpected(base.error());
-  auto held = lock_file(*base + ".lock", true, "another command that uses " + image.text());
-  if (!held) return std::unexpected(held.error());
-  lock = std::move(*held);
-  if (::access(base->c_str(), F_OK) != 0) return fail("image {} was removed meanwhile; try again", image.text());
-  // With a kernel of the user's own the image's initrd, made for another version, is of no use.
-  if (spec.kernel.empty()) {
-    for (const char* file : {kernel_file, initrd_file}) {
-      if (auto ok = copy_sparse(*base + "/" + file, folder.file(file)); !ok) return std::unexpected(ok.error());
-    }
-    spec.kernel = kernel_file;
-    if (spec.initrd.empty()) spec.initrd = initrd_file;
-  }
-  if (auto ok = add_overlay(*base + "/" + disk_file, folder.file(overlay_file)); !ok)
-    return std::unexpected(ok.error());
-  spec.image = image.text();
-  spec.disks.insert(spec.disks.begin(), {overlay_file, false, "qcow2"});
-  return spec;
+// Against this process's current folder.
+std::string absolute(const std::string& path) {
+  if (path.empty() || path.front() == '/') return path;
+  std::array<char, PATH_MAX> folder{};
+  if (::getcwd(folder.data(), folder.size()) == nullptr) return path;
+  return std::string{folder.data()} + "/" + path;
 }
 
 // What was given takes the place of what the machine has; the rest stays.
-void change(VmSpec& spec, const RunOptions& options, const VmSpec& given) {
-  if (!options.cpus.empty()) spec.cpus = given.cpus;
-  if (!options.memory.empty()) spec.memory_bytes = given.memory_bytes;
-  if (!options.forwards.empty()) spec.forwards = given.forwards;
-  if (!options.append.empty()) spec.append = given.append;
-  if (options.engine != "auto") spec.engine = given.engine;
-  if (options.cpu_model != "auto") spec.cpu_model = given.cpu_model;
-  if (options.net != "user") spec.net = given.net, spec.forwards = given.forwards;
-  if (options.no_reboot) spec.no_reboot = true;
-  if (options.debug_exit) spec.debug_exit = true;
+life::Change change_of(const RunOptions& options, const VmSpec& given) {
+  life::Change change;
+  if (!options.cpus.empty()) change.cpus = given.cpus;
+  if (!options.memory.empty()) change.memory_bytes = given.memory_bytes;
+  if (!options.forwards.empty()) change.forwards = given.forwards;
+  if (!options.append.empty()) change.append = given.append;
+  if (options.engine != "auto") change.engine = given.engine;
+  if (options.cpu_model != "auto") change.cpu_model = given.cpu_model;
+  if (options.net != "user") change.net = given.net, change.forwards = given.forwards;
+  if (options.no_reboot) change.no_reboot = true;
+  if (options.debug_exit) change.debug_exit = true;
+  if (options.autostart) change.autostart = true;
+  return change;
 }
 
 // What the command line says.
 struct Wish {
   VmSpec spec;
   control::VmConfig config;  // with what is for debugging
-  std::optional<ImageName> image;
+  std::optional<life::ImageName> image;
 };
 
 std::expected<Wish, Failure> parse(RunOptions& options, bool kept) {
   const auto usage = [](const Error& error) { return std::unexpected(Failure{error, exit_usage}); };
   Wish wish;
   if (!options.target.empty()) {
-    auto name = parse_image_name(options.target);
+    auto name = life::parse_image_name(options.target);
     if (!name) return usage(name.error());
     wish.image = *name;
     if (options.name.empty()) options.name = options.target == "debian" ? "debian" : name->folder();
@@ -127,15 +97,16 @@ std::expected<Wish, Failure> parse(RunOptions& options, bool kept) {
   } else if (options.kernel.empty() && options.firmware.empty()) {
     return usage(Error{"nothing to run; write caisson run debian, caisson run --kernel FILE or --firmware bios"});
   }
-  auto config = to_config(options, wish.image ? "root=/dev/vda rw" : "");
+  auto config = to_config(options, wish.image ? life::image_command_line : "");
   if (!config) return usage(config.error());
   if (options.name.empty()) config->name = options.name = fmt::format("vm-{}", ::getpid());
   wish.config = *config;
-  wish.spec = to_spec(*config);
+  wish.spec = life::to_spec(*config);
   wish.spec.created_ms = utc_ms();
   wish.spec.kernel = absolute(options.kernel);
   wish.spec.initrd = absolute(options.initrd);
   wish.spec.stop_timeout_s = options.stop_timeout;
+  wish.spec.autostart = options.autostart;
   wish.spec.transient = !wish.image && !kept;
   for (const auto& folder : options.backing_folders) wish.spec.backing_folders.push_back(absolute(folder));
   for (const auto& text : options.disks) {
@@ -174,13 +145,13 @@ Result<store::Store::Draft> place(const store::Store& store, Wish& wish, const R
         return fail("there is a machine {} already, and it is not made from {}; choose another --name", name,
                     wish.image->text());
       }
-      change(*spec, options, wish.spec);
+      life::apply(change_of(options, wish.spec), *spec);
       wish.spec = *spec;
-    } else if (::access(folder->file(disk_file).c_str(), F_OK) == 0) {
+    } else if (::access(folder->file(life::disk_file).c_str(), F_OK) == 0) {
       // Of a version that kept no configuration.
       wish.spec.image = wish.image->text();
-      if (wish.spec.kernel.empty()) wish.spec.kernel = kernel_file, wish.spec.initrd = initrd_file;
-      wish.spec.disks.insert(wish.spec.disks.begin(), {disk_file, false, "raw"});
+      if (wish.spec.kernel.empty()) wish.spec.kernel = life::kernel_file, wish.spec.initrd = life::initrd_file;
+      wish.spec.disks.insert(wish.spec.disks.begin(), {life::disk_file, false, "raw"});
     } else {
       return fail("{} is there, but holds no machine; remove it, or choose another --name", folder->path());
     }
@@ -188,25 +159,26 @@ Result<store::Store::Draft> place(const store::Store& store, Wish& wish, const R
     return store::Store::Draft{std::move(*folder), std::move(*lock)};
   }
   // Before a long build rather than after.
-  if (store.has(name)) {
-    return fail("there is a machine {} already; choose another name, or remove it with: caisson rm {}", name, name);
-  }
-  auto draft = store.begin(name);
-  if (!draft) return std::unexpected(draft.error());
-  Fd image_lock;
+  if (auto ok = life::check_new(store, name); !ok) return std::unexpected(ok.error());
   if (wish.image) {
-    auto spec = fill_from_image(draft->folder, *wish.image, wish.spec, image_lock);
-    if (!spec) {
-      store.give_up(std::move(*draft));
-      return std::unexpected(spec.error());
-    }
-    wish.spec = *spec;
+    if (auto built = build_image(*wish.image, {}); !built) return std::unexpected(built.error());
   }
-  return store.finish(std::move(*draft), wish.spec);
+  const life::Follow follow{[](std::string_view text) { log::line(log::Level::Info, text); }, {}};
+  auto made = life::create(store, {name, wish.spec, wish.image}, follow);
+  if (!made) return std::unexpected(made.error());
+  wish.spec = std::move(made->spec);
+  return std::move(made->draft);
+}
+
+// A file that the VMM writes to, made or emptied; `option` begins the error.
+Result<uint32_t> add_output(life::Machine& machine, const std::string& path, const char* option) {
+  Fd file{::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644)};
+  if (!file.valid()) return fail_errno(errno, std::string{option} + " " + path);
+  return machine.add(std::move(file));
 }
 
 // What only this run has.
-Result<> add_run_only(Machine& machine, const RunOptions& options, const control::VmConfig& given) {
+Result<> add_run_only(life::Machine& machine, const RunOptions& options, const control::VmConfig& given) {
   control::VmConfig& config = machine.config;
   config.jit_off = given.jit_off;
   config.lockstep = given.lockstep;
@@ -296,19 +268,21 @@ int run(RunOptions options) {
   // A run in the foreground needs no folder; without one nobody else finds the machine.
   const store::VmFolder* const folder = place_of ? &place_of->folder : nullptr;
   if (folder == nullptr && options.detached) return fail_with(Error{"no place for the machine's folder"});
-  const auto launched = [&]() -> Result<Launch> {
-    auto machine = open_machine(wish->spec, to_config(wish->spec, wish->config.name), folder ? folder->path() : "");
+  const auto launched = [&]() -> Result<life::Launch> {
+    auto machine =
+        life::open_machine(wish->spec, life::to_config(wish->spec, wish->config.name), folder ? folder->path() : "");
     if (!machine) return std::unexpected(machine.error());
     if (auto added = add_run_only(*machine, options, wish->config); !added) return std::unexpected(added.error());
     block_session_signals();
-    return launch(std::move(*machine), folder, options.detached, before);
+    return life::launch(std::move(*machine), folder, options.detached, before);
   };
   auto launch = launched();
   // What cannot start is not kept, where this command has made it.
   const bool goes = folder != nullptr && wish->spec.transient;
   const bool goes_unstarted = folder != nullptr && !existed;
   if (options.detached) {
-    Result<> running = launch ? leave_running(std::move(*launch), wish->config.name) : std::unexpected(launch.error());
+    const auto running =
+        launch ? life::leave_running(std::move(*launch), wish->config.name) : std::unexpected(launch.error());
     if (running) {
       fmt::print("{}\n", wish->config.name);
       return exit_ok;
@@ -337,24 +311,24 @@ int run(RunOptions options) {
   return report_end(options, *end.exited);
 }
 
-int set(const RunOptions& options, std::optional<unsigned> stop_timeout_s) {
+int set(const RunOptions& options, const SetOptions& more) {
   auto store = store::Store::open();
   if (!store) return report(options, {store.error()});
   auto folder = store->find(options.name);
   if (!folder) return report(options, {folder.error()});
-  const auto lock = folder->lock();
-  if (!lock) return report(options, {lock.error()});
-  auto spec = folder->spec();
+  const auto spec = folder->spec();
   if (!spec) return report(options, {spec.error()});
   RunOptions given = options;
   // Checked against what it will be used with.
   if (spec->firmware != control::FirmwareKind::None) given.firmware = "bios";
-  const auto config = to_config(given, spec->image.empty() ? "" : "root=/dev/vda rw");
+  const auto config = to_config(given, spec->image.empty() ? "" : life::image_command_line);
   if (!config) return report(options, {config.error(), exit_usage});
-  change(*spec, options, to_spec(*config));
-  if (stop_timeout_s) spec->stop_timeout_s = *stop_timeout_s;
-  if (auto saved = folder->save(*spec); !saved) return report(options, {saved.error()});
-  if (folder->alive())
+  life::Change change = change_of(options, life::to_spec(*config));
+  change.stop_timeout_s = more.stop_timeout_s;
+  change.autostart = more.autostart;
+  const auto runs = life::set(*folder, change);
+  if (!runs) return report(options, {runs.error()});
+  if (*runs)
     fmt::print(stderr, "caisson: {} runs on as it was started; this holds from its next start\n", options.name);
   return exit_ok;
 }

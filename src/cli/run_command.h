@@ -12,7 +12,12 @@ namespace caisson::cli {
 [[nodiscard]] int run(RunOptions options);
 // caisson create: the same, but the machine is only made.
 [[nodiscard]] int create(RunOptions options);
+// What set takes besides.
+struct SetOptions {
+  std::optional<unsigned> stop_timeout_s;
+  std::optional<bool> autostart;
+};
 // caisson set: what is given in `options` takes the place of what the machine `options.name` has.
-[[nodiscard]] int set(const RunOptions& options, std::optional<unsigned> stop_timeout_s);
+[[nodiscard]] int set(const RunOptions& options, const SetOptions& more);
 
 }  // namespace caisson::cli

@@ -6,9 +6,8 @@
 #include <cstdio>
 
 #include <arpa/inet.h>
-#include <sched.h>
-#include <unistd.h>
 
+#include "life/host.h"
 #include "store/vm_spec.h"
 
 namespace caisson::cli {
@@ -48,7 +47,6 @@ std::optional<uint64_t> parse_bytes(std::string_view text, unsigned bare_shift) 
 
 constexpr uint64_t mib = uint64_t{1} << 20;
 
-// Splits a kernel command line at spaces, but not inside double quotes, as the kernel does.
 // At commas; at least one piece, which may be empty.
 std::vector<std::string_view> split(std::string_view text) {
   std::vector<std::string_view> pieces;
@@ -60,34 +58,7 @@ std::vector<std::string_view> split(std::string_view text) {
   }
 }
 
-std::vector<std::string_view> words(std::string_view line) {
-  std::vector<std::string_view> result;
-  size_t start = 0;
-  bool quoted = false;
-  for (size_t i = 0; i <= line.size(); ++i) {
-    if (i < line.size() && line[i] == '"') quoted = !quoted;
-    if (i == line.size() || (line[i] == ' ' && !quoted)) {
-      if (i > start) result.push_back(line.substr(start, i - start));
-      start = i + 1;
-    }
-  }
-  return result;
-}
-
 }  // namespace
-
-uint64_t host_memory_bytes() {
-  const long pages = ::sysconf(_SC_PHYS_PAGES);
-  const long size = ::sysconf(_SC_PAGESIZE);
-  return pages > 0 && size > 0 ? static_cast<uint64_t>(pages) * static_cast<uint64_t>(size) : 0;
-}
-
-unsigned host_cpus() {
-  cpu_set_t set;
-  if (::sched_getaffinity(0, sizeof set, &set) == 0) return static_cast<unsigned>(std::max(1, CPU_COUNT(&set)));
-  const long count = ::sysconf(_SC_NPROCESSORS_ONLN);
-  return count > 0 ? static_cast<unsigned>(count) : 1;
-}
 
 Result<uint64_t> parse_memory(std::string_view text, uint64_t host_bytes) {
   const auto bytes = parse_bytes(text, 20);
@@ -208,48 +179,18 @@ Result<std::vector<std::string>> parse_jit_off(const std::vector<std::string>& g
   return names;
 }
 
-Result<std::string> command_line(std::string_view defaults, std::string_view extra) {
-  std::string line{defaults};
-  const auto add = [&](std::string_view text) {
-    if (text.empty()) return;
-    if (!line.empty()) line += ' ';
-    line += text;
-  };
-  add(extra);
-  bool console = false;
-  bool panic = false;
-  const std::string given = line;
-  for (const auto word : words(given)) {
-    // What follows "--" is for init.
-    if (word == "--") break;
-    console = console || word.starts_with("console=");
-    panic = panic || word.starts_with("panic=");
-  }
-  // In front, so that words after a "--" stay init's.
-  if (!panic) line = line.empty() ? "panic=-1" : "panic=-1 " + line;
-  if (!console) line = "console=ttyS0 " + line;
-  if (line.size() > VmConfig::max_append) {
-    return fail("--append: the kernel command line has {} bytes, at most {} fit; shorten it", line.size(),
-                VmConfig::max_append);
-  }
-  if (std::any_of(line.begin(), line.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; })) {
-    return fail("--append: the kernel command line has control characters; remove them");
-  }
-  return line;
-}
-
 Result<VmConfig> to_config(const RunOptions& options, std::string_view default_append) {
   VmConfig config;
   config.name = options.name.empty() ? "vm" : options.name;
   if (auto ok = store::check_name("--name", config.name); !ok) return std::unexpected(ok.error());
 
-  config.cpus = std::min(2u, host_cpus());
+  config.cpus = std::min(2u, life::host_cpus());
   if (!options.cpus.empty()) {
     auto cpus = parse_cpus(options.cpus);
     if (!cpus) return std::unexpected(cpus.error());
     config.cpus = *cpus;
   }
-  auto memory = parse_memory(options.memory.empty() ? "1G" : options.memory, host_memory_bytes());
+  auto memory = parse_memory(options.memory.empty() ? "1G" : options.memory, life::host_memory_bytes());
   if (!memory) return std::unexpected(memory.error());
   config.memory_bytes = *memory;
 
@@ -324,8 +265,8 @@ Result<VmConfig> to_config(const RunOptions& options, std::string_view default_a
     return fail("--dump-at says which blocks --dump-blocks writes; give that, too");
   }
 
-  auto append = command_line(default_append, options.append);
-  if (!append) return std::unexpected(append.error());
+  auto append = life::command_line(default_append, options.append);
+  if (!append) return with_context("--append", append.error());
   config.append = *append;
   config.no_reboot = options.no_reboot;
   config.debug_exit = options.debug_exit;

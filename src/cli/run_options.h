@@ -54,6 +54,7 @@ struct RunOptions {
   bool json = false;
   bool detached = false;
   bool remove = false;  // a detached machine goes when it ends
+  bool autostart = false;
 };
 
 // "512M", "2G", "1048576K"; a bare number counts MiB. Whole MiB within VmConfig's bounds and the host's memory.
@@ -69,13 +70,6 @@ struct RunOptions {
 [[nodiscard]] Result<control::PortForward> parse_forward(std::string_view text);
 // "CLASS,CLASS…", each a name in control::jit_classes; every name once.
 [[nodiscard]] Result<std::vector<std::string>> parse_jit_off(const std::vector<std::string>& given);
-
-// The kernel command line: `defaults`, then `extra`, then what the console and the report of panics need, unless the
-// user said otherwise. A guest whose kernel panics resets at once (panic=-1), which is how its end is noticed.
-[[nodiscard]] Result<std::string> command_line(std::string_view defaults, std::string_view extra);
-
-[[nodiscard]] uint64_t host_memory_bytes();
-[[nodiscard]] unsigned host_cpus();
 
 // Everything of `options` that needs no file opened; the *_fd members are left 0.
 [[nodiscard]] Result<control::VmConfig> to_config(const RunOptions& options, std::string_view default_append);

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "life/host.h"
+
 namespace caisson::cli {
 namespace {
 
@@ -55,16 +57,16 @@ TEST(RunOptions, Forward) {
 }
 
 TEST(RunOptions, CommandLineGetsConsoleAndPanic) {
-  EXPECT_EQ(command_line("", "").value_or(""), "console=ttyS0 panic=-1");
-  EXPECT_EQ(command_line("root=/dev/vda", "quiet").value_or(""), "console=ttyS0 panic=-1 root=/dev/vda quiet");
-  EXPECT_EQ(command_line("", "panic=10 x").value_or(""), "console=ttyS0 panic=10 x");
-  EXPECT_EQ(command_line("", "console=hvc0").value_or(""), "panic=-1 console=hvc0");
+  EXPECT_EQ(life::command_line("", "").value_or(""), "console=ttyS0 panic=-1");
+  EXPECT_EQ(life::command_line("root=/dev/vda", "quiet").value_or(""), "console=ttyS0 panic=-1 root=/dev/vda quiet");
+  EXPECT_EQ(life::command_line("", "panic=10 x").value_or(""), "console=ttyS0 panic=10 x");
+  EXPECT_EQ(life::command_line("", "console=hvc0").value_or(""), "panic=-1 console=hvc0");
   // Only whole words of the kernel's own part count.
-  EXPECT_EQ(command_line("", "xpanic=1 a=\"b panic=2\"").value_or(""),
+  EXPECT_EQ(life::command_line("", "xpanic=1 a=\"b panic=2\"").value_or(""),
             "console=ttyS0 panic=-1 xpanic=1 a=\"b panic=2\"");
-  EXPECT_EQ(command_line("", "init=/x -- panic=1").value_or(""), "console=ttyS0 panic=-1 init=/x -- panic=1");
-  EXPECT_FALSE(command_line("", std::string(2048, 'x')));
-  EXPECT_FALSE(command_line("", "a\nb"));
+  EXPECT_EQ(life::command_line("", "init=/x -- panic=1").value_or(""), "console=ttyS0 panic=-1 init=/x -- panic=1");
+  EXPECT_FALSE(life::command_line("", std::string(2048, 'x')));
+  EXPECT_FALSE(life::command_line("", "a\nb"));
 }
 
 TEST(RunOptions, ToConfig) {

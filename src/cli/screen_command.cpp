@@ -9,9 +9,9 @@
 
 #include "base/log.h"
 #include "cli/exit_status.h"
-#include "cli/new_file.h"
-#include "cli/vm_client.h"
 #include "control/messages.h"
+#include "life/new_file.h"
+#include "life/vm_client.h"
 #include "store/store.h"
 
 namespace caisson::cli {
@@ -19,12 +19,12 @@ namespace {
 
 // A machine by its name; where there is none, by the path of its socket.
 Result<> ask(const std::string& machine, const control::Request& request, std::span<const int> fds) {
-  const auto client = [&]() -> Result<VmClient> {
+  const auto client = [&]() -> Result<life::VmClient> {
     auto store = store::Store::open();
-    if (!store || !store->has(machine)) return VmClient::connect_path(machine);
+    if (!store || !store->has(machine)) return life::VmClient::connect_path(machine);
     auto folder = store->find(machine);
     if (!folder) return std::unexpected(folder.error());
-    return VmClient::connect(*folder);
+    return life::VmClient::connect(*folder);
   };
   auto connected = client();
   if (!connected) return std::unexpected(connected.error());
@@ -43,14 +43,14 @@ int report(const Result<>& result) {
 }  // namespace
 
 Result<Fd> listen_for_requests(const std::string& path) {
-  auto address = socket_address(path);
+  auto address = life::socket_address(path);
   if (!address) return std::unexpected(address.error());
   Fd socket{::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)};
   if (!socket.valid()) return fail_errno(errno, "make a socket");
   const auto* generic = reinterpret_cast<const sockaddr*>(&*address);
   const mode_t mask = ::umask(0177);  // for this user alone
   int bound = ::bind(socket.get(), generic, sizeof *address);
-  if (bound != 0 && errno == EADDRINUSE && !VmClient::connect_path(path)) {
+  if (bound != 0 && errno == EADDRINUSE && !life::VmClient::connect_path(path)) {
     struct stat info {};
     // Left by a machine that has ended. Nothing but a socket is removed.
     if (::lstat(path.c_str(), &info) == 0 && S_ISSOCK(info.st_mode)) ::unlink(path.c_str());
@@ -63,7 +63,7 @@ Result<Fd> listen_for_requests(const std::string& path) {
 }
 
 int screenshot(const std::string& socket, const std::string& file, bool text) {
-  auto out = NewFile::make(file, true);
+  auto out = life::NewFile::make(file, true);
   if (!out) return report(std::unexpected(out.error()));
   const std::vector<int> fds{out->fd().get()};
   const auto done = ask(socket, control::Screenshot{text}, fds);

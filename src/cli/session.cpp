@@ -47,7 +47,7 @@ void block_session_signals() {
   ::sigprocmask(SIG_BLOCK, &set, nullptr);
 }
 
-Session::Session(VmmLink link, Settings settings, int input_fd, int output_fd)
+Session::Session(life::VmmLink link, Settings settings, int input_fd, int output_fd)
     : link_(std::move(link)), settings_(std::move(settings)), output_(output_fd), input_fd_(input_fd) {}
 
 void Session::say(std::string_view text) {

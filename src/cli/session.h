@@ -16,8 +16,8 @@
 #include "cli/escape.h"
 #include "cli/output.h"
 #include "cli/terminal.h"
-#include "cli/vmm_process.h"
 #include "control/messages.h"
+#include "life/vmm_process.h"
 
 namespace caisson::cli {
 
@@ -38,7 +38,7 @@ class Session {
     bool attached = false;  // the machine is not this session's: signals and the escape key leave it, it does not end
   };
 
-  Session(VmmLink link, Settings settings, int input_fd, int output_fd);
+  Session(life::VmmLink link, Settings settings, int input_fd, int output_fd);
   [[nodiscard]] SessionEnd run();
 
  private:
@@ -60,7 +60,7 @@ class Session {
   [[nodiscard]] bool done() const;
   [[nodiscard]] int poll_timeout_ms() const;
 
-  VmmLink link_;
+  life::VmmLink link_;
   Settings settings_;
   Terminal terminal_;
   Output output_;

@@ -36,7 +36,7 @@ struct Vmm {
 };
 
 struct Ends {
-  VmmLink ours;
+  life::VmmLink ours;
   Vmm theirs;
 };
 
@@ -47,7 +47,7 @@ Ends make_ends() {
   EXPECT_TRUE(channel);
   EXPECT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, console.data()), 0);
   EXPECT_EQ(::pipe2(log.data(), O_CLOEXEC), 0);
-  return {VmmLink{std::move(channel->first), Fd{console[0]}, Fd{log[0]}},
+  return {life::VmmLink{std::move(channel->first), Fd{console[0]}, Fd{log[0]}},
           Vmm{std::move(channel->second), Fd{console[1]}, Fd{log[1]}}};
 }
 

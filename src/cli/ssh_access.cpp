@@ -4,7 +4,6 @@
 #include <cerrno>
 #include <cstdio>
 #include <ctime>
-#include <optional>
 
 #include <arpa/inet.h>
 #include <fmt/core.h>
@@ -16,10 +15,11 @@
 #include "base/event_loop.h"
 #include "base/fd.h"
 #include "base/log.h"
-#include "cli/child.h"
 #include "cli/exit_status.h"
 #include "cli/shell_quotes.h"
-#include "cli/vm_client.h"
+#include "life/child.h"
+#include "life/ssh_key.h"
+#include "life/vm_client.h"
 #include "store/files.h"
 #include "store/store.h"
 
@@ -28,56 +28,6 @@ namespace {
 
 constexpr int exit_unreachable = 255;  // as ssh's own
 constexpr uint64_t boot_patience_ns = 120'000'000'000;
-
-Result<std::string> key_file() {
-  auto data = data_folder();
-  if (!data) return data;
-  return *data + "/ssh/id_ed25519";
-}
-
-// The public half in base64; made where there is none.
-Result<std::string> public_key() {
-  auto file = key_file();
-  if (!file) return file;
-  auto text = read_file(*file + ".pub", 4096);
-  if (!text) {
-    if (!in_path("ssh-keygen")) return fail("ssh is not installed on this host; apt-get install openssh-client");
-    const std::string folder = file->substr(0, file->rfind('/'));
-    if (auto made = make_folders(folder); !made) return std::unexpected(made.error());
-    // Beside first: of several commands at once one wins, and a killed one leaves no half of a pair. The public half is
-    // named last, so that where it is the other is.
-    const std::string beside = fmt::format("{}.{}", *file, ::getpid());
-    const bool made = succeeds({"ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "caisson", "-f", beside});
-    if (!made) return fail("ssh-keygen cannot make {}", *file);
-    if (::access((*file + ".pub").c_str(), F_OK) != 0) {
-      if (::rename(beside.c_str(), file->c_str()) != 0 ||
-          ::rename((beside + ".pub").c_str(), (*file + ".pub").c_str()) != 0) {
-        return fail_errno(errno, "cannot make " + *file);
-      }
-    } else {
-      ::unlink(beside.c_str());
-      ::unlink((beside + ".pub").c_str());
-    }
-    text = read_file(*file + ".pub", 4096);
-    if (!text) return text;
-  }
-  const size_t start = text->find(' ');
-  const size_t end = start == std::string::npos ? start : text->find_first_of(" \n", start + 1);
-  if (end == std::string::npos || !text->starts_with("ssh-ed25519 ")) return fail("{}.pub is no ed25519 key", *file);
-  return text->substr(start + 1, end - start - 1);
-}
-
-std::optional<uint32_t> free_port() {
-  const Fd socket{::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)};
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t size = sizeof address;
-  auto* const generic = reinterpret_cast<sockaddr*>(&address);
-  if (!socket.valid() || ::bind(socket.get(), generic, size) != 0) return std::nullopt;
-  if (::getsockname(socket.get(), generic, &size) != 0) return std::nullopt;
-  return ntohs(address.sin_port);
-}
 
 // A server behind the port says who it is; before that the forward takes connections and drops them.
 bool answers(uint32_t port) {
@@ -94,12 +44,12 @@ bool answers(uint32_t port) {
 
 // The port of this host, once the machine's ssh server answers there.
 Result<uint32_t> reach(const std::string& name) {
-  if (!in_path("ssh")) return fail("ssh is not installed on this host; apt-get install openssh-client");
+  if (!life::in_path("ssh")) return fail("ssh is not installed on this host; apt-get install openssh-client");
   auto store = store::Store::open();
   if (!store) return std::unexpected(store.error());
   auto folder = store->find(name);
   if (!folder) return std::unexpected(folder.error());
-  auto client = VmClient::connect(*folder);
+  auto client = life::VmClient::connect(*folder);
   if (!client) return std::unexpected(client.error());
   auto answer = client->ask(control::Query{});
   if (!answer) return std::unexpected(answer.error());
@@ -109,7 +59,7 @@ Result<uint32_t> reach(const std::string& name) {
     return fail("machine {} is paused; go on with: caisson resume {}", name, name);
   }
   const auto forward = std::ranges::find_if(status->forwards, [](const control::PortForward& one) {
-    return one.guest_port == ssh_guest_port && one.protocol == control::Protocol::Tcp;
+    return one.guest_port == life::ssh_guest_port && one.protocol == control::Protocol::Tcp;
   });
   if (forward == status->forwards.end()) {
     return fail("machine {} has no way in by ssh: it is not made from an image, or has no network", name);
@@ -159,7 +109,7 @@ int unreachable(const Error& error) {
 }
 
 int run_ssh(const std::string& name, const std::vector<std::string>& first, const std::vector<std::string>& last) {
-  auto key = key_file();
+  auto key = life::ssh_key_file();
   auto port = reach(name);
   if (!key || !port) return unreachable(key ? port.error() : key.error());
   std::vector<std::string> words{"ssh"};
@@ -172,24 +122,6 @@ int run_ssh(const std::string& name, const std::vector<std::string>& first, cons
 }
 
 }  // namespace
-
-void add_ssh(control::VmConfig& config) {
-  if (config.net == control::NetKind::None || config.forwards.size() >= control::VmConfig::max_forwards) return;
-  const auto key = public_key();
-  const auto port = free_port();
-  if (!key || !port) return;
-  std::string host;
-  for (const char c : config.name) host += c == '_' || c == '.' ? '-' : c;
-  const std::string words = fmt::format(" caisson.key={} caisson.hostname={}", *key, host);
-  if (config.append.size() + words.size() > control::VmConfig::max_append) return;
-  // What follows "--" is for init.
-  const size_t end = config.append.find(" -- ");
-  config.append.insert(end == std::string::npos ? config.append.size() : end, words);
-  const bool given = std::ranges::any_of(config.forwards, [](const control::PortForward& one) {
-    return one.guest_port == ssh_guest_port && one.protocol == control::Protocol::Tcp;
-  });
-  if (!given) config.forwards.push_back({control::Protocol::Tcp, "127.0.0.1", *port, ssh_guest_port});
-}
 
 int ssh_command(const std::string& name, const std::vector<std::string>& words) { return run_ssh(name, {}, words); }
 
@@ -217,7 +149,7 @@ int copy_command(const std::string& from, const std::string& to, bool recursive)
     log::error("write caisson cp FILE NAME:PATH, or caisson cp NAME:PATH FILE");
     return exit_usage;
   }
-  auto key = key_file();
+  auto key = life::ssh_key_file();
   auto port = reach(source + target);
   if (!key || !port) return unreachable(key ? port.error() : key.error());
   const auto place = [](const std::string& text, const std::string& machine) {

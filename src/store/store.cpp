@@ -1,6 +1,7 @@
 #include "store/store.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <cstdio>
 #include <filesystem>
@@ -21,7 +22,7 @@ constexpr std::string_view new_prefix = ".new-";
 constexpr std::string_view gone_prefix = ".gone-";
 
 std::string hidden_name(std::string_view prefix, std::string_view name) {
-  static unsigned count = 0;
+  static std::atomic<unsigned> count = 0;
   return fmt::format("{}{}.{}.{}", prefix, name, ::getpid(), ++count);
 }
 

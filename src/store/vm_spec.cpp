@@ -3,49 +3,7 @@
 #include <algorithm>
 #include <cctype>
 
-#include "control/vm_config_table.h"
-
-namespace caisson::control {
-
-template <>
-struct JsonTable<store::DiskSpec> {
-  static constexpr auto fields() {
-    return std::tuple{key("path", &store::DiskSpec::path, {1, store::VmSpec::max_path}, true),
-                      key("read_only", &store::DiskSpec::read_only), key("format", &store::DiskSpec::format, {0, 8}),
-                      key("bus", &store::DiskSpec::bus)};
-  }
-};
-
-template <>
-struct JsonTable<store::VmSpec> {
-  static constexpr auto fields() {
-    using store::VmSpec;
-    return std::tuple{
-        key("version", &VmSpec::version, {1, VmSpec::newest_version}, true),
-        key("created_ms", &VmSpec::created_ms),
-        key("image", &VmSpec::image, {0, 64}),
-        key("kernel", &VmSpec::kernel, {0, VmSpec::max_path}),
-        key("initrd", &VmSpec::initrd, {0, VmSpec::max_path}),
-        key("append", &VmSpec::append, {0, VmConfig::max_append}),
-        key("firmware", &VmSpec::firmware),
-        key("cpus", &VmSpec::cpus, {1, VmConfig::max_cpus}, true),
-        key("memory_bytes", &VmSpec::memory_bytes, {VmConfig::min_memory, VmConfig::max_memory}, true),
-        key("cpu_model", &VmSpec::cpu_model, {1, 32}),
-        key("engine", &VmSpec::engine),
-        key("disks", &VmSpec::disks, {0, VmConfig::max_disks}),
-        key("backing_folders", &VmSpec::backing_folders, {0, 64, VmSpec::max_path}),
-        key("net", &VmSpec::net),
-        key("forwards", &VmSpec::forwards, {0, VmConfig::max_forwards}),
-        key("boot_first", &VmSpec::boot_first),
-        key("no_reboot", &VmSpec::no_reboot),
-        key("debug_exit", &VmSpec::debug_exit),
-        key("stop_timeout_s", &VmSpec::stop_timeout_s, {0, 86400}),
-        key("transient", &VmSpec::transient),
-    };
-  }
-};
-
-}  // namespace caisson::control
+#include "store/vm_spec_table.h"
 
 namespace caisson::store {
 
@@ -77,6 +35,10 @@ Result<> VmSpec::validate() const {
   if (!model_known) return fail("cpu_model is {}; known are auto, host, x86-64-v2, x86-64-v3, x86-64-v4", cpu_model);
   if (kernel.empty() == (firmware == control::FirmwareKind::None)) {
     return fail("either kernel or firmware says what is started");
+  }
+  if (firmware == control::FirmwareKind::Uefi) return fail("firmware is uefi, which is not there yet; use bios");
+  if (firmware != control::FirmwareKind::None && engine == control::EngineChoice::Kvm) {
+    return fail("firmware needs the engine jit; engine is kvm");
   }
   if (!forwards.empty() && net == control::NetKind::None) return fail("forwards need a network; net is none");
   for (const DiskSpec& disk : disks) {

@@ -45,6 +45,7 @@ struct VmSpec {
   bool no_reboot = false;
   bool debug_exit = false;
   uint32_t stop_timeout_s = 30;
+  bool autostart = false;  // started when the daemon starts
   bool transient = false;  // the machine goes when it ends
   bool operator==(const VmSpec&) const = default;
 

@@ -1,4 +1,4 @@
-#include "cli/vmm_process.h"
+#include "life/vmm_process.h"
 
 #include <array>
 #include <cerrno>
@@ -13,21 +13,24 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-namespace caisson::cli {
+namespace caisson::life {
 
-Result<std::string> vmm_program() {
+Result<std::string> sibling_program(const std::string& name, const std::string& what) {
   std::array<char, PATH_MAX> path{};
   const ssize_t size = ::readlink("/proc/self/exe", path.data(), path.size());
   if (size <= 0 || static_cast<size_t>(size) == path.size())
     return fail_errno(errno, "cannot find this program's folder");
   std::string program{path.data(), static_cast<size_t>(size)};
   program.resize(program.rfind('/') + 1);
-  program += "caisson-vmm";
+  program += name;
   if (::access(program.c_str(), X_OK) != 0) {
-    return fail_errno(errno, program + ", which runs the machine, is not beside this program; build or install both");
+    return fail_errno(errno,
+                      fmt::format("{}, which {}, is not beside this program; build or install both", program, what));
   }
   return program;
 }
+
+Result<std::string> vmm_program() { return sibling_program("caisson-vmm", "runs the machine"); }
 
 Result<VmmProcess::Started> VmmProcess::start(const std::string& program, const Fd* log_file) {
   auto channel = control::Channel::create_pair();
@@ -113,4 +116,4 @@ std::optional<int> VmmProcess::wait() {
   return done < 0 ? std::nullopt : std::optional{status};
 }
 
-}  // namespace caisson::cli
+}  // namespace caisson::life

@@ -1,4 +1,4 @@
-#include "cli/vm_client.h"
+#include "life/vm_client.h"
 
 #include <algorithm>
 #include <cerrno>
@@ -12,7 +12,7 @@
 
 #include "base/event_loop.h"
 
-namespace caisson::cli {
+namespace caisson::life {
 namespace {
 
 bool is_answer(const control::Event& event) {
@@ -127,4 +127,4 @@ Result<> VmClient::kill() {
   return {};
 }
 
-}  // namespace caisson::cli
+}  // namespace caisson::life

@@ -1,19 +1,14 @@
-#include "cli/machine_files.h"
+#include "life/machine_files.h"
 
-#include <array>
-#include <cerrno>
-#include <climits>
-
-#include <fcntl.h>
 #include <unistd.h>
 
 #include "backend/disk_chain.h"
-#include "cli/ssh_access.h"
 #include "control/channel.h"
 #include "kvm/device.h"
+#include "life/ssh_key.h"
 #include "store/files.h"
 
-namespace caisson::cli {
+namespace caisson::life {
 namespace {
 
 // A path for messages: short enough, and with nothing that could break a line.
@@ -123,13 +118,6 @@ control::VmConfig to_config(const store::VmSpec& spec, const std::string& name) 
   return config;
 }
 
-std::string absolute(const std::string& path) {
-  if (path.empty() || path.front() == '/') return path;
-  std::array<char, PATH_MAX> folder{};
-  if (::getcwd(folder.data(), folder.size()) == nullptr) return path;
-  return std::string{folder.data()} + "/" + path;
-}
-
 Result<Machine> open_machine(const store::VmSpec& spec, control::VmConfig config, const std::string& folder) {
   Machine machine;
   machine.config = std::move(config);
@@ -162,10 +150,4 @@ Result<Machine> open_machine(const store::VmSpec& spec, control::VmConfig config
   return machine;
 }
 
-Result<uint32_t> add_output(Machine& machine, const std::string& path, const char* option) {
-  Fd file{::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644)};
-  if (!file.valid()) return fail_errno(errno, std::string{option} + " " + path);
-  return machine.add(std::move(file));
-}
-
-}  // namespace caisson::cli
+}  // namespace caisson::life

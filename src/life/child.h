@@ -1,6 +1,6 @@
 // Child processes for building images: started in groups of their own, with everything but the given descriptors
 // closed.
-//   Threads  main thread
+//   Threads  any
 #pragma once
 
 #include <string>
@@ -11,7 +11,7 @@
 #include "base/fd.h"
 #include "base/result.h"
 
-namespace caisson::cli {
+namespace caisson::life {
 
 // -1: /dev/null.
 struct ChildStreams {
@@ -54,4 +54,4 @@ struct Pipe {
 };
 [[nodiscard]] Result<Pipe> make_pipe();
 
-}  // namespace caisson::cli
+}  // namespace caisson::life

@@ -1,6 +1,6 @@
-#include "cli/launch.h"
+#include "life/launch.h"
 
-namespace caisson::cli {
+namespace caisson::life {
 namespace {
 
 // What ties the VMM to the machine's folder.
@@ -72,11 +72,12 @@ Result<Launch> launch(Machine machine, const store::VmFolder* folder, bool detac
   return done;
 }
 
-Result<> leave_running(Launch launch, const std::string& name) {
+Result<pid_t> leave_running(Launch launch, const std::string& name) {
   const bool said = !launch.events.empty();
   if (said && std::holds_alternative<control::Started>(launch.events.back())) {
+    const pid_t process = launch.process.pid();
     launch.process.release();
-    return {};
+    return process;
   }
   if (said) {
     if (const auto* exited = std::get_if<control::Exited>(&launch.events.back())) return fail("{}", exited->message);
@@ -84,7 +85,7 @@ Result<> leave_running(Launch launch, const std::string& name) {
   return fail("machine {}: caisson-vmm ended without saying why; its folder's vmm.log may tell", name);
 }
 
-Result<> start_locked(const store::VmFolder& folder, const TscReading& before) {
+Result<pid_t> start_locked(const store::VmFolder& folder, const TscReading& before) {
   auto spec = folder.spec();
   if (!spec) return std::unexpected(spec.error());
   if (folder.alive()) return fail("machine {} is running already; caisson ps shows it", folder.name());
@@ -92,16 +93,15 @@ Result<> start_locked(const store::VmFolder& folder, const TscReading& before) {
   if (!machine) return with_context("machine " + folder.name(), machine.error());
   auto launched = launch(std::move(*machine), &folder, true, before);
   if (!launched) return std::unexpected(launched.error());
-  if (auto done = leave_running(std::move(*launched), folder.name()); !done) {
-    return with_context("machine " + folder.name(), done.error());
-  }
-  return {};
+  auto process = leave_running(std::move(*launched), folder.name());
+  if (!process) return with_context("machine " + folder.name(), process.error());
+  return process;
 }
 
-Result<> start_machine(const store::VmFolder& folder, const TscReading& before) {
+Result<pid_t> start_machine(const store::VmFolder& folder, const TscReading& before) {
   const auto lock = folder.lock();
   if (!lock) return std::unexpected(lock.error());
   return start_locked(folder, before);
 }
 
-}  // namespace caisson::cli
+}  // namespace caisson::life

@@ -1,4 +1,4 @@
-#include "cli/child.h"
+#include "life/child.h"
 
 #include <array>
 #include <cerrno>
@@ -13,7 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-namespace caisson::cli {
+namespace caisson::life {
 namespace {
 
 std::vector<char*> pointers(std::vector<std::string>& texts) {
@@ -148,4 +148,4 @@ Result<Pipe> make_pipe() {
   return Pipe{Fd{ends[0]}, Fd{ends[1]}};
 }
 
-}  // namespace caisson::cli
+}  // namespace caisson::life

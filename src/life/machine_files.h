@@ -1,5 +1,5 @@
 // Opens what a machine is made of: the VMM opens nothing by path.
-//   Threads  main thread
+//   Threads  any
 #pragma once
 
 #include <string>
@@ -10,7 +10,7 @@
 #include "control/vm_config.h"
 #include "store/vm_spec.h"
 
-namespace caisson::cli {
+namespace caisson::life {
 
 // The configuration and the descriptors it counts.
 struct Machine {
@@ -23,17 +23,13 @@ struct Machine {
   }
 };
 
-// What a machine is made of, from the words of the command line, checked already; files by absolute paths.
+// What a machine is made of, without its files.
 [[nodiscard]] store::VmSpec to_spec(const control::VmConfig& config);
 // The configuration that `spec` says, without any descriptor.
 [[nodiscard]] control::VmConfig to_config(const store::VmSpec& spec, const std::string& name);
-// Against this process's current folder.
-[[nodiscard]] std::string absolute(const std::string& path);
 
 // `folder`: of the machine; files that have no path of their own are there.
 [[nodiscard]] Result<Machine> open_machine(const store::VmSpec& spec, control::VmConfig config,
                                            const std::string& folder);
-// A file that the VMM writes to, made or emptied; `option` begins the error.
-[[nodiscard]] Result<uint32_t> add_output(Machine& machine, const std::string& path, const char* option);
 
-}  // namespace caisson::cli
+}  // namespace caisson::life

@@ -16,7 +16,7 @@
 #include "control/messages.h"
 #include "store/vm_folder.h"
 
-namespace caisson::cli {
+namespace caisson::life {
 
 // Of a socket in the file system.
 [[nodiscard]] Result<sockaddr_un> socket_address(const std::string& path);
@@ -58,4 +58,4 @@ class VmClient {
   bool gone_ = false;
 };
 
-}  // namespace caisson::cli
+}  // namespace caisson::life

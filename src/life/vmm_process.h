@@ -11,7 +11,7 @@
 #include "base/result.h"
 #include "control/channel.h"
 
-namespace caisson::cli {
+namespace caisson::life {
 
 // What a session talks to: a VMM's ends of the sockets, and its process where there is one.
 struct VmmLink {
@@ -50,7 +50,9 @@ struct VmmProcess::Started {
   Fd guest_console;  // the VMM's end of the console, to be sent to it
 };
 
+// "<folder of this program>/<name>"; an error that says `what` it does where it is not there.
+[[nodiscard]] Result<std::string> sibling_program(const std::string& name, const std::string& what);
 // "<folder of this program>/caisson-vmm"
 [[nodiscard]] Result<std::string> vmm_program();
 
-}  // namespace caisson::cli
+}  // namespace caisson::life

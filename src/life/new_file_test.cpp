@@ -1,4 +1,4 @@
-#include "cli/new_file.h"
+#include "life/new_file.h"
 
 #include <gtest/gtest.h>
 
@@ -9,7 +9,7 @@
 #include "base/write_all.h"
 #include "store/files.h"
 
-namespace caisson::cli {
+namespace caisson::life {
 namespace {
 
 class NewFileTest : public testing::Test {
@@ -52,4 +52,4 @@ TEST_F(NewFileTest, LeavesWhatAnotherCommandIsWriting) {
 }
 
 }  // namespace
-}  // namespace caisson::cli
+}  // namespace caisson::life

@@ -1,5 +1,5 @@
 // A file that becomes `path` when it is whole, and goes otherwise: written beside, renamed.
-//   Threads  main thread
+//   Threads  any
 #pragma once
 
 #include <string>
@@ -8,7 +8,7 @@
 #include "base/fd.h"
 #include "base/result.h"
 
-namespace caisson::cli {
+namespace caisson::life {
 
 class NewFile {
  public:
@@ -30,4 +30,4 @@ class NewFile {
   Fd fd_;
 };
 
-}  // namespace caisson::cli
+}  // namespace caisson::life

@@ -1,4 +1,4 @@
-#include "cli/new_file.h"
+#include "life/new_file.h"
 
 #include <cerrno>
 #include <cstdio>
@@ -8,7 +8,7 @@
 
 #include "store/files.h"
 
-namespace caisson::cli {
+namespace caisson::life {
 
 Result<NewFile> NewFile::make(const std::string& path, bool force) {
   if (!force && ::access(path.c_str(), F_OK) == 0) {
@@ -38,4 +38,4 @@ Result<> NewFile::finish() {
   return sync_path(slash == std::string::npos ? "." : path_.substr(0, slash + 1));
 }
 
-}  // namespace caisson::cli
+}  // namespace caisson::life

@@ -1,0 +1,172 @@
+// What requests carry and answers say, each with the one table of its keys and bounds.
+//   Threads  plain data
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "api/jobs.h"
+#include "control/json_schema.h"
+#include "control/messages_table.h"
+#include "life/machines.h"
+#include "store/vm_spec_table.h"
+
+namespace caisson::api {
+
+// What is left out is as the command line has it.
+struct CreateMachine : life::Change {
+  std::string name;
+  std::string image;   // one that is here
+  std::string kernel;  // absolute paths of this host
+  std::string initrd;
+  control::FirmwareKind firmware = control::FirmwareKind::None;
+  std::vector<store::DiskSpec> disks;
+  std::vector<std::string> backing_folders;
+  control::BootFirst boot_first = control::BootFirst::Disk;
+};
+
+struct StopMachine {
+  std::optional<uint32_t> timeout_s;
+};
+struct RenameMachine {
+  std::string name;
+};
+struct TypeText {
+  std::string text;
+};
+struct BuildImage {
+  std::string image;
+  std::string size;  // as of caisson image build; empty: its default
+  bool force = false;
+};
+
+// One event of a machine's life, of the stream and of its record.
+struct EventHead {
+  uint64_t at_ms = 0;
+  std::string machine;
+  std::string type;
+};
+
+struct ImageEntry {
+  std::string image;
+  std::string built;
+  std::string folder;
+  uint64_t size_bytes = 0;
+  uint64_t used_bytes = 0;
+};
+
+struct Host {
+  std::string version;
+  uint32_t cpus = 0;
+  uint64_t memory_bytes = 0;
+  uint64_t memory_available_bytes = 0;
+};
+
+}  // namespace caisson::api
+
+namespace caisson::control {
+
+template <>
+struct EnumNames<api::JobState> {
+  static constexpr std::array<std::string_view, 4> names{"running", "done", "failed", "cancelled"};
+};
+
+template <>
+struct JsonTable<life::Change> {
+  static constexpr auto fields() {
+    using life::Change;
+    return std::tuple{key("cpus", &Change::cpus, {1, VmConfig::max_cpus}),
+                      key("memory_bytes", &Change::memory_bytes, {VmConfig::min_memory, VmConfig::max_memory}),
+                      key("forwards", &Change::forwards, {0, VmConfig::max_forwards}),
+                      key("append", &Change::append, {0, VmConfig::max_append}),
+                      key("engine", &Change::engine),
+                      key("cpu_model", &Change::cpu_model, {1, 32}),
+                      key("net", &Change::net),
+                      key("no_reboot", &Change::no_reboot),
+                      key("debug_exit", &Change::debug_exit),
+                      key("autostart", &Change::autostart),
+                      key("stop_timeout_s", &Change::stop_timeout_s, {0, 86400})};
+  }
+};
+
+template <>
+struct JsonTable<api::CreateMachine> {
+  static constexpr auto fields() {
+    using api::CreateMachine;
+    return std::tuple_cat(
+        std::tuple{key("name", &CreateMachine::name, {1, 64}, true), key("image", &CreateMachine::image, {0, 64}),
+                   key("kernel", &CreateMachine::kernel, {0, store::VmSpec::max_path}),
+                   key("initrd", &CreateMachine::initrd, {0, store::VmSpec::max_path}),
+                   key("firmware", &CreateMachine::firmware),
+                   key("disks", &CreateMachine::disks, {0, VmConfig::max_disks}),
+                   key("backing_folders", &CreateMachine::backing_folders, {0, 64, store::VmSpec::max_path}),
+                   key("boot_first", &CreateMachine::boot_first)},
+        JsonTable<life::Change>::fields());
+  }
+};
+
+template <>
+struct JsonTable<api::StopMachine> {
+  static constexpr auto fields() { return std::tuple{key("timeout_s", &api::StopMachine::timeout_s, {0, 86400})}; }
+};
+template <>
+struct JsonTable<api::RenameMachine> {
+  static constexpr auto fields() { return std::tuple{key("name", &api::RenameMachine::name, {1, 64}, true)}; }
+};
+template <>
+struct JsonTable<api::TypeText> {
+  static constexpr auto fields() { return std::tuple{key("text", &api::TypeText::text, {1, Type::max_text}, true)}; }
+};
+template <>
+struct JsonTable<api::BuildImage> {
+  static constexpr auto fields() {
+    return std::tuple{key("image", &api::BuildImage::image, {1, 64}, true),
+                      key("size", &api::BuildImage::size, {0, 32}), key("force", &api::BuildImage::force)};
+  }
+};
+template <>
+struct JsonTable<api::EventHead> {
+  static constexpr auto fields() {
+    return std::tuple{key("at_ms", &api::EventHead::at_ms, {}, true),
+                      key("machine", &api::EventHead::machine, {1, 64}, true),
+                      key("type", &api::EventHead::type, {1, 32}, true)};
+  }
+};
+template <>
+struct JsonTable<api::ImageEntry> {
+  static constexpr auto fields() {
+    using api::ImageEntry;
+    return std::tuple{key("image", &ImageEntry::image, {}, true), key("built", &ImageEntry::built, {}, true),
+                      key("folder", &ImageEntry::folder, {}, true),
+                      key("size_bytes", &ImageEntry::size_bytes, {}, true),
+                      key("used_bytes", &ImageEntry::used_bytes, {}, true)};
+  }
+};
+template <>
+struct JsonTable<api::Host> {
+  static constexpr auto fields() {
+    using api::Host;
+    return std::tuple{key("version", &Host::version, {}, true), key("cpus", &Host::cpus, {}, true),
+                      key("memory_bytes", &Host::memory_bytes, {}, true),
+                      key("memory_available_bytes", &Host::memory_available_bytes, {}, true)};
+  }
+};
+template <>
+struct JsonTable<api::Job> {
+  static constexpr auto fields() {
+    using api::Job;
+    return std::tuple{key("id", &Job::id, {}, true),
+                      key("operation", &Job::operation, {}, true),
+                      key("object", &Job::object, {}, true),
+                      key("who", &Job::who, {}, true),
+                      key("state", &Job::state, {}, true),
+                      key("message", &Job::message, {}, true),
+                      key("started_ms", &Job::started_ms, {}, true),
+                      key("ended_ms", &Job::ended_ms)};
+  }
+};
+
+}  // namespace caisson::control

@@ -1,0 +1,66 @@
+// What the routes do. Each gets a call that was checked against its route.
+//   Threads  any
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "api/routes.h"
+#include "life/look.h"
+
+namespace caisson::api {
+
+// Machines (machine_handlers.cpp)
+Answer list_machines(Call& call);
+Answer create_machine(Call& call);
+Answer get_machine(Call& call);
+Answer change_machine(Call& call);
+Answer remove_machine(Call& call);
+Answer start_machine(Call& call);
+Answer stop_machine(Call& call);
+Answer restart_machine(Call& call);
+Answer kill_machine(Call& call);
+Answer reset_machine(Call& call);
+Answer press_power_button(Call& call);
+Answer pause_machine(Call& call);
+Answer resume_machine(Call& call);
+Answer rename_machine(Call& call);
+Answer type_text(Call& call);
+Answer get_logs(Call& call);
+Answer get_record(Call& call);
+Answer get_screenshot(Call& call);
+
+// The rest (host_handlers.cpp)
+Answer list_images(Call& call);
+Answer build_image(Call& call);
+Answer remove_image(Call& call);
+Answer list_jobs(Call& call);
+Answer get_job(Call& call);
+Answer cancel_job(Call& call);
+Answer get_host(Call& call);
+Answer get_metrics(Call& call);
+Answer get_openapi(Call& call);
+
+// Prometheus' text format (metrics.cpp).
+[[nodiscard]] std::string metrics_text(const std::vector<life::Listed>& machines);
+[[nodiscard]] uint64_t host_available_bytes();
+
+[[nodiscard]] Answer json_answer(unsigned status, const control::Json& json);
+// One event of a machine's record: at_ms, machine, type, detail.
+[[nodiscard]] control::Json event_json(std::string_view machine, const store::TimedEvent& event);
+
+// The body as T: an Answer that names what is wrong otherwise.
+template <class T>
+[[nodiscard]] std::expected<T, Answer> body_as(const Call& call) {
+  T value;
+  auto ok = control::from_json(call.body, value);
+  if (ok) ok = control::check_bounds(value);
+  if (!ok) return std::unexpected(problem(422, ok.error().message));
+  return value;
+}
+
+// A job of the call's route, answered with 202.
+[[nodiscard]] Answer start_job(Call& call, std::string_view operation, const std::string& object, Jobs::Work work);
+
+}  // namespace caisson::api

@@ -1,0 +1,300 @@
+#include <algorithm>
+
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "api/bodies.h"
+#include "api/handlers.h"
+#include "base/tsc_reading.h"
+#include "base/utc.h"
+#include "life/creation.h"
+#include "life/host.h"
+#include "life/launch.h"
+#include "life/look.h"
+#include "life/machines.h"
+
+namespace caisson::api {
+namespace {
+
+using control::Json;
+using store::Store;
+using store::VmFolder;
+
+// What goes wrong with a machine that is there is its state's fault: the same request may work later.
+Answer conflict(const Error& error) { return problem(409, error.message); }
+Answer broken_store(const Error& error) { return problem(500, error.message); }
+Answer no_content() { return {204, "", "", {}}; }
+
+std::expected<VmFolder, Answer> machine_of(const Call& call) {
+  auto store = Store::open();
+  if (!store) return std::unexpected(broken_store(store.error()));
+  auto folder = store->find(call.word("name"));
+  if (!folder) return std::unexpected(problem(404, folder.error().message));
+  return std::move(*folder);
+}
+
+Answer show(unsigned status, const std::string& name) {
+  auto store = Store::open();
+  if (!store) return broken_store(store.error());
+  const auto list = life::look(*store, {name});
+  if (list.empty()) return problem(404, fmt::format("machine {} has been removed or renamed", name));
+  return json_answer(status, life::to_json(list.front()));
+}
+
+Answer ask(Call& call, const control::Request& request) {
+  const auto folder = machine_of(call);
+  if (!folder) return folder.error();
+  if (auto done = life::ask(*folder, request); !done) return conflict(done.error());
+  return no_content();
+}
+
+Result<> check_host(uint64_t memory_bytes) {
+  const uint64_t host = life::host_memory_bytes();
+  if (host != 0 && memory_bytes > host) {
+    return fail("memory_bytes is {}, more than this host has ({})", memory_bytes, host);
+  }
+  return {};
+}
+
+Result<life::NewMachine> to_new(CreateMachine wish) {
+  life::NewMachine made;
+  made.name = wish.name;
+  store::VmSpec& spec = made.spec;
+  if (!wish.image.empty()) {
+    auto image = life::parse_image_name(wish.image);
+    if (!image) return std::unexpected(image.error());
+    if (wish.firmware != control::FirmwareKind::None) return fail("firmware starts what is on disks; leave out image");
+    if (wish.disks.size() >= control::VmConfig::max_disks) return fail("disks: too many besides the image's");
+    made.image = *image;
+  }
+  std::vector<std::string> paths{wish.kernel, wish.initrd};
+  for (const auto& disk : wish.disks) paths.push_back(disk.path);
+  for (const std::string& path : paths) {
+    if (!path.empty() && path.front() != '/') return fail("{}: write an absolute path of the host", path);
+  }
+  const auto append = life::command_line(made.image ? life::image_command_line : "", wish.append.value_or(""));
+  if (!append) return with_context("append", append.error());
+  spec.created_ms = utc_ms();
+  spec.cpus = std::min(2u, life::host_cpus());
+  spec.net = control::NetKind::User;
+  spec.firmware = wish.firmware;
+  if (spec.firmware != control::FirmwareKind::None) {
+    spec.engine = control::EngineChoice::Jit;
+    if (!wish.kernel.empty() || !wish.initrd.empty() || wish.append) {
+      return fail("firmware starts what is on the disks; leave out kernel, initrd and append");
+    }
+    if (wish.engine == control::EngineChoice::Auto) wish.engine.reset();
+  }
+  spec.kernel = std::move(wish.kernel);
+  spec.initrd = std::move(wish.initrd);
+  spec.disks = std::move(wish.disks);
+  spec.backing_folders = std::move(wish.backing_folders);
+  spec.boot_first = wish.boot_first;
+  wish.append = *append;
+  life::apply(wish, spec);
+  // Whether it is whole; what an image will give stands for itself.
+  store::VmSpec whole = spec;
+  if (made.image && whole.kernel.empty()) whole.kernel = life::kernel_file;
+  if (auto ok = whole.validate(); !ok) return std::unexpected(ok.error());
+  if (auto ok = check_host(spec.memory_bytes); !ok) return std::unexpected(ok.error());
+  if (auto ok = store::check_name("name", made.name); !ok) return std::unexpected(ok.error());
+  return made;
+}
+
+// A picture or text by the machine's own process.
+Result<std::string> take_screenshot(const VmFolder& folder, bool text) {
+  constexpr uint64_t most = 64 << 20;
+  const Fd memory{::memfd_create("screenshot", MFD_CLOEXEC)};
+  if (!memory.valid()) return fail_errno(errno, "cannot make memory for a picture");
+  auto client = life::VmClient::connect(folder);
+  if (!client) return std::unexpected(client.error());
+  const std::vector<int> fds{memory.get()};
+  if (auto done = client->ask(control::Screenshot{text}, 10'000, fds); !done) return std::unexpected(done.error());
+  struct stat status {};
+  if (::fstat(memory.get(), &status) != 0 || static_cast<uint64_t>(status.st_size) > most) {
+    return fail("machine {} has given no picture", folder.name());
+  }
+  std::string bytes(static_cast<size_t>(status.st_size), '\0');
+  if (::pread(memory.get(), bytes.data(), bytes.size(), 0) != status.st_size) {
+    return fail("machine {} has given half a picture", folder.name());
+  }
+  return bytes;
+}
+
+}  // namespace
+
+Answer json_answer(unsigned status, const Json& json) { return {status, control::dump_json(json) + "\n"}; }
+
+Json event_json(std::string_view machine, const store::TimedEvent& event) {
+  Json detail = Json::parse(control::serialise(event.event), nullptr, false);
+  const std::string type = detail.value("type", "");
+  detail.erase("type");
+  Json json{{"at_ms", event.at_ms}, {"machine", std::string{machine}}, {"type", type}};
+  if (!detail.empty()) json["detail"] = std::move(detail);
+  return json;
+}
+
+Answer list_machines(Call&) {
+  auto store = Store::open();
+  if (!store) return broken_store(store.error());
+  store->sweep();
+  const auto names = store->names();
+  if (!names) return broken_store(names.error());
+  Json list = Json::array();
+  for (const life::Listed& one : life::look(*store, *names)) list.push_back(life::to_json(one));
+  return json_answer(200, {{"machines", list}});
+}
+
+Answer create_machine(Call& call) {
+  auto wish = body_as<CreateMachine>(call);
+  if (!wish) return wish.error();
+  auto made = to_new(std::move(*wish));
+  if (!made) return problem(422, made.error().message);
+  auto store = Store::open();
+  if (!store) return broken_store(store.error());
+  const std::string name = made->name;
+  auto placed = life::create(*store, std::move(*made), {});
+  if (!placed) return conflict(placed.error());
+  placed->draft.lock.reset();
+  Answer answer = show(201, name);
+  answer.headers.emplace_back("Location", "/v1/machines/" + name);
+  return answer;
+}
+
+Answer get_machine(Call& call) {
+  const auto folder = machine_of(call);
+  return folder ? show(200, folder->name()) : folder.error();
+}
+
+Answer change_machine(Call& call) {
+  const auto folder = machine_of(call);
+  if (!folder) return folder.error();
+  auto change = body_as<life::Change>(call);
+  if (!change) return change.error();
+  auto spec = folder->spec();
+  if (!spec) return conflict(spec.error());
+  if (change->append) {
+    auto append = life::command_line(spec->image.empty() ? "" : life::image_command_line, *change->append);
+    if (!append) return problem(422, "append: " + append.error().message);
+    change->append = *append;
+  }
+  life::apply(*change, *spec);
+  if (auto ok = spec->validate(); !ok) return problem(422, ok.error().message);
+  if (auto ok = check_host(spec->memory_bytes); change->memory_bytes && !ok) return problem(422, ok.error().message);
+  if (auto done = life::set(*folder, *change); !done) return conflict(done.error());
+  return show(200, folder->name());
+}
+
+Answer remove_machine(Call& call) {
+  const auto folder = machine_of(call);
+  if (!folder) return folder.error();
+  const std::string* force = call.parameter("force");
+  if (auto done = life::remove(*folder, force != nullptr && *force == "true", {}); !done) return conflict(done.error());
+  return no_content();
+}
+
+Answer start_machine(Call& call) {
+  const auto folder = machine_of(call);
+  if (!folder) return folder.error();
+  const auto process = life::start_machine(*folder, read_tsc());
+  if (!process) return conflict(process.error());
+  call.services.children.add(*process);
+  return show(200, folder->name());
+}
+
+Answer stop_machine(Call& call) {
+  const auto folder = machine_of(call);
+  if (!folder) return folder.error();
+  const auto body = body_as<StopMachine>(call);
+  if (!body) return body.error();
+  if (!folder->alive()) return problem(409, fmt::format("machine {} is not running", folder->name()));
+  return start_job(call, "stopMachine", folder->name(),
+                   [name = folder->name(), timeout_s = body->timeout_s](const life::Follow& follow) -> Result<> {
+                     auto found = life::find(name);
+                     if (!found) return std::unexpected(found.error());
+                     return life::stop(*found, timeout_s, follow);
+                   });
+}
+
+Answer restart_machine(Call& call) {
+  const auto folder = machine_of(call);
+  if (!folder) return folder.error();
+  const auto body = body_as<StopMachine>(call);
+  if (!body) return body.error();
+  return start_job(call, "restartMachine", folder->name(),
+                   [name = folder->name(), timeout_s = body->timeout_s,
+                    &children = call.services.children](const life::Follow& follow) -> Result<> {
+                     auto found = life::find(name);
+                     if (!found) return std::unexpected(found.error());
+                     const auto process = life::restart(*found, timeout_s, follow);
+                     if (!process) return std::unexpected(process.error());
+                     children.add(*process);
+                     return {};
+                   });
+}
+
+Answer kill_machine(Call& call) {
+  const auto folder = machine_of(call);
+  if (!folder) return folder.error();
+  if (auto done = life::kill(*folder, {}); !done) return conflict(done.error());
+  return no_content();
+}
+
+Answer reset_machine(Call& call) { return ask(call, control::Reset{}); }
+Answer press_power_button(Call& call) { return ask(call, control::PowerButton{}); }
+Answer pause_machine(Call& call) { return ask(call, control::Pause{}); }
+Answer resume_machine(Call& call) { return ask(call, control::Resume{}); }
+
+Answer rename_machine(Call& call) {
+  const auto folder = machine_of(call);
+  if (!folder) return folder.error();
+  const auto body = body_as<RenameMachine>(call);
+  if (!body) return body.error();
+  if (auto ok = store::check_name("name", body->name); !ok) return problem(422, ok.error().message);
+  if (auto done = life::rename(*folder, body->name); !done) return conflict(done.error());
+  return show(200, body->name);
+}
+
+Answer type_text(Call& call) {
+  const auto folder = machine_of(call);
+  if (!folder) return folder.error();
+  const auto body = body_as<TypeText>(call);
+  if (!body) return body.error();
+  if (!folder->alive()) return problem(409, fmt::format("machine {} is not running", folder->name()));
+  // A long text is typed as slowly as the guest takes it.
+  return start_job(call, "typeText", folder->name(),
+                   [name = folder->name(), text = body->text](const life::Follow&) -> Result<> {
+                     auto found = life::find(name);
+                     if (!found) return std::unexpected(found.error());
+                     return life::ask(*found, control::Type{text}, 60'000);
+                   });
+}
+
+Answer get_logs(Call& call) {
+  const auto folder = machine_of(call);
+  if (!folder) return folder.error();
+  std::optional<unsigned> lines;
+  if (const std::string* given = call.parameter("lines")) lines = static_cast<unsigned>(std::stoul(*given));
+  return {200, life::console_text(*folder, lines).text, "text/plain; charset=utf-8", {}};
+}
+
+Answer get_record(Call& call) {
+  const auto folder = machine_of(call);
+  if (!folder) return folder.error();
+  Json list = Json::array();
+  for (const store::TimedEvent& event : folder->events()) list.push_back(event_json(folder->name(), event));
+  return json_answer(200, {{"events", list}});
+}
+
+Answer get_screenshot(Call& call) {
+  const auto folder = machine_of(call);
+  if (!folder) return folder.error();
+  const std::string* text = call.parameter("text");
+  const bool as_text = text != nullptr && *text == "true";
+  auto bytes = take_screenshot(*folder, as_text);
+  if (!bytes) return conflict(bytes.error());
+  return {200, std::move(*bytes), as_text ? "text/plain; charset=utf-8" : "image/png", {}};
+}
+
+}  // namespace caisson::api

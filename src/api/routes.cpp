@@ -1,0 +1,244 @@
+#include "api/routes.h"
+
+#include <algorithm>
+#include <array>
+
+#include "api/bodies.h"
+#include "api/handlers.h"
+#include "life/look.h"
+
+namespace caisson::api {
+namespace {
+
+using control::Json;
+
+constexpr std::array<Parameter, 1> force{{{"force", "those that run as well: they are stopped at once", true}}};
+constexpr std::array<Parameter, 1> lines{{{"lines", "only the last lines", false, 1'000'000}}};
+constexpr std::array<Parameter, 1> text{{{"text", "the characters of a text mode instead", true}}};
+constexpr std::array<Parameter, 1> replay{
+    {{"replay", "bytes of the console's past that come first", false, control::Attach::max_replay}}};
+
+constexpr auto viewer = Role::Viewer;
+constexpr auto oper = Role::Operator;
+constexpr auto admin = Role::Admin;
+
+constexpr std::array table{
+    Route{"GET", "/v1/machines", "listMachines", "All machines", viewer, "", 200, "MachineList", list_machines},
+    Route{"POST", "/v1/machines", "createMachine", "Make a machine, of an image that is here or of files of the host",
+          admin, "CreateMachine", 201, "Machine", create_machine},
+    Route{"GET", "/v1/machines/{name}", "getMachine", "All that is known of one", viewer, "", 200, "Machine",
+          get_machine},
+    Route{"PATCH", "/v1/machines/{name}", "changeMachine", "Change one, from its next start on", admin, "ChangeMachine",
+          200, "Machine", change_machine},
+    Route{"DELETE", "/v1/machines/{name}", "removeMachine", "Remove one with its own disks", admin, "", 204, "",
+          remove_machine, force},
+    Route{"POST", "/v1/machines/{name}/start", "startMachine", "Start it", oper, "", 200, "Machine", start_machine},
+    Route{"POST", "/v1/machines/{name}/stop", "stopMachine", "Press the power button, then insist", oper, "StopMachine",
+          202, "Job", stop_machine},
+    Route{"POST", "/v1/machines/{name}/restart", "restartMachine", "Stop it where it runs, and start it", oper,
+          "StopMachine", 202, "Job", restart_machine},
+    Route{"POST", "/v1/machines/{name}/kill", "killMachine", "Stop at once, as pulling the plug", oper, "", 204, "",
+          kill_machine},
+    Route{"POST", "/v1/machines/{name}/reset", "resetMachine", "Press the reset button", oper, "", 204, "",
+          reset_machine},
+    Route{"POST", "/v1/machines/{name}/power-button", "pressPowerButton", "Press the power button once", oper, "", 204,
+          "", press_power_button},
+    Route{"POST", "/v1/machines/{name}/pause", "pauseMachine", "Have CPUs and clocks stand still", oper, "", 204, "",
+          pause_machine},
+    Route{"POST", "/v1/machines/{name}/resume", "resumeMachine", "Go on after pause", oper, "", 204, "",
+          resume_machine},
+    Route{"POST", "/v1/machines/{name}/rename", "renameMachine", "Give it another name", admin, "RenameMachine", 200,
+          "Machine", rename_machine},
+    Route{"POST", "/v1/machines/{name}/keys", "typeText", "Type on its keyboard", oper, "TypeText", 202, "Job",
+          type_text},
+    Route{"GET", "/v1/machines/{name}/logs", "getLogs", "What it has printed on its console, at most the last mebibyte",
+          viewer, "", 200, "", get_logs, lines, "text/plain; charset=utf-8"},
+    Route{"GET", "/v1/machines/{name}/events", "getRecord", "The record of its life", viewer, "", 200, "EventList",
+          get_record},
+    Route{"GET", "/v1/machines/{name}/screenshot", "getScreenshot", "Its screen", viewer, "", 200, "", get_screenshot,
+          text, "image/png"},
+    Route{"GET", "/v1/machines/{name}/console", "attachConsole",
+          "Its serial console, bytes both ways by WebSocket; what a viewer sends is refused", viewer, "", 101, "",
+          nullptr, replay, "", Kind::Console},
+    Route{"GET", "/v1/images", "listImages", "Images on this host", viewer, "", 200, "ImageList", list_images},
+    Route{"POST", "/v1/images", "buildImage", "Build one", admin, "BuildImage", 202, "Job", build_image},
+    Route{"DELETE", "/v1/images/{image}", "removeImage", "Remove one that no machine needs", admin, "", 204, "",
+          remove_image},
+    Route{"GET", "/v1/jobs", "listJobs", "Jobs that run, and the last that have ended", viewer, "", 200, "JobList",
+          list_jobs},
+    Route{"GET", "/v1/jobs/{id}", "getJob", "One of them", viewer, "", 200, "Job", get_job},
+    Route{"DELETE", "/v1/jobs/{id}", "cancelJob", "End its waiting", oper, "", 204, "", cancel_job},
+    Route{"GET",
+          "/v1/events",
+          "watchEvents",
+          "Events of all machines from now on, as server-sent events",
+          viewer,
+          "",
+          200,
+          "Event",
+          nullptr,
+          {},
+          "text/event-stream",
+          Kind::Events},
+    Route{"GET", "/v1/host", "getHost", "This host", viewer, "", 200, "Host", get_host},
+    Route{"GET", "/v1/openapi.json", "getOpenapi", "This description", viewer, "", 200, "", get_openapi},
+    Route{"GET",
+          "/metrics",
+          "getMetrics",
+          "Figures of host and machines in Prometheus' text format",
+          viewer,
+          "",
+          200,
+          "",
+          get_metrics,
+          {},
+          "text/plain; version=0.0.4; charset=utf-8"},
+};
+
+Json object(const Json& properties, const Json& required) {
+  return {{"type", "object"}, {"properties", properties}, {"required", required}, {"additionalProperties", false}};
+}
+Json reference(std::string_view name) { return {{"$ref", "#/components/schemas/" + std::string{name}}}; }
+Json list_of(std::string_view key, std::string_view name) {
+  return object({{std::string{key}, {{"type", "array"}, {"items", reference(name)}}}}, {std::string{key}});
+}
+
+Json make_schemas() {
+  const Json whole{{"type", "integer"}, {"minimum", 0}};
+  const Json line{{"type", "string"}};
+  Json states = Json::array();
+  for (const std::string_view state : life::states) states.push_back(std::string{state});
+  Json all{
+      {"CreateMachine", control::schema_of<CreateMachine>()},
+      {"ChangeMachine", control::schema_of<life::Change>()},
+      {"StopMachine", control::schema_of<StopMachine>()},
+      {"RenameMachine", control::schema_of<RenameMachine>()},
+      {"TypeText", control::schema_of<TypeText>()},
+      {"BuildImage", control::schema_of<BuildImage>()},
+      {"MachineConfig", control::schema_of<store::VmSpec>()},
+      {"MachineStatus", control::schema_of<control::Status>()},
+      {"MachineEnd", control::schema_of<control::Exited>()},
+      {"Job", control::schema_of<Job>()},
+      {"Image", control::schema_of<ImageEntry>()},
+      {"Host", control::schema_of<Host>()},
+      {"MachineList", list_of("machines", "Machine")},
+      {"ImageList", list_of("images", "Image")},
+      {"JobList", list_of("jobs", "Job")},
+      {"EventList", list_of("events", "Event")},
+      {"Problem", object({{"title", line}, {"detail", line}, {"status", whole}}, {"title", "detail", "status"})},
+  };
+  all["Machine"] = object({{"name", line},
+                           {"state", {{"type", "string"}, {"enum", states}}},
+                           {"folder", line},
+                           {"config", reference("MachineConfig")},
+                           {"error", line},
+                           {"status", reference("MachineStatus")},
+                           {"pid", whole},
+                           {"started_ms", whole},
+                           {"ended_ms", whole},
+                           {"end", reference("MachineEnd")}},
+                          {"name", "state", "folder"});
+  all["Event"] = control::schema_of<EventHead>();
+  all["Event"]["properties"]["detail"] = {{"type", "object"}};
+  return all;
+}
+
+Json describe(const Route& route) {
+  Json operation{{"operationId", std::string{route.id}},
+                 {"summary", std::string{route.what}},
+                 {"x-role", name_of(route.role)},
+                 {"parameters", Json::array()}};
+  for (size_t start = route.path.find('{'); start != std::string_view::npos; start = route.path.find('{', start + 1)) {
+    const size_t end = route.path.find('}', start);
+    operation["parameters"].push_back({{"name", std::string{route.path.substr(start + 1, end - start - 1)}},
+                                       {"in", "path"},
+                                       {"required", true},
+                                       {"schema", {{"type", "string"}}}});
+  }
+  for (const Parameter& one : route.query) {
+    Json schema{{"type", "boolean"}};
+    if (!one.flag) schema = {{"type", "integer"}, {"minimum", 0}, {"maximum", one.most}};
+    operation["parameters"].push_back(
+        {{"name", std::string{one.name}}, {"in", "query"}, {"description", std::string{one.what}}, {"schema", schema}});
+  }
+  if (!route.body.empty()) {
+    operation["requestBody"] = {{"content", {{std::string{json_type}, {{"schema", reference(route.body)}}}}}};
+  }
+  Json answer{{"description", "as asked"}};
+  if (!route.answer.empty()) {
+    answer["content"][std::string{route.type}]["schema"] = reference(route.answer);
+  } else if (route.status == 200) {
+    answer["content"][std::string{route.type}] = Json::object();
+  }
+  operation["responses"][std::to_string(route.status)] = answer;
+  operation["responses"]["4XX"] = {{"description", "refused: detail says why, and what to do"},
+                                   {"content", {{"application/problem+json", {{"schema", reference("Problem")}}}}}};
+  return operation;
+}
+
+Json make_openapi() {
+  Json paths = Json::object();
+  for (const Route& route : table) {
+    std::string method{route.method};
+    std::ranges::transform(method, method.begin(), [](unsigned char c) { return std::tolower(c); });
+    paths[std::string{route.path}][method] = describe(route);
+  }
+  return {{"openapi", "3.1.0"},
+          {"info",
+           {{"title", "Caisson"},
+            {"version", CAISSON_VERSION},
+            {"description",
+             "Virtual machines of this host. x-role: the least role that may call. Unknown keys and parameters are "
+             "refused."}}},
+          {"paths", paths},
+          {"components",
+           {{"schemas", schemas()},
+            {"securitySchemes",
+             {{"token", {{"type", "http"}, {"scheme", "bearer"}}}, {"certificate", {{"type", "mutualTLS"}}}}}}},
+          {"security", Json::array({Json::object(), {{"token", Json::array()}}, {{"certificate", Json::array()}}})}};
+}
+
+// Whether `path` is what `pattern` says; the words in its braces.
+bool matches(std::string_view pattern, const std::vector<std::string>& path,
+             std::map<std::string, std::string>& words) {
+  size_t at = 0;
+  for (size_t start = 1; start <= pattern.size(); ++at) {
+    const size_t end = std::min(pattern.find('/', start), pattern.size());
+    const std::string_view part = pattern.substr(start, end - start);
+    if (at == path.size()) return false;
+    if (part.starts_with('{')) {
+      words[std::string{part.substr(1, part.size() - 2)}] = path[at];
+    } else if (part != path[at]) {
+      return false;
+    }
+    start = end + 1;
+  }
+  return at == path.size();
+}
+
+}  // namespace
+
+std::span<const Route> routes() { return table; }
+
+Found find_route(std::string_view method, const std::vector<std::string>& path) {
+  Found found;
+  for (const Route& route : table) {
+    std::map<std::string, std::string> words;
+    if (!matches(route.path, path, words)) continue;
+    if (route.method == method) return {&route, std::move(words), {}};
+    found.allowed += (found.allowed.empty() ? "" : ", ") + std::string{route.method};
+  }
+  return found;
+}
+
+const Json& schemas() {
+  static const Json all = make_schemas();
+  return all;
+}
+
+const Json& openapi() {
+  static const Json document = make_openapi();
+  return document;
+}
+
+}  // namespace caisson::api

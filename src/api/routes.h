@@ -1,0 +1,85 @@
+// The one table of what can be asked for: each route's method, path, name, least role, bodies and work. The server
+// finds routes in it, roles are checked by it, the OpenAPI document is generated from it.
+//   Threads  the table is constant; handlers run on any thread, and may wait for seconds
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "api/children.h"
+#include "api/http.h"
+#include "api/jobs.h"
+#include "api/role.h"
+#include "control/json_fields.h"
+
+namespace caisson::api {
+
+// What handlers work with.
+struct Services {
+  Jobs& jobs;
+  Children& children;
+  Jobs::Ended job_ended;  // records how a job ended
+};
+
+struct Call {
+  Services& services;
+  Caller caller;
+  std::map<std::string, std::string> words;  // of the path: {name}
+  std::map<std::string, std::string> query;  // those that the route has, checked
+  control::Json body;                        // an object; empty where none came
+  [[nodiscard]] const std::string& word(const char* name) const { return words.at(name); }
+  [[nodiscard]] const std::string* parameter(const char* name) const {
+    const auto found = query.find(name);
+    return found == query.end() ? nullptr : &found->second;
+  }
+};
+
+struct Parameter {
+  std::string_view name;
+  std::string_view what;
+  bool flag = false;  // "true" or "false"; else a whole number, 0 to `most`
+  uint64_t most = 0;
+};
+
+enum class Kind : uint8_t {
+  Answer,   // by `handle`
+  Events,   // a stream of server-sent events
+  Console,  // a WebSocket
+};
+
+inline constexpr std::string_view json_type = "application/json";
+
+struct Route {
+  std::string_view method;
+  std::string_view path;  // "/v1/machines/{name}"
+  std::string_view id;    // of the operation
+  std::string_view what;
+  Role role;
+  std::string_view body;    // the schema of what is sent; empty: nothing may be
+  unsigned status;          // of success
+  std::string_view answer;  // the schema of the answer, where it is JSON; empty: none
+  Answer (*handle)(Call& call);
+  std::span<const Parameter> query{};
+  std::string_view type = json_type;  // of the answer
+  Kind kind = Kind::Answer;
+};
+
+[[nodiscard]] std::span<const Route> routes();
+
+// A route by method and path, or why there is none.
+struct Found {
+  const Route* route = nullptr;
+  std::map<std::string, std::string> words;
+  std::string allowed;  // with another method: those that there are
+};
+[[nodiscard]] Found find_route(std::string_view method, const std::vector<std::string>& path);
+
+// The schemas that bodies and answers name.
+[[nodiscard]] const control::Json& schemas();
+// OpenAPI 3.1.
+[[nodiscard]] const control::Json& openapi();
+
+}  // namespace caisson::api

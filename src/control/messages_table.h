@@ -1,0 +1,145 @@
+// The one table of the messages' types, keys, names and bounds.
+//   Threads  constants
+#pragma once
+
+#include <array>
+
+#include "control/messages.h"
+#include "control/vm_config_table.h"
+
+namespace caisson::control {
+
+template <>
+struct EnumNames<ExitReason> {
+  static constexpr std::array<std::string_view, 6> names{"power_off",  "panic",   "reset",
+                                                         "debug_exit", "stopped", "failure"};
+};
+
+template <>
+struct EnumNames<RunState> {
+  static constexpr std::array<std::string_view, 2> names{"running", "paused"};
+};
+
+template <class T>
+struct TypeName;
+
+#define CAISSON_MESSAGE(type, name)                 \
+  template <>                                       \
+  struct TypeName<type> {                           \
+    static constexpr std::string_view value = name; \
+  };
+CAISSON_MESSAGE(Start, "start")
+CAISSON_MESSAGE(PowerButton, "power_button")
+CAISSON_MESSAGE(Reset, "reset")
+CAISSON_MESSAGE(Stop, "stop")
+CAISSON_MESSAGE(Resize, "resize")
+CAISSON_MESSAGE(Screenshot, "screenshot")
+CAISSON_MESSAGE(Type, "type")
+CAISSON_MESSAGE(Pause, "pause")
+CAISSON_MESSAGE(Resume, "resume")
+CAISSON_MESSAGE(Query, "query")
+CAISSON_MESSAGE(Watch, "watch")
+CAISSON_MESSAGE(Attach, "attach")
+CAISSON_MESSAGE(Started, "started")
+CAISSON_MESSAGE(Notice, "notice")
+CAISSON_MESSAGE(Panicked, "panicked")
+CAISSON_MESSAGE(WasReset, "was_reset")
+CAISSON_MESSAGE(Profiled, "profile")
+CAISSON_MESSAGE(Paused, "paused")
+CAISSON_MESSAGE(Resumed, "resumed")
+CAISSON_MESSAGE(Exited, "exited")
+CAISSON_MESSAGE(Done, "done")
+CAISSON_MESSAGE(Refused, "refused")
+CAISSON_MESSAGE(Attached, "attached")
+CAISSON_MESSAGE(Status, "status")
+#undef CAISSON_MESSAGE
+
+template <class T>
+requires std::is_empty_v<T>
+struct JsonTable<T> {
+  static constexpr auto fields() { return std::tuple<>{}; }
+};
+template <>
+struct JsonTable<Start> {
+  static constexpr auto fields() { return std::tuple{key("config", &Start::config, {}, true)}; }
+};
+template <>
+struct JsonTable<Resize> {
+  static constexpr auto fields() {
+    return std::tuple{key("columns", &Resize::columns, {1, 10000}, true), key("rows", &Resize::rows, {1, 10000}, true)};
+  }
+};
+constexpr uint64_t max_line = 4096;
+template <>
+struct JsonTable<Screenshot> {
+  static constexpr auto fields() { return std::tuple{key("text", &Screenshot::text)}; }
+};
+template <>
+struct JsonTable<Type> {
+  static constexpr auto fields() { return std::tuple{key("text", &Type::text, {1, Type::max_text}, true)}; }
+};
+template <>
+struct JsonTable<Started> {
+  static constexpr auto fields() {
+    return std::tuple{key("engine", &Started::engine, {1, 32}, true),
+                      key("cpu_model", &Started::cpu_model, {1, 32}, true),
+                      key("cpus", &Started::cpus, {1, VmConfig::max_cpus}, true),
+                      key("memory_bytes", &Started::memory_bytes, {}, true),
+                      key("engine_reason", &Started::engine_reason, {0, max_line})};
+  }
+};
+template <>
+struct JsonTable<Notice> {
+  static constexpr auto fields() { return std::tuple{key("text", &Notice::text, {0, max_line}, true)}; }
+};
+template <>
+struct JsonTable<Panicked> {
+  static constexpr auto fields() { return std::tuple{key("text", &Panicked::text, {0, max_line})}; }
+};
+template <>
+struct JsonTable<WasReset> {
+  static constexpr auto fields() { return std::tuple{key("count", &WasReset::count)}; }
+};
+template <>
+struct JsonTable<ProfileRow> {
+  static constexpr auto fields() {
+    return std::tuple{key("group", &ProfileRow::group, {1, 32}, true), key("name", &ProfileRow::name, {1, 96}, true),
+                      key("value", &ProfileRow::value, {}, true)};
+  }
+};
+template <>
+struct JsonTable<Profiled> {
+  static constexpr auto fields() { return std::tuple{key("rows", &Profiled::rows, {0, Profiled::max_rows}, true)}; }
+};
+template <>
+struct JsonTable<Exited> {
+  static constexpr auto fields() {
+    return std::tuple{key("reason", &Exited::reason, {}, true), key("code", &Exited::code, {0, 255}),
+                      key("message", &Exited::message, {0, max_line})};
+  }
+};
+template <>
+struct JsonTable<Attach> {
+  static constexpr auto fields() { return std::tuple{key("replay", &Attach::replay, {0, Attach::max_replay})}; }
+};
+template <>
+struct JsonTable<Refused> {
+  static constexpr auto fields() { return std::tuple{key("text", &Refused::text, {0, max_line}, true)}; }
+};
+template <>
+struct JsonTable<Status> {
+  static constexpr auto fields() {
+    return std::tuple{key("state", &Status::state, {}, true),
+                      key("engine", &Status::engine, {0, 32}),
+                      key("engine_reason", &Status::engine_reason, {0, max_line}),
+                      key("cpu_model", &Status::cpu_model, {0, 32}),
+                      key("cpus", &Status::cpus, {0, VmConfig::max_cpus}),
+                      key("memory_bytes", &Status::memory_bytes),
+                      key("started_ms", &Status::started_ms),
+                      key("resets", &Status::resets),
+                      key("consoles", &Status::consoles),
+                      key("forwards", &Status::forwards, {0, VmConfig::max_forwards})};
+  }
+};
+
+}  // namespace caisson::control

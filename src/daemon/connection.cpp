@@ -1,0 +1,336 @@
+#include "daemon/connection.h"
+
+#include <array>
+
+#include <fmt/core.h>
+#include <boost/asio/buffer.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/write.hpp>
+#include <boost/beast/core/flat_buffer.hpp>
+#include <boost/beast/http.hpp>
+#include <boost/beast/websocket.hpp>
+#include <boost/beast/websocket/ssl.hpp>
+
+#include "base/utc.h"
+#include "life/machines.h"
+#include "life/vm_client.h"
+
+namespace caisson::daemon {
+namespace {
+
+namespace http = beast::http;
+namespace websocket = beast::websocket;
+using namespace std::chrono_literals;
+
+// A connection may rest so long between requests, and take so long for one, and for taking its answer.
+constexpr auto idle_time = 60s;
+constexpr auto request_time = 15s;
+constexpr auto answer_time = 60s;
+// A stream that has nothing to say says so, so that one whose reader has gone is noticed.
+constexpr auto keep_alive_time = 20s;
+
+template <class Stream>
+auto& lowest(Stream& stream) {
+  return beast::get_lowest_layer(stream);
+}
+
+using Sent = http::request<http::string_body>;
+
+http::response<http::string_body> to_response(api::Answer answer, bool keep_alive) {
+  http::response<http::string_body> response{static_cast<http::status>(answer.status), 11};
+  if (!answer.type.empty()) response.set(http::field::content_type, answer.type);
+  response.set(http::field::cache_control, "no-store");
+  response.set("X-Content-Type-Options", "nosniff");
+  for (const auto& [name, value] : answer.headers) response.set(name, value);
+  if (answer.status == 401) response.set(http::field::www_authenticate, "Bearer realm=\"caisson\"");
+  response.body() = std::move(answer.body);
+  response.keep_alive(keep_alive);
+  response.prepare_payload();
+  return response;
+}
+
+// What a request that cannot be read is answered with; none: nobody is there to read an answer.
+std::optional<api::Answer> answer_to(const beast::error_code& error) {
+  if (error == http::error::header_limit) return api::problem(431, "the header is too large");
+  if (error == http::error::body_limit) return api::problem(413, "the body is too large");
+  if (error == http::error::end_of_stream || error == http::error::partial_message) return std::nullopt;
+  if (error.category() == http::make_error_code(http::error::bad_method).category()) {
+    return api::problem(400, "not a request of HTTP/1.1: " + error.message());
+  }
+  return std::nullopt;
+}
+
+template <class Stream>
+asio::awaitable<bool> send(Stream& stream, api::Answer answer, bool keep_alive) {
+  auto response = to_response(std::move(answer), keep_alive);
+  lowest(stream).expires_after(answer_time);
+  auto [error, size] = co_await http::async_write(stream, response, no_throw);
+  co_return !error;
+}
+
+// Server-sent events (HTML, 9.2), each line of data one event.
+template <class Stream>
+asio::awaitable<void> send_events(Stream& stream, Shared& shared) {
+  auto queue = co_await shared.listeners.add();
+  http::response<http::empty_body> head{http::status::ok, 11};
+  head.set(http::field::content_type, "text/event-stream");
+  head.set(http::field::cache_control, "no-store");
+  head.chunked(true);
+  http::response_serializer<http::empty_body> serializer{head};
+  lowest(stream).expires_after(answer_time);
+  auto [failed, head_size] = co_await http::async_write_header(stream, serializer, no_throw);
+  std::string text = ": listening\n\n";
+  while (!failed && !queue->overflowed) {
+    for (const std::string& line : queue->lines) text += line;
+    queue->lines.clear();
+    if (!text.empty()) {
+      lowest(stream).expires_after(answer_time);
+      auto chunk = http::make_chunk(asio::buffer(text));
+      auto [error, size] = co_await asio::async_write(stream, chunk, no_throw);
+      text.clear();
+      if (error) break;
+      continue;
+    }
+    lowest(stream).expires_never();
+    queue->arrived.expires_after(keep_alive_time);
+    auto [waited] = co_await queue->arrived.async_wait(no_throw);
+    // Cancelled where something has come; where nothing has, the reader is still looked for.
+    if (!waited && queue->lines.empty()) text = ": still here\n\n";
+    if (waited && queue->lines.empty() && !queue->overflowed) break;  // the server ends
+  }
+  shared.listeners.remove(queue);
+}
+
+struct Console {
+  Fd socket;
+  std::string error;
+};
+
+Console attach(const std::string& name, uint32_t replay) {
+  auto folder = life::find(name);
+  if (!folder) return {Fd{}, folder.error().message};
+  auto client = life::VmClient::connect(*folder);
+  if (!client) return {Fd{}, client.error().message};
+  auto attached = client->ask(control::Attach{replay});
+  if (!attached) return {Fd{}, attached.error().message};
+  if (!attached->fd.valid()) return {Fd{}, fmt::format("machine {} has given no console", name)};
+  return {std::move(attached->fd), ""};
+}
+
+using ConsoleSocket = asio::local::stream_protocol::socket;
+
+// From the machine to who looks.
+template <class Socket>
+asio::awaitable<void> copy_out(Socket& socket, ConsoleSocket& console) {
+  std::array<char, 16 * 1024> bytes;
+  for (;;) {
+    auto [error, size] = co_await console.async_read_some(asio::buffer(bytes), no_throw);
+    if (error) break;
+    auto [failed, sent] = co_await socket.async_write(asio::buffer(bytes.data(), size), no_throw);
+    if (failed) break;
+  }
+  // The machine has ended, or nobody looks any more: the other direction notices.
+  co_await socket.async_close(websocket::close_code::normal, no_throw);
+}
+
+// A WebSocket (RFC 6455) whose messages are the console's bytes, in both directions; where they are cut means nothing.
+template <class Stream>
+asio::awaitable<void> serve_console(Stream& stream, const Sent& request, ConsoleSocket console, bool may_write) {
+  lowest(stream).expires_never();
+  websocket::stream<Stream&> socket{stream};
+  auto timeouts = websocket::stream_base::timeout::suggested(beast::role_type::server);
+  timeouts.keep_alive_pings = true;
+  socket.set_option(timeouts);
+  socket.read_message_max(api::max_body);
+  socket.binary(true);
+  auto [error] = co_await socket.async_accept(request, no_throw);
+  if (error) co_return;
+  bool out_ended = false;
+  asio::steady_timer out_end{co_await asio::this_coro::executor, asio::steady_timer::time_point::max()};
+  asio::co_spawn(co_await asio::this_coro::executor, copy_out(socket, console), [&](const std::exception_ptr&) {
+    out_ended = true;
+    out_end.cancel();
+  });
+  beast::flat_buffer buffer;
+  for (;;) {
+    auto [failed, size] = co_await socket.async_read(buffer, no_throw);
+    if (failed) break;
+    if (!may_write) break;
+    auto [lost, written] = co_await asio::async_write(console, buffer.data(), no_throw);
+    if (lost) break;
+    buffer.clear();
+  }
+  beast::error_code ignored;
+  console.shutdown(ConsoleSocket::shutdown_both, ignored);
+  console.cancel(ignored);
+  while (!out_ended) {
+    lowest(stream).expires_after(5s);
+    co_await out_end.async_wait(no_throw);
+  }
+}
+
+// Who sends this request; an Answer where its token is refused.
+std::expected<std::optional<api::Caller>, api::Answer> caller_of(const Sent& request, const Identity& identity,
+                                                                 Shared& shared) {
+  const auto given = request.find(http::field::authorization);
+  if (!identity.by_token || given == request.end()) return identity.caller;
+  const auto value = given->value();
+  constexpr std::string_view scheme = "bearer ";
+  if (value.size() <= scheme.size() ||
+      !beast::iequals(value.substr(0, scheme.size()), beast::string_view{scheme.data(), scheme.size()})) {
+    return std::unexpected(api::problem(401, "send Authorization: Bearer TOKEN"));
+  }
+  auto caller = shared.tokens.check({value.data() + scheme.size(), value.size() - scheme.size()}, utc_ms());
+  if (caller) return *caller;
+  shared.api.audit().write({.operation = "token", .status = 401, .result = caller.error().message});
+  return std::unexpected(api::problem(401, "the token is wrong or has expired"));
+}
+
+class StreamPlace {
+ public:
+  explicit StreamPlace(Shared& shared) : shared_(shared) { ++shared_.streams; }
+  ~StreamPlace() { --shared_.streams; }
+  StreamPlace(const StreamPlace&) = delete;
+  StreamPlace& operator=(const StreamPlace&) = delete;
+
+ private:
+  Shared& shared_;
+};
+constexpr size_t most_streams = 64;
+
+// Events or a console: the connection is this from here on. An answer where it cannot be.
+template <class Stream>
+asio::awaitable<std::optional<api::Answer>> serve_stream(Stream& stream, const Sent& request,
+                                                         api::Api::Admitted& admitted, Shared& shared) {
+  if (shared.streams >= most_streams) co_return api::problem(429, "too many streams are open; close one");
+  const StreamPlace place{shared};
+  if (admitted.route->kind == api::Kind::Events) {
+    co_await send_events(stream, shared);
+    co_return std::nullopt;
+  }
+  if (!websocket::is_upgrade(request)) {
+    co_return api::problem(426, "the console is reached by WebSocket");
+  }
+  const std::string name = admitted.call.word("name");
+  const std::string* const replay = admitted.call.parameter("replay");
+  const uint32_t bytes = replay != nullptr ? static_cast<uint32_t>(std::stoul(*replay)) : 2048;
+  auto found = co_await in_pool(shared.pool, [name] { return life::find(name).has_value(); });
+  if (!found) co_return api::problem(404, fmt::format("there is no machine {}", name));
+  auto console = co_await in_pool(shared.pool, [name, bytes] { return attach(name, bytes); });
+  const bool may_write = admitted.call.caller.role >= api::Role::Operator;
+  shared.api.audit().write({admitted.call.caller.name, api::name_of(admitted.call.caller.role), admitted.route->id,
+                            name, console.error.empty() ? 101u : 409u,
+                            console.error.empty() ? std::string_view{"ok"} : console.error});
+  if (!console.error.empty()) co_return api::problem(409, console.error);
+  ConsoleSocket socket{co_await asio::this_coro::executor, asio::local::stream_protocol{}, console.socket.release()};
+  co_await serve_console(stream, request, std::move(socket), may_write);
+  co_return std::nullopt;
+}
+
+}  // namespace
+
+asio::awaitable<std::shared_ptr<Listeners::Queue>> Listeners::add() {
+  auto executor = co_await asio::this_coro::executor;
+  auto queue = std::make_shared<Queue>(executor);
+  if (!feed_) {
+    feed_ = std::make_shared<api::Feed>();
+    queues_.insert(queue);
+    co_await look();
+    asio::co_spawn(executor, watch(), asio::detached);
+  } else {
+    queues_.insert(queue);
+  }
+  co_return queue;
+}
+
+asio::awaitable<void> Listeners::look() {
+  auto feed = feed_;
+  const auto events = co_await in_pool(pool_, [feed] { return feed->look(); });
+  if (events.empty()) co_return;
+  for (const auto& queue : queues_) {
+    for (const auto& event : events) {
+      queue->lines.push_back(
+          fmt::format("event: {}\ndata: {}\n\n", event.value("type", ""), control::dump_json(event)));
+    }
+    queue->overflowed = queue->overflowed || queue->lines.size() > Queue::most;
+    queue->arrived.cancel();
+  }
+}
+
+asio::awaitable<void> Listeners::watch() {
+  asio::steady_timer timer{co_await asio::this_coro::executor};
+  while (!queues_.empty()) {
+    timer.expires_after(interval);
+    auto [error] = co_await timer.async_wait(no_throw);
+    if (error) break;
+    co_await look();
+  }
+  feed_.reset();
+}
+
+template <class Stream>
+asio::awaitable<void> serve(Stream stream, Identity identity, Shared& shared) {
+  beast::flat_buffer buffer{api::max_header + api::max_body};
+  for (;;) {
+    http::request_parser<http::string_body> parser;
+    parser.header_limit(api::max_header);
+    parser.body_limit(api::max_body);
+    lowest(stream).expires_after(idle_time);
+    auto [header_error, header_size] = co_await http::async_read_header(stream, buffer, parser, no_throw);
+    beast::error_code error = header_error;
+    if (!error && !parser.is_done()) {
+      lowest(stream).expires_after(request_time);
+      if (beast::iequals(parser.get()[http::field::expect], "100-continue")) {
+        http::response<http::empty_body> go_on{http::status::continue_, 11};
+        auto [go_error, go_size] = co_await http::async_write(stream, go_on, no_throw);
+        if (go_error) break;
+      }
+      auto [body_error, body_size] = co_await http::async_read(stream, buffer, parser, no_throw);
+      error = body_error;
+    }
+    if (error) {
+      if (auto answer = answer_to(error)) co_await send(stream, std::move(*answer), false);
+      break;
+    }
+    const Sent sent = parser.release();
+    const bool keep_alive = sent.keep_alive();
+    auto caller = caller_of(sent, identity, shared);
+    if (!caller) {
+      const bool written = co_await send(stream, std::move(caller.error()), keep_alive);
+      if (!written || !keep_alive) break;
+      continue;
+    }
+    api::Request request;
+    request.method = std::string{sent.method_string()};
+    request.target = std::string{sent.target()};
+    request.content_type = std::string{sent[http::field::content_type]};
+    request.body = sent.body();
+    auto admitted = shared.api.admit(request, *caller);
+    std::optional<api::Answer> answer;
+    if (!admitted) {
+      answer = std::move(admitted.error());
+    } else if (admitted->route->kind != api::Kind::Answer) {
+      answer = co_await serve_stream(stream, sent, *admitted, shared);
+      if (!answer) break;
+    } else {
+      lowest(stream).expires_never();
+      api::Api& api = shared.api;
+      api::Api::Admitted& work = *admitted;
+      answer = co_await in_pool(shared.pool, [&api, &work] { return api.answer(work); });
+    }
+    const bool written = co_await send(stream, std::move(*answer), keep_alive);
+    if (!written || !keep_alive) break;
+  }
+  lowest(stream).expires_after(5s);
+  beast::error_code ignored;
+  if constexpr (std::is_same_v<Stream, TlsStream>) {
+    co_await stream.async_shutdown(no_throw);
+  } else {
+    stream.socket().shutdown(asio::socket_base::shutdown_send, ignored);
+  }
+}
+
+template asio::awaitable<void> serve(UnixStream, Identity, Shared&);
+template asio::awaitable<void> serve(TlsStream, Identity, Shared&);
+
+}  // namespace caisson::daemon

@@ -1,0 +1,33 @@
+// Makes machines in the store.
+//   Threads  any
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "base/result.h"
+#include "life/follow.h"
+#include "life/images.h"
+#include "store/store.h"
+#include "store/vm_spec.h"
+
+namespace caisson::life {
+
+struct NewMachine {
+  std::string name;
+  store::VmSpec spec;              // without what the image gives
+  std::optional<ImageName> image;  // which is on this host
+};
+
+// Its folder, with its lock, and its configuration whole.
+struct Made {
+  store::Store::Draft draft;
+  store::VmSpec spec;
+};
+
+// An error where there is one of that name.
+[[nodiscard]] Result<> check_new(const store::Store& store, const std::string& name);
+// `follow` is told where it waits for another command that uses the image.
+[[nodiscard]] Result<Made> create(const store::Store& store, NewMachine wish, const Follow& follow);
+
+}  // namespace caisson::life

@@ -1,0 +1,179 @@
+#include "life/images.h"
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+
+#include <fcntl.h>
+#include <fmt/ranges.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <nlohmann/json.hpp>
+
+#include "store/files.h"
+#include "store/store.h"
+
+namespace caisson::life {
+namespace {
+
+using Json = nlohmann::json;
+
+struct Release {
+  std::string_view version;
+  std::string_view suite;
+};
+constexpr std::array<Release, 5> releases{{
+    {"11", "bullseye"},
+    {"12", "bookworm"},
+    {"13", "trixie"},
+    {"14", "forky"},
+    {"sid", "sid"},
+}};
+constexpr std::string_view default_version = "12";
+
+std::string string_of(const Json& json, const char* key) {
+  const auto found = json.find(key);
+  return found != json.end() && found->is_string() ? found->get<std::string>() : std::string{};
+}
+
+uint64_t used_bytes(const std::string& path) {
+  struct stat status {};
+  return ::stat(path.c_str(), &status) == 0 ? static_cast<uint64_t>(status.st_blocks) * 512 : 0;
+}
+
+}  // namespace
+
+Result<ImageName> parse_image_name(std::string_view text) {
+  std::string_view version;
+  if (text == "debian") {
+    version = default_version;
+  } else if (text.starts_with("debian:")) {
+    version = text.substr(7);
+  } else {
+    return fail("{}: no such image; write debian or debian:12 (or 11, 13, 14, sid)", text);
+  }
+  for (const auto& release : releases) {
+    if (version == release.version || version == release.suite) {
+      return ImageName{std::string{release.version}, std::string{release.suite}};
+    }
+  }
+  return fail("{}: no such release of Debian; write debian:11, 12, 13, 14 or sid", text);
+}
+
+std::string to_json_text(const Manifest& manifest) {
+  Json files = Json::object();
+  for (const auto& [name, file] : manifest.files) files[name] = Json{{"size", file.size}, {"sha256", file.sha256}};
+  const Json json{{"image", manifest.image},
+                  {"built", manifest.built},
+                  {"mirror", manifest.mirror},
+                  {"files", files},
+                  {"packages", manifest.packages}};
+  return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
+Result<Manifest> parse_manifest(std::string_view text) {
+  const auto json = Json::parse(text, nullptr, false);
+  if (!json.is_object()) return fail("the manifest is not valid JSON");
+  Manifest manifest;
+  manifest.image = string_of(json, "image");
+  manifest.built = string_of(json, "built");
+  manifest.mirror = string_of(json, "mirror");
+  if (const auto files = json.find("files"); files != json.end() && files->is_object()) {
+    for (const auto& [name, file] : files->items()) {
+      if (!file.is_object()) return fail("the manifest's entry for {} is no object", name);
+      const auto size = file.find("size");
+      const bool number = size != file.end() && size->is_number_unsigned();
+      manifest.files[name] = ManifestFile{number ? size->get<uint64_t>() : 0, string_of(file, "sha256")};
+    }
+  }
+  if (const auto packages = json.find("packages"); packages != json.end() && packages->is_object()) {
+    for (const auto& [name, version] : packages->items()) {
+      if (version.is_string()) manifest.packages[name] = version.get<std::string>();
+    }
+  }
+  return manifest;
+}
+
+Result<std::string> images_folder() {
+  auto cache = cache_folder();
+  if (!cache) return cache;
+  return *cache + "/images";
+}
+
+Result<std::optional<std::string>> find_image(const ImageName& name) {
+  auto images = images_folder();
+  if (!images) return std::unexpected(images.error());
+  const std::string folder = *images + "/" + name.folder();
+  struct stat status {};
+  if (::stat((folder + "/" + manifest_file).c_str(), &status) == 0) return folder;
+  if (errno == ENOENT || errno == ENOTDIR) return std::nullopt;
+  return fail_errno(errno, "image " + name.text() + " in " + folder);
+}
+
+std::vector<std::string> machines_of(const ImageName& name) {
+  std::vector<std::string> machines;
+  const auto store = store::Store::open();
+  const auto names = store ? store->names() : Result<std::vector<std::string>>{};
+  if (!names) return machines;
+  for (const std::string& machine : *names) {
+    const auto folder = store->find(machine);
+    const auto spec = folder ? folder->spec() : std::unexpected(folder.error());
+    // One whose disk is a copy needs no image.
+    if (spec && spec->image == name.text() && !spec->disks.empty() && spec->disks.front().format == "qcow2") {
+      machines.push_back(machine);
+    }
+  }
+  return machines;
+}
+
+Result<Fd> lock_file(const std::string& path, std::string_view what, const Say& say) {
+  Fd fd{::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600)};
+  if (!fd.valid()) return fail_errno(errno, "cannot open " + path);
+  if (::flock(fd.get(), LOCK_EX | LOCK_NB) == 0) return fd;
+  if (errno != EWOULDBLOCK) return fail_errno(errno, "cannot lock " + path);
+  if (!say) return fail("{} is in use", what);
+  say(fmt::format("waiting for {}", what));
+  while (::flock(fd.get(), LOCK_EX) != 0) {
+    if (errno != EINTR) return fail_errno(errno, "cannot lock " + path);
+  }
+  return fd;
+}
+
+Result<std::vector<Image>> list_images() {
+  std::vector<Image> list;
+  if (const auto images = images_folder(); !images) return std::unexpected(images.error());
+  for (const auto& release : releases) {
+    const ImageName name{std::string{release.version}, std::string{release.suite}};
+    const auto folder = find_image(name);
+    if (!folder || !*folder) continue;
+    const auto text = read_file(**folder + "/" + manifest_file, 16 << 20);
+    if (!text) continue;
+    const auto manifest = parse_manifest(*text);
+    if (!manifest) continue;
+    const auto disk = manifest->files.find(disk_file);
+    list.push_back({name.text(), manifest->built, **folder, disk != manifest->files.end() ? disk->second.size : 0,
+                    used_bytes(**folder + "/" + disk_file)});
+  }
+  return list;
+}
+
+Result<> remove_image(const ImageName& name) {
+  auto images = images_folder();
+  if (!images) return std::unexpected(images.error());
+  const auto folder = find_image(name);
+  if (!folder) return std::unexpected(folder.error());
+  if (!*folder) return fail("image {} is not here; caisson image ls shows what is", name.text());
+  auto lock = lock_file(*images + "/" + name.folder() + ".lock", "image " + name.text(), nullptr);
+  if (!lock) return std::unexpected(lock.error());
+  if (const auto machines = machines_of(name); !machines.empty()) {
+    return fail("image {} is what the disk of machine {} is based on; remove that first with: caisson rm {}",
+                name.text(), machines.front(), fmt::join(machines, " "));
+  }
+  // Renamed first: a folder under its name is whole.
+  const std::string doomed = *images + "/." + name.folder() + ".removed";
+  if (auto ok = remove_tree(doomed); !ok) return ok;
+  if (::rename((*folder)->c_str(), doomed.c_str()) != 0) return fail_errno(errno, "cannot remove " + **folder);
+  return remove_tree(doomed);
+}
+
+}  // namespace caisson::life

@@ -1,0 +1,63 @@
+// The life of the store's machines, for the command line and the daemon alike.
+//   Errors   one line each, which says what to do
+//   Locks    each operation takes what it needs of a machine's (store/vm_folder.h), and leaves none
+//   Threads  any; operations on one machine are kept apart by its lock
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <sys/types.h>
+
+#include "base/result.h"
+#include "control/messages.h"
+#include "life/follow.h"
+#include "store/vm_folder.h"
+
+namespace caisson::life {
+
+// The store's machine of that name.
+[[nodiscard]] Result<store::VmFolder> find(const std::string& name);
+
+// Presses the power button, again every few seconds; after `timeout_s`, by default the machine's own, stops it at once.
+[[nodiscard]] Result<> stop(const store::VmFolder& folder, std::optional<unsigned> timeout_s, const Follow& follow);
+// As pulling the plug; a process that does not obey is killed.
+[[nodiscard]] Result<> kill(const store::VmFolder& folder, const Follow& follow);
+// Stops it where it runs, and starts it. Gives the VMM's process, as start_machine (launch.h).
+[[nodiscard]] Result<pid_t> restart(const store::VmFolder& folder, std::optional<unsigned> timeout_s,
+                                    const Follow& follow);
+// One request that the machine answers: Pause, Resume, Reset, PowerButton, Type.
+[[nodiscard]] Result<> ask(const store::VmFolder& folder, const control::Request& request,
+                           uint64_t timeout_ms = 10'000);
+// `force`: one that runs is stopped at once.
+[[nodiscard]] Result<> remove(const store::VmFolder& folder, bool force, const Follow& follow);
+[[nodiscard]] Result<> rename(const store::VmFolder& folder, const std::string& to);
+
+// What is to be different; the rest stays.
+struct Change {
+  std::optional<uint32_t> cpus;
+  std::optional<uint64_t> memory_bytes;
+  std::optional<std::vector<control::PortForward>> forwards;
+  std::optional<std::string> append;  // the whole kernel command line
+  std::optional<control::EngineChoice> engine;
+  std::optional<std::string> cpu_model;
+  std::optional<control::NetKind> net;
+  std::optional<bool> no_reboot;
+  std::optional<bool> debug_exit;
+  std::optional<bool> autostart;
+  std::optional<uint32_t> stop_timeout_s;
+};
+void apply(const Change& change, store::VmSpec& spec);
+// From its next start on. True: it runs, as it was.
+[[nodiscard]] Result<bool> set(const store::VmFolder& folder, const Change& change);
+
+// What the guest has printed on its console: at most the last mebibyte. `lines`: the last of them only.
+struct ConsoleText {
+  std::string text;
+  uint64_t log_bytes = 0;  // of the file console.log, where what comes next begins
+};
+[[nodiscard]] ConsoleText console_text(const store::VmFolder& folder, std::optional<unsigned> lines);
+
+}  // namespace caisson::life

@@ -1,0 +1,49 @@
+// The one table of VmSpec's keys, names and bounds.
+//   Threads  constants
+#pragma once
+
+#include "control/vm_config_table.h"
+#include "store/vm_spec.h"
+
+namespace caisson::control {
+
+template <>
+struct JsonTable<store::DiskSpec> {
+  static constexpr auto fields() {
+    return std::tuple{key("path", &store::DiskSpec::path, {1, store::VmSpec::max_path}, true),
+                      key("read_only", &store::DiskSpec::read_only), key("format", &store::DiskSpec::format, {0, 8}),
+                      key("bus", &store::DiskSpec::bus)};
+  }
+};
+
+template <>
+struct JsonTable<store::VmSpec> {
+  static constexpr auto fields() {
+    using store::VmSpec;
+    return std::tuple{
+        key("version", &VmSpec::version, {1, VmSpec::newest_version}, true),
+        key("created_ms", &VmSpec::created_ms),
+        key("image", &VmSpec::image, {0, 64}),
+        key("kernel", &VmSpec::kernel, {0, VmSpec::max_path}),
+        key("initrd", &VmSpec::initrd, {0, VmSpec::max_path}),
+        key("append", &VmSpec::append, {0, VmConfig::max_append}),
+        key("firmware", &VmSpec::firmware),
+        key("cpus", &VmSpec::cpus, {1, VmConfig::max_cpus}, true),
+        key("memory_bytes", &VmSpec::memory_bytes, {VmConfig::min_memory, VmConfig::max_memory}, true),
+        key("cpu_model", &VmSpec::cpu_model, {1, 32}),
+        key("engine", &VmSpec::engine),
+        key("disks", &VmSpec::disks, {0, VmConfig::max_disks}),
+        key("backing_folders", &VmSpec::backing_folders, {0, 64, VmSpec::max_path}),
+        key("net", &VmSpec::net),
+        key("forwards", &VmSpec::forwards, {0, VmConfig::max_forwards}),
+        key("boot_first", &VmSpec::boot_first),
+        key("no_reboot", &VmSpec::no_reboot),
+        key("debug_exit", &VmSpec::debug_exit),
+        key("stop_timeout_s", &VmSpec::stop_timeout_s, {0, 86400}),
+        key("autostart", &VmSpec::autostart),
+        key("transient", &VmSpec::transient),
+    };
+  }
+};
+
+}  // namespace caisson::control
