@@ -27,6 +27,8 @@ struct Machine {
 [[nodiscard]] store::VmSpec to_spec(const control::VmConfig& config);
 // The configuration that `spec` says, without any descriptor.
 [[nodiscard]] control::VmConfig to_config(const store::VmSpec& spec, const std::string& name);
+// A path for messages: short enough, and with nothing that could break a line.
+[[nodiscard]] std::string label(std::string path);
 // Against this process's current folder.
 [[nodiscard]] std::string absolute(const std::string& path);
 

@@ -125,7 +125,7 @@ std::expected<Wish, Failure> parse(RunOptions& options, bool kept) {
     if (options.name.empty()) options.name = options.target == "debian" ? "debian" : name->folder();
     if (!options.firmware.empty()) return usage(Error{"--firmware starts what is on --disk; leave out the image"});
   } else if (options.kernel.empty() && options.firmware.empty()) {
-    return usage(Error{"nothing to run; write caisson run debian, caisson run --kernel FILE or --firmware bios"});
+    return usage(Error{"nothing to run; write caisson run debian, caisson run --kernel FILE, --firmware bios or uefi"});
   }
   auto config = to_config(options, wish.image ? "root=/dev/vda rw" : "");
   if (!config) return usage(config.error());
@@ -135,6 +135,7 @@ std::expected<Wish, Failure> parse(RunOptions& options, bool kept) {
   wish.spec.created_ms = utc_ms();
   wish.spec.kernel = absolute(options.kernel);
   wish.spec.initrd = absolute(options.initrd);
+  wish.spec.firmware_vars = absolute(options.firmware_vars);
   wish.spec.stop_timeout_s = options.stop_timeout;
   wish.spec.transient = !wish.image && !kept;
   for (const auto& folder : options.backing_folders) wish.spec.backing_folders.push_back(absolute(folder));

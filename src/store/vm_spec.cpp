@@ -28,6 +28,7 @@ struct JsonTable<store::VmSpec> {
         key("initrd", &VmSpec::initrd, {0, VmSpec::max_path}),
         key("append", &VmSpec::append, {0, VmConfig::max_append}),
         key("firmware", &VmSpec::firmware),
+        key("firmware_vars", &VmSpec::firmware_vars, {0, VmSpec::max_path}),
         key("cpus", &VmSpec::cpus, {1, VmConfig::max_cpus}, true),
         key("memory_bytes", &VmSpec::memory_bytes, {VmConfig::min_memory, VmConfig::max_memory}, true),
         key("cpu_model", &VmSpec::cpu_model, {1, 32}),
@@ -77,6 +78,9 @@ Result<> VmSpec::validate() const {
   if (!model_known) return fail("cpu_model is {}; known are auto, host, x86-64-v2, x86-64-v3, x86-64-v4", cpu_model);
   if (kernel.empty() == (firmware == control::FirmwareKind::None)) {
     return fail("either kernel or firmware says what is started");
+  }
+  if (!firmware_vars.empty() && firmware != control::FirmwareKind::Uefi) {
+    return fail("firmware_vars is for firmware uefi only");
   }
   if (!forwards.empty() && net == control::NetKind::None) return fail("forwards need a network; net is none");
   for (const DiskSpec& disk : disks) {
