@@ -79,6 +79,13 @@ bool GuestMemory::read(Gpa gpa, std::span<uint8_t> out) const {
   return true;
 }
 
+bool GuestMemory::read_with_rom(Gpa gpa, std::span<uint8_t> out) const {
+  if (gpa - rom_start() >= rom_size_) return read(gpa, out);
+  if (out.size() > high_start - gpa) return false;
+  if (!out.empty()) std::memcpy(out.data(), base_ + gpa, out.size());
+  return true;
+}
+
 bool GuestMemory::write(Gpa gpa, std::span<const uint8_t> in) {
   const auto to = span(gpa, in.size());
   if (to.size() != in.size()) return false;

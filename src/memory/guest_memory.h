@@ -87,6 +87,8 @@ class GuestMemory {
   // False, with nothing copied, where any byte is not RAM.
   [[nodiscard]] bool read(Gpa gpa, std::span<uint8_t> out) const;
   [[nodiscard]] bool write(Gpa gpa, std::span<const uint8_t> in);
+  // As read(), of RAM or of ROM.
+  [[nodiscard]] bool read_with_rom(Gpa gpa, std::span<uint8_t> out) const;
 
   template <class T>
   requires std::is_trivially_copyable_v<T>

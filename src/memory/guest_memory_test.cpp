@@ -90,6 +90,13 @@ TEST(GuestMemory, RomStandsAtTheEndOfTheHole) {
     EXPECT_FALSE(memory->is_rom_page(GuestMemory::high_start));
     EXPECT_FALSE(memory->is_rom_page(0));
     EXPECT_FALSE(memory->contains(start, 1));
+    std::array<uint8_t, 2> bytes{};
+    EXPECT_TRUE(memory->read_with_rom(GuestMemory::high_start - 2, bytes));
+    EXPECT_EQ(bytes[1], 7);
+    EXPECT_FALSE(memory->read_with_rom(GuestMemory::high_start - 1, bytes));
+    EXPECT_FALSE(memory->read_with_rom(start - 1, bytes));
+    EXPECT_TRUE(memory->read_with_rom(0, bytes));
+    EXPECT_EQ(bytes[1], 0);
     ASSERT_TRUE(memory->clear());
     EXPECT_EQ(memory->base()[start], 7);
     EXPECT_EQ(memory->base()[GuestMemory::high_start - 1], 7);
