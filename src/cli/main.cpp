@@ -37,8 +37,12 @@ void add_machine(CLI::App* run, RunOptions& options) {
   run->add_option("--initrd", options.initrd, "initial RAM disk")->type_name("FILE");
   run->add_option("--append", options.append, "kernel command line; console=ttyS0 and panic=-1 are added unless given")
       ->type_name("TEXT");
-  run->add_option("--firmware", options.firmware, "start by firmware instead of a kernel: bios (SeaBIOS)")
+  run->add_option("--firmware", options.firmware,
+                  "start by firmware instead of a kernel: bios (SeaBIOS) or uefi (OVMF)")
       ->type_name("KIND");
+  run->add_option("--firmware-vars", options.firmware_vars,
+                  "where UEFI keeps its variables; made if it is not there; default: a file in the machine's folder")
+      ->type_name("FILE");
   run->add_option("--firmware-log", options.firmware_log, "write there what the firmware says on its debug port")
       ->type_name("FILE");
   run->add_option("--control", options.control, "listen there for caisson screenshot and caisson type")

@@ -95,7 +95,7 @@ std::expected<Wish, Failure> parse(RunOptions& options, bool kept) {
     if (options.name.empty()) options.name = options.target == "debian" ? "debian" : name->folder();
     if (!options.firmware.empty()) return usage(Error{"--firmware starts what is on --disk; leave out the image"});
   } else if (options.kernel.empty() && options.firmware.empty()) {
-    return usage(Error{"nothing to run; write caisson run debian, caisson run --kernel FILE or --firmware bios"});
+    return usage(Error{"nothing to run; write caisson run debian, caisson run --kernel FILE, --firmware bios or uefi"});
   }
   auto config = to_config(options, wish.image ? life::image_command_line : "");
   if (!config) return usage(config.error());
@@ -105,6 +105,7 @@ std::expected<Wish, Failure> parse(RunOptions& options, bool kept) {
   wish.spec.created_ms = utc_ms();
   wish.spec.kernel = absolute(options.kernel);
   wish.spec.initrd = absolute(options.initrd);
+  wish.spec.firmware_vars = absolute(options.firmware_vars);
   wish.spec.stop_timeout_s = options.stop_timeout;
   wish.spec.autostart = options.autostart;
   wish.spec.transient = !wish.image && !kept;

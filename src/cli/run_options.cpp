@@ -214,8 +214,10 @@ Result<VmConfig> to_config(const RunOptions& options, std::string_view default_a
   }
   if (options.firmware == "bios") {
     config.firmware = control::FirmwareKind::Bios;
+  } else if (options.firmware == "uefi") {
+    config.firmware = control::FirmwareKind::Uefi;
   } else if (!options.firmware.empty()) {
-    return fail("--firmware {}: unknown; write bios", options.firmware);
+    return fail("--firmware {}: unknown; write bios or uefi", options.firmware);
   }
   if (config.firmware != control::FirmwareKind::None) {
     if (!options.kernel.empty() || !options.initrd.empty() || !options.append.empty()) {
@@ -226,7 +228,10 @@ Result<VmConfig> to_config(const RunOptions& options, std::string_view default_a
     }
     config.engine = control::EngineChoice::Jit;
   } else if (!options.firmware_log.empty()) {
-    return fail("--firmware-log: there is no firmware without --firmware bios");
+    return fail("--firmware-log: there is no firmware without --firmware bios or uefi");
+  }
+  if (!options.firmware_vars.empty() && config.firmware != control::FirmwareKind::Uefi) {
+    return fail("--firmware-vars: only --firmware uefi has variables");
   }
   for (const auto& text : options.forwards) {
     auto forward = parse_forward(text);

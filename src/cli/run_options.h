@@ -29,7 +29,8 @@ struct RunOptions {
   std::string kernel;
   std::string initrd;
   std::string append;
-  std::string firmware;  // "bios", "uefi"; empty: a kernel is started directly
+  std::string firmware;       // "bios", "uefi"; empty: a kernel is started directly
+  std::string firmware_vars;  // file of UEFI's variables; empty: one in the machine's folder
   std::string firmware_log;
   std::string control;  // path of a socket for requests
   std::vector<std::string> disks;

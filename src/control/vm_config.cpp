@@ -40,8 +40,12 @@ Result<> VmConfig::validate(size_t descriptors) const {
     if (!firmware_fd) return fail("VM configuration: firmware without firmware_fd");
     if (engine == EngineChoice::Kvm) return fail("VM configuration: firmware with the kvm engine");
   }
+  if (firmware_vars_fd.has_value() != (firmware == FirmwareKind::Uefi)) {
+    return fail("VM configuration: firmware_vars_fd and firmware uefi go together");
+  }
   if (auto ok = take_given(kernel_fd, "kernel_fd"); !ok) return ok;
   if (auto ok = take_given(firmware_fd, "firmware_fd"); !ok) return ok;
+  if (auto ok = take_given(firmware_vars_fd, "firmware_vars_fd"); !ok) return ok;
   if (auto ok = take_given(vga_bios_fd, "vga_bios_fd"); !ok) return ok;
   if (auto ok = take_given(control_fd, "control_fd"); !ok) return ok;
   if (auto ok = take_given(firmware_log_fd, "firmware_log_fd"); !ok) return ok;

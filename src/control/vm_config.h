@@ -110,6 +110,8 @@ struct VmConfig {
   FirmwareKind firmware = FirmwareKind::None;
   std::optional<uint32_t> firmware_fd;  // its image
   std::string firmware_label = "firmware";
+  std::optional<uint32_t> firmware_vars_fd;  // the file of its flash memory; with UEFI only, and always
+  std::string firmware_vars_label = "firmware variables";
   std::optional<uint32_t> vga_bios_fd;      // a VGA with this option ROM; only with firmware
   std::optional<uint32_t> firmware_log_fd;  // gets what the firmware prints on its debug port
   std::optional<uint32_t> control_fd;       // a listening socket for further requests

@@ -96,6 +96,8 @@ struct JsonTable<VmConfig> {
         key("firmware", &VmConfig::firmware),
         key("firmware_fd", &VmConfig::firmware_fd, {0, 63}),
         key("firmware_label", &VmConfig::firmware_label, {1, VmConfig::max_label}),
+        key("firmware_vars_fd", &VmConfig::firmware_vars_fd, {0, 63}),
+        key("firmware_vars_label", &VmConfig::firmware_vars_label, {1, VmConfig::max_label}),
         key("vga_bios_fd", &VmConfig::vga_bios_fd, {0, 63}),
         key("firmware_log_fd", &VmConfig::firmware_log_fd, {0, 63}),
         key("control_fd", &VmConfig::control_fd, {0, 63}),

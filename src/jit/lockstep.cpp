@@ -141,8 +141,8 @@ const Lockstep::Items& Lockstep::items_of(const Block& block) {
   if (!items.empty()) return items;
   std::vector<uint8_t> bytes(block.guest_size);
   const size_t here = block.guest_size - block.next_size;
-  (void)cpu_.memory->read(block.key.gpa, std::span(bytes).first(here));
-  if (block.next_size != 0) (void)cpu_.memory->read(block.next_page, std::span(bytes).subspan(here));
+  (void)cpu_.memory->read_with_rom(block.key.gpa, std::span(bytes).first(here));
+  if (block.next_size != 0) (void)cpu_.memory->read_with_rom(block.next_page, std::span(bytes).subspan(here));
   const unsigned code_bits = block.key.mode & mode_bits::code_32 ? 32 : 64;
   uint16_t offset = 0;
   for (unsigned i = 0; i < block.instructions; ++i) {

@@ -43,8 +43,8 @@ std::string row(std::string_view name, uint64_t before, uint64_t interpreter, ui
 std::string Lockstep::code_text(const Block& block, const Items& items, uint64_t mark) const {
   std::vector<uint8_t> bytes(block.guest_size);
   const size_t here = block.guest_size - block.next_size;
-  (void)cpu_.memory->read(block.key.gpa, std::span(bytes).first(here));
-  if (block.next_size != 0) (void)cpu_.memory->read(block.next_page, std::span(bytes).subspan(here));
+  (void)cpu_.memory->read_with_rom(block.key.gpa, std::span(bytes).first(here));
+  if (block.next_size != 0) (void)cpu_.memory->read_with_rom(block.next_page, std::span(bytes).subspan(here));
   std::string text = fmt::format("the block, at guest-physical {:x}, mode word {:x}:\n", block.key.gpa, block.key.mode);
   const uint64_t start = points_.front().rip;
   for (const Item& item : items) {

@@ -5,20 +5,12 @@
 #include "backend/disk_chain.h"
 #include "control/channel.h"
 #include "kvm/device.h"
+#include "life/firmware_files.h"
 #include "life/ssh_key.h"
 #include "store/files.h"
 
 namespace caisson::life {
 namespace {
-
-// A path for messages: short enough, and with nothing that could break a line.
-std::string label(std::string path) {
-  if (path.size() > control::VmConfig::max_label) path.erase(0, path.size() - control::VmConfig::max_label);
-  for (char& c : path) {
-    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '?';
-  }
-  return path;
-}
 
 // /dev/kvm for the VMM, which opens nothing by path. Without it only --engine kvm fails.
 Result<> add_kvm(Machine& machine) {
@@ -30,19 +22,6 @@ Result<> add_kvm(Machine& machine) {
   }
   if (machine.config.engine == control::EngineChoice::Kvm) return with_context("--engine kvm", device.error());
   machine.config.kvm_missing = device.error().message.substr(0, control::VmConfig::max_reason);
-  return {};
-}
-
-// Firmware as Debian's packages install it.
-Result<> add_firmware(Machine& machine) {
-  constexpr const char* bios = "/usr/share/seabios/bios-256k.bin";
-  auto image = open_input("firmware", bios);
-  if (!image) return fail("{}; install the package seabios", image.error().message);
-  machine.config.firmware_fd = machine.add(std::move(*image));
-  machine.config.firmware_label = label(std::string{"firmware "} + bios);
-  auto vga = open_input("VGA BIOS", "/usr/share/seabios/vgabios-stdvga.bin");
-  if (!vga) return fail("{}; install the package seabios", vga.error().message);
-  machine.config.vga_bios_fd = machine.add(std::move(*vga));
   return {};
 }
 
@@ -105,6 +84,14 @@ void copy_common(const From& from, To& to) {
 
 }  // namespace
 
+std::string label(std::string path) {
+  if (path.size() > control::VmConfig::max_label) path.erase(0, path.size() - control::VmConfig::max_label);
+  for (char& c : path) {
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '?';
+  }
+  return path;
+}
+
 store::VmSpec to_spec(const control::VmConfig& config) {
   store::VmSpec spec;
   copy_common(config, spec);
@@ -125,7 +112,10 @@ Result<Machine> open_machine(const store::VmSpec& spec, control::VmConfig config
     return path.find('/') == std::string::npos ? folder + "/" + path : path;
   };
   if (spec.firmware != control::FirmwareKind::None) {
-    if (auto added = add_firmware(machine); !added) return std::unexpected(added.error());
+    const std::string vars = !spec.firmware_vars.empty() ? in_folder(spec.firmware_vars)
+                             : folder.empty()            ? ""
+                                                         : in_folder(firmware_vars_file);
+    if (auto added = add_firmware(machine, spec.firmware, vars); !added) return std::unexpected(added.error());
   } else {
     auto kernel = open_input("kernel", in_folder(spec.kernel));
     if (!kernel) return std::unexpected(kernel.error());

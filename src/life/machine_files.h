@@ -27,6 +27,8 @@ struct Machine {
 [[nodiscard]] store::VmSpec to_spec(const control::VmConfig& config);
 // The configuration that `spec` says, without any descriptor.
 [[nodiscard]] control::VmConfig to_config(const store::VmSpec& spec, const std::string& name);
+// A path for messages: short enough, and with nothing that could break a line.
+[[nodiscard]] std::string label(std::string path);
 
 // `folder`: of the machine; files that have no path of their own are there.
 [[nodiscard]] Result<Machine> open_machine(const store::VmSpec& spec, control::VmConfig config,

@@ -3,19 +3,19 @@
 #include <algorithm>
 #include <cerrno>
 
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 namespace caisson::machine {
 namespace {
 
-constexpr uint64_t largest_image = uint64_t{16} << 20;
 // What of the image lies below 1 MiB, too. SeaBIOS takes it for RAM that is there already (PAM0, host_bridge.cpp).
 constexpr uint64_t largest_shadow = uint64_t{256} << 10;
 constexpr uint64_t least_memory = uint64_t{16} << 20;
-constexpr Gpa four_gib = 0x1'0000'0000, one_mib = 0x10'0000;
-// The chipset's own memory-mapped devices begin here: IOAPIC, RCBA, local APICs, ROM.
-constexpr Gpa devices_start = 0xfec0'0000;
+constexpr Gpa one_mib = 0x10'0000;
+// The chipset's own memory-mapped devices begin and end here: IOAPIC, RCBA, local APICs.
+constexpr Gpa devices_start = 0xfec0'0000, devices_end = 0xff00'0000;
 
 // A whole file, of `unit` to `most` bytes.
 Result<std::vector<uint8_t>> read_image(int fd, const std::string& name, uint64_t unit, uint64_t most) {
@@ -35,6 +35,19 @@ Result<std::vector<uint8_t>> read_image(int fd, const std::string& name, uint64_
     done += static_cast<size_t>(got);
   }
   return image;
+}
+
+// Written and on the disk.
+Result<> store(int fd, const std::string& name, uint64_t offset, std::span<const uint8_t> bytes) {
+  while (!bytes.empty()) {
+    const ssize_t done = ::pwrite(fd, bytes.data(), bytes.size(), static_cast<off_t>(offset));
+    if (done < 0 && errno == EINTR) continue;
+    if (done < 0) return fail_errno(errno, name + ": the firmware's variables cannot be kept");
+    bytes = bytes.subspan(static_cast<size_t>(done));
+    offset += static_cast<uint64_t>(done);
+  }
+  if (::fdatasync(fd) != 0) return fail_errno(errno, name + ": the firmware's variables cannot be kept");
+  return {};
 }
 
 }  // namespace
@@ -59,24 +72,27 @@ Result<std::unique_ptr<Firmware>> Firmware::create(Bus& bus, GuestMemory& memory
   if (memory.size() < least_memory) {
     return fail("{} MiB of memory are too little for firmware; give more --memory", memory.size() >> 20);
   }
-  auto image = read_image(options.image, options.image_name, page_size, largest_image);
+  auto image = read_image(options.image, options.image_name, page_size, firmware_memory.rom_room);
   if (!image) return std::unexpected(image.error());
-  return std::unique_ptr<Firmware>(new Firmware(bus, memory, std::move(*image), options));
+  if (auto done = memory.set_rom(*image); !done) return with_context(options.image_name, done.error());
+  std::unique_ptr<Firmware> firmware(new Firmware(bus, memory, options));
+  if (options.variables >= 0) {
+    if (auto done = firmware->add_variables(options); !done) return std::unexpected(done.error());
+  }
+  return firmware;
 }
 
-Firmware::Firmware(Bus& bus, GuestMemory& memory, std::vector<uint8_t> image, const FirmwareOptions& options)
+Firmware::Firmware(Bus& bus, GuestMemory& memory, const FirmwareOptions& options)
     : bus_(bus),
       memory_(memory),
       log_(options.log < 0 ? Fd{} : Fd{::dup(options.log)}),
-      rom_(std::move(image)),
+      bios_(options.bios),
       fw_cfg_(memory),
       debug_port_([this](const std::string& line) {
         const std::string text = line + "\n";
         // A log that cannot be written is no reason to stop a machine.
         if (log_.valid() && ::write(log_.get(), text.data(), text.size()) < 0) log_ = Fd{};
       }) {
-  const uint64_t size = rom_.image().size();
-  bus.map(Space::Memory, four_gib - size, size, rom_, 0);
   bus.map(Space::Port, FwCfg::port, FwCfg::port_length, fw_cfg_, 0, {1, 2});
   bus.map(Space::Port, FwCfg::dma_port, FwCfg::dma_port_length, fw_cfg_, 1, {1, 8});
   bus.map(Space::Port, FirmwareDebugPort::port, 1, debug_port_, 0, {1, 1});
@@ -87,7 +103,7 @@ Firmware::Firmware(Bus& bus, GuestMemory& memory, std::vector<uint8_t> image, co
 }
 
 Firmware::~Firmware() {
-  bus_.unmap(Space::Memory, rom_, 0);
+  if (flash_) bus_.unmap(Space::Memory, *flash_, 0);
   bus_.unmap(Space::Port, fw_cfg_, 0);
   bus_.unmap(Space::Port, fw_cfg_, 1);
   bus_.unmap(Space::Port, debug_port_, 0);
@@ -106,14 +122,33 @@ void Firmware::add_tables(std::function<boot::AcpiConfig()> acpi, const boot::Sm
   if (auto text = boot_order(order); !text.empty()) fw_cfg_.add_file(boot_order_file, std::move(text));
 }
 
+// OVMF is built so that both stand side by side.
+Result<> Firmware::add_variables(const FirmwareOptions& options) {
+  auto content = read_image(options.variables, options.variables_name, Flash::block_size, Flash::largest);
+  if (!content) return std::unexpected(content.error());
+  const Gpa end = memory_.rom_start();
+  const uint64_t size = content->size();
+  if (end - size < devices_end) return fail("{}: too large to stand below the firmware", options.variables_name);
+  variables_ = Fd{::fcntl(options.variables, F_DUPFD_CLOEXEC, 0)};
+  if (!variables_.valid()) return fail_errno(errno, options.variables_name);
+  flash_ = std::make_unique<Flash>(std::move(*content), [fd = variables_.get(), name = options.variables_name](
+                                                            uint64_t offset, std::span<const uint8_t> bytes) {
+    return store(fd, name, offset, bytes);
+  });
+  bus_.map(Space::Memory, end - size, size, *flash_, 0);
+  return {};
+}
+
 Result<> Firmware::load() {
-  const auto& image = rom_.image();
-  const uint64_t size = std::min<uint64_t>(image.size(), largest_shadow);
-  if (!memory_.write(one_mib - size, std::span{image}.last(size))) return fail("firmware does not fit into memory");
+  if (!bios_) return {};
+  const uint64_t size = std::min<uint64_t>(memory_.rom_size(), largest_shadow);
+  const std::span<const uint8_t> image{memory_.base() + GuestMemory::high_start - size, size};
+  if (!memory_.write(one_mib - size, image)) return fail("firmware does not fit into memory");
   return {};
 }
 
 void Firmware::reset() {
+  if (flash_) flash_->reset();
   fw_cfg_.reset();
   debug_port_.reset();
 }

@@ -252,6 +252,9 @@ Result<> Machine::create_firmware() {
   auto firmware = Firmware::create(bus_, *memory_,
                                    {.image = opened(config_.firmware_fd),
                                     .image_name = config_.firmware_label,
+                                    .bios = config_.firmware == control::FirmwareKind::Bios,
+                                    .variables = opened(config_.firmware_vars_fd),
+                                    .variables_name = config_.firmware_vars_label,
                                     .log = opened(config_.firmware_log_fd),
                                     .cpus = config_.cpus});
   if (!firmware) return std::unexpected(firmware.error());

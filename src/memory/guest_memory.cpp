@@ -30,8 +30,9 @@ Result<std::unique_ptr<GuestMemory>> GuestMemory::create(uint64_t size, const La
   if (ftruncate(memory->memfd_.get(), static_cast<off_t>(size)) != 0) {
     return fail_errno(errno, fmt::format("reserve {} MiB of guest memory; choose a smaller --memory", size >> 20));
   }
-  // One linear reservation: low RAM, the hole, high RAM, and a guard page at the end.
-  memory->reserved_ = memory->end() + page_size;
+  memory->rom_room_ = layout.rom_room;
+  // One linear reservation: low RAM, the hole with the ROM at its end, high RAM, and a guard page.
+  memory->reserved_ = std::max(memory->end(), layout.rom_room != 0 ? high_start : 0) + page_size;
   memory->base_ = reserve_address_space(memory->reserved_);
   if (memory->base_ == nullptr) return fail_errno(errno, "reserve address space for guest memory");
   const auto map = [&](Gpa gpa, uint64_t length, uint64_t offset) {
@@ -46,8 +47,8 @@ Result<std::unique_ptr<GuestMemory>> GuestMemory::create(uint64_t size, const La
   madvise(memory->base_, memory->low_size_, MADV_HUGEPAGE);
   if (memory->high_size_ != 0) madvise(memory->base_ + high_start, memory->high_size_, MADV_HUGEPAGE);
   // Zeroed by the operating system, and only where it is touched.
-  memory->flags_.reset(
-      static_cast<std::atomic<uint32_t>*>(std::calloc(size / page_size, sizeof(std::atomic<uint32_t>))));
+  const uint64_t pages = (size + layout.rom_room) / page_size;
+  memory->flags_.reset(static_cast<std::atomic<uint32_t>*>(std::calloc(pages, sizeof(std::atomic<uint32_t>))));
   if (memory->flags_ == nullptr) return fail("not enough memory for the flags of {} MiB of guest memory", size >> 20);
   return memory;
 }
@@ -56,10 +57,32 @@ GuestMemory::~GuestMemory() {
   if (base_ != nullptr) munmap(base_, reserved_);
 }
 
+Result<> GuestMemory::set_rom(std::span<const uint8_t> image) {
+  if (image.empty() || image.size() % page_size != 0 || image.size() > rom_room_ || rom_size_ != 0) {
+    return fail("read-only memory of {} bytes: it must be a multiple of 4096 bytes, at most {}", image.size(),
+                rom_room_);
+  }
+  uint8_t* at = base_ + high_start - image.size();
+  if (mmap(at, image.size(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED) {
+    return fail_errno(errno, "map read-only memory");
+  }
+  std::memcpy(at, image.data(), image.size());
+  if (mprotect(at, image.size(), PROT_READ) != 0) return fail_errno(errno, "protect read-only memory");
+  rom_size_ = image.size();
+  return {};
+}
+
 bool GuestMemory::read(Gpa gpa, std::span<uint8_t> out) const {
   const auto from = span(gpa, out.size());
   if (from.size() != out.size()) return false;
   std::memcpy(out.data(), from.data(), out.size());
+  return true;
+}
+
+bool GuestMemory::read_with_rom(Gpa gpa, std::span<uint8_t> out) const {
+  if (gpa - rom_start() >= rom_size_) return read(gpa, out);
+  if (out.size() > high_start - gpa) return false;
+  if (!out.empty()) std::memcpy(out.data(), base_ + gpa, out.size());
   return true;
 }
 

@@ -2,6 +2,9 @@
 //   Layout   RAM starts at 0; what does not fit below `low_limit` (the hole for devices) goes on at 4 GiB. The host
 //   maps
 //            all of it at one linear range: host address = base() + guest-physical address; the hole is inaccessible.
+//   ROM      read-only memory at the end of the hole, which ends at 4 GiB: only engines see it. Devices, loaders and
+//   page
+//            walks do not, as contains() says no. It is in the linear range as well, write-protected on the host, too.
 //   Threads  any. Guest memory changes while you look at it: copy once, check the copy, use the copy.
 //   Dirty    every write by anyone but a vCPU's translated code must go through write()/write_object() or be followed
 //   by
@@ -37,6 +40,7 @@ class GuestMemory {
   struct Layout {
     Gpa low_end = low_limit;    // RAM from here on stands above 4 GiB: a multiple of the page size, at most low_limit
     bool video_window = false;  // a display's window lies over the RAM from video_start to video_end
+    uint64_t rom_room = 0;      // set_rom() takes at most so much: whole pages, not more than fit above low_limit
   };
   static constexpr Gpa video_start = 0xa'0000;
   static constexpr Gpa video_end = 0xc'0000;
@@ -65,6 +69,14 @@ class GuestMemory {
     return gpa >= high_start && gpa - high_start < high_size_ && length <= high_size_ - (gpa - high_start);
   }
 
+  // Read-only memory that ends at 4 GiB: whole pages, at most Layout::rom_room. Once, before CPUs and engines are
+  // there; it survives clear().
+  [[nodiscard]] Result<> set_rom(std::span<const uint8_t> image);
+  [[nodiscard]] uint64_t rom_size() const { return rom_size_; }
+  [[nodiscard]] Gpa rom_start() const { return high_start - rom_size_; }
+  // Whether the page that begins at `page` is of it.
+  [[nodiscard]] bool is_rom_page(Gpa page) const { return page - rom_start() < rom_size_; }
+
   // Host view of guest memory, or an empty span where any byte is not RAM (or length is 0). Call written() after
   // writing.
   [[nodiscard]] std::span<uint8_t> span(Gpa gpa, uint64_t length) const {
@@ -75,6 +87,8 @@ class GuestMemory {
   // False, with nothing copied, where any byte is not RAM.
   [[nodiscard]] bool read(Gpa gpa, std::span<uint8_t> out) const;
   [[nodiscard]] bool write(Gpa gpa, std::span<const uint8_t> in);
+  // As read(), of RAM or of ROM.
+  [[nodiscard]] bool read_with_rom(Gpa gpa, std::span<uint8_t> out) const;
 
   template <class T>
   requires std::is_trivially_copyable_v<T>
@@ -93,11 +107,18 @@ class GuestMemory {
   // Only for the dirty log: the page at this address was written.
   void note_dirty(Gpa page);
 
-  // Page flags, one atomic word per RAM page, for the engine (see jit/mmu). Index: page_index(gpa).
+  // Page flags, one atomic word per page of RAM or ROM, for the engine (see jit/mmu). Index: page_index(gpa), where the
+  // ROM's pages follow RAM's.
   //   bit 31  page holds translated code: written() reports writes to the observer
   static constexpr uint32_t code_flag = 1u << 31;
   [[nodiscard]] size_t page_index(Gpa gpa) const {
-    return gpa < low_limit ? gpa / page_size : (gpa - high_start + low_size_) / page_size;
+    if (gpa < low_limit) return gpa / page_size;
+    return (gpa >= high_start ? gpa - high_start + low_size_ : gpa - rom_start() + size_) / page_size;
+  }
+  [[nodiscard]] Gpa page_address(size_t index) const {
+    const uint64_t offset = index * page_size;
+    if (offset < low_size_) return offset;
+    return offset < size_ ? high_start + offset - low_size_ : rom_start() + offset - size_;
   }
   [[nodiscard]] std::atomic<uint32_t>& page_flags(Gpa gpa) { return flags_[page_index(gpa)]; }
 
@@ -124,6 +145,8 @@ class GuestMemory {
   uint64_t size_ = 0;
   uint64_t low_size_ = 0;
   uint64_t high_size_ = 0;
+  uint64_t rom_room_ = 0;
+  uint64_t rom_size_ = 0;
   Gpa window_start_ = 0;  // an empty window without a display
   Gpa window_end_ = 0;
   std::unique_ptr<std::atomic<uint32_t>[], void (*)(void*)> flags_ { nullptr, std::free };

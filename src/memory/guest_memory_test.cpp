@@ -74,6 +74,39 @@ TEST(GuestMemory, WritesToPagesWithCodeAreReportedPageByPage) {
   memory->set_observer(nullptr);
 }
 
+TEST(GuestMemory, RomStandsAtTheEndOfTheHole) {
+  for (const uint64_t size : {16 * mib, 4 * gib}) {
+    const auto memory = *GuestMemory::create(size, {.rom_room = 4 * page_size});
+    EXPECT_FALSE(memory->set_rom(std::vector<uint8_t>(page_size + 1)));
+    EXPECT_FALSE(memory->set_rom(std::vector<uint8_t>(5 * page_size)));
+    EXPECT_FALSE(memory->is_rom_page(GuestMemory::high_start - page_size));
+    ASSERT_TRUE(memory->set_rom(std::vector<uint8_t>(3 * page_size, 7)));
+    EXPECT_FALSE(memory->set_rom(std::vector<uint8_t>(page_size)));
+    const Gpa start = GuestMemory::high_start - 3 * page_size;
+    EXPECT_EQ(memory->rom_start(), start);
+    EXPECT_TRUE(memory->is_rom_page(start));
+    EXPECT_TRUE(memory->is_rom_page(start + 2 * page_size));
+    EXPECT_FALSE(memory->is_rom_page(start - page_size));
+    EXPECT_FALSE(memory->is_rom_page(GuestMemory::high_start));
+    EXPECT_FALSE(memory->is_rom_page(0));
+    EXPECT_FALSE(memory->contains(start, 1));
+    std::array<uint8_t, 2> bytes{};
+    EXPECT_TRUE(memory->read_with_rom(GuestMemory::high_start - 2, bytes));
+    EXPECT_EQ(bytes[1], 7);
+    EXPECT_FALSE(memory->read_with_rom(GuestMemory::high_start - 1, bytes));
+    EXPECT_FALSE(memory->read_with_rom(start - 1, bytes));
+    EXPECT_TRUE(memory->read_with_rom(0, bytes));
+    EXPECT_EQ(bytes[1], 0);
+    ASSERT_TRUE(memory->clear());
+    EXPECT_EQ(memory->base()[start], 7);
+    EXPECT_EQ(memory->base()[GuestMemory::high_start - 1], 7);
+    for (const Gpa gpa : {Gpa{0}, memory->low_size() - page_size, start, start + 2 * page_size}) {
+      EXPECT_EQ(memory->page_address(memory->page_index(gpa)), gpa);
+    }
+    EXPECT_EQ(memory->page_index(start), size / page_size);
+  }
+}
+
 TEST(GuestMemory, ADisplaysWindowIsNoRam) {
   const auto memory = *GuestMemory::create(uint64_t{2} << 20, {.low_end = 0x8000'0000, .video_window = true});
   EXPECT_TRUE(memory->contains(0x9'f000, 0x1000));

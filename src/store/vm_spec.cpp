@@ -36,9 +36,11 @@ Result<> VmSpec::validate() const {
   if (kernel.empty() == (firmware == control::FirmwareKind::None)) {
     return fail("either kernel or firmware says what is started");
   }
-  if (firmware == control::FirmwareKind::Uefi) return fail("firmware is uefi, which is not there yet; use bios");
   if (firmware != control::FirmwareKind::None && engine == control::EngineChoice::Kvm) {
     return fail("firmware needs the engine jit; engine is kvm");
+  }
+  if (!firmware_vars.empty() && firmware != control::FirmwareKind::Uefi) {
+    return fail("firmware_vars is for firmware uefi only");
   }
   if (!forwards.empty() && net == control::NetKind::None) return fail("forwards need a network; net is none");
   for (const DiskSpec& disk : disks) {

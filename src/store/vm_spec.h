@@ -33,6 +33,7 @@ struct VmSpec {
   std::string initrd;       // file; empty: none
   std::string append;       // the kernel's whole command line
   control::FirmwareKind firmware = control::FirmwareKind::None;
+  std::string firmware_vars;  // with UEFI: the file of its variables; made at the first start where it is not there
   uint32_t cpus = 1;
   uint64_t memory_bytes = uint64_t{1} << 30;  // whole MiB
   std::string cpu_model = "auto";

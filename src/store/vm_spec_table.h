@@ -28,6 +28,7 @@ struct JsonTable<store::VmSpec> {
         key("initrd", &VmSpec::initrd, {0, VmSpec::max_path}),
         key("append", &VmSpec::append, {0, VmConfig::max_append}),
         key("firmware", &VmSpec::firmware),
+        key("firmware_vars", &VmSpec::firmware_vars, {0, VmSpec::max_path}),
         key("cpus", &VmSpec::cpus, {1, VmConfig::max_cpus}, true),
         key("memory_bytes", &VmSpec::memory_bytes, {VmConfig::min_memory, VmConfig::max_memory}, true),
         key("cpu_model", &VmSpec::cpu_model, {1, 32}),

@@ -115,10 +115,7 @@ void CodeCache::advance(size_t bytes) {
 
 void CodeCache::drop_all() {
   for (const auto& [index, page] : by_page_) {
-    const Gpa gpa = index * page_size < memory_.low_size()
-                        ? index * page_size
-                        : GuestMemory::high_start + index * page_size - memory_.low_size();
-    memory_.page_flags(gpa).fetch_and(~GuestMemory::code_flag, std::memory_order_seq_cst);
+    memory_.page_flags(memory_.page_address(index)).fetch_and(~GuestMemory::code_flag, std::memory_order_seq_cst);
   }
   by_page_.clear();
   index_.clear();

@@ -389,7 +389,9 @@ bool Mirror::fault(uint64_t host_address, bool write) {
   if (known != space.pages.end() && (!write || known->second.writable)) return false;
   const Filled filled = mmu::fill(cpu_, linear, write ? Access::Write : Access::Read, TlbMode::User);
   cpu_.fault.raised = false;  // the interpreter finds it again
-  if (!filled.ok || !filled.ram || (write && !filled.direct)) {
+  // (ROM is not in the file that mirrors map.)
+  const bool possible = filled.ok && cpu_.memory->contains(filled.gpa, 1);
+  if (!possible || !filled.ram || (write && !filled.direct)) {
     // A host fault for nothing. A process that grows, or works on a device, is served better without.
     if (--space.credit == 0 && patience_ != 0) {
       Candidate& here = candidate();

@@ -203,7 +203,9 @@ Filled fill(Cpu& cpu, uint64_t linear, Access access, TlbMode mode) {
   if (!recall_or_walk(cpu, linear, access, mode, result)) return filled;
   filled.ok = true;
   filled.gpa = result.gpa | (linear & 0xfff);
-  if (!cpu.memory->contains(result.gpa, page_size)) return filled;
+  // What is written to ROM goes to the bus; reads find it as they find RAM.
+  const bool rom = cpu.memory->is_rom_page(result.gpa);
+  if (rom ? access == Access::Write : !cpu.memory->contains(result.gpa, page_size)) return filled;
   filled.ram = true;
   uint8_t* host_page = cpu.memory->base() + result.gpa;
   filled.host = host_page + (linear & 0xfff);
@@ -212,7 +214,7 @@ Filled fill(Cpu& cpu, uint64_t linear, Access access, TlbMode mode) {
   const unsigned slot = linear >> 12 & (tlb_entries - 1);
   const uint64_t page = linear & ~uint64_t{0xfff};
   // A page with translated code must not be stored to behind the translator's back; see code_pages.h for the order.
-  const bool direct = result.writable && claim_for_writing(cpu, result.gpa);
+  const bool direct = result.writable && !rom && claim_for_writing(cpu, result.gpa);
   const bool keep = direct && cpu.trial == nullptr;  // every write of a trial run is noted
   const uint64_t addend = reinterpret_cast<uint64_t>(host_page) - page;
   cache.read_tag[slot] = page;
@@ -236,7 +238,7 @@ bool code_page(Cpu& cpu, uint64_t linear, CodePage& out) {
   Walk result;
   const TlbMode mode = cpu.user() ? TlbMode::User : TlbMode::SupervisorUser;
   if (!walk(cpu, linear, Access::Execute, mode, result)) return false;
-  const bool ram = cpu.memory->contains(result.gpa, page_size);
+  const bool ram = cpu.memory->contains(result.gpa, page_size) || cpu.memory->is_rom_page(result.gpa);
   out = {.linear = page,
          .gpa = result.gpa,
          .host = ram ? cpu.memory->base() + result.gpa : nullptr,

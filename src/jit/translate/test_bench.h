@@ -38,9 +38,11 @@ inline constexpr Gpa tables = 0x1000, code = 0x10'0000, data = 0x20'0000;
 // One machine: flat 64-bit code at CPL 0, everything mapped one to one, no IDT, so that UD2 ends a run.
 class Bench {
  public:
-  explicit Bench(JitOptions options) {
+  // `rom`: read-only memory that ends at 4 GiB, at most 2 MiB.
+  explicit Bench(JitOptions options, std::span<const uint8_t> rom = {}) {
     options.off |= off::seldom;
-    memory_ = std::move(*GuestMemory::create(memory_size));
+    memory_ = std::move(*GuestMemory::create(memory_size, {.rom_room = rom.size()}));
+    EXPECT_TRUE(rom.empty() || memory_->set_rom(rom).has_value());
     model_ = std::make_unique<x86::CpuModel>(std::move(*x86::CpuModel::create("host", 1, clock_.tsc_hz())));
     engine_ = std::move(*JitEngine::create({*memory_, bus_, clock_, *model_}, options));
     cpu_ = std::move(*engine_->create_vcpu(0, interrupts_));
@@ -49,6 +51,8 @@ class Bench {
     put(tables, tables + 0x1003);
     put(tables + 0x1000, tables + 0x2003);
     for (uint64_t i = 0; i < memory_size >> 21; ++i) put(tables + 0x2000 + 8 * i, i << 21 | 0x83);
+    put(tables + 0x1018, tables + 0x3003);
+    put(tables + 0x3ff8, 0xffe0'0083);
   }
 
   [[nodiscard]] static JitOptions interpreter() {
@@ -65,8 +69,8 @@ class Bench {
     std::mt19937_64 random(seed);
     auto* words = reinterpret_cast<uint64_t*>(memory_->base() + data);
     for (unsigned i = 0; i < 0x4'0000 / 8; ++i) words[i] = random();
-    // The same code again keeps its translation.
-    const bool there = std::memcmp(memory_->base() + at, bytes.data(), bytes.size()) == 0;
+    // The same code again keeps its translation; without any it is there already.
+    const bool there = bytes.empty() || std::memcmp(memory_->base() + at, bytes.data(), bytes.size()) == 0;
     EXPECT_TRUE(there || memory_->write(at, bytes));
     CpuState state = reset_;
     state.gpr = gpr;
@@ -94,6 +98,8 @@ class Bench {
   [[nodiscard]] std::string error() const { return cpu_->error(); }
   [[nodiscard]] JitEngine& engine() { return *engine_; }
   [[nodiscard]] const uint8_t* memory() const { return memory_->base(); }
+  [[nodiscard]] GuestMemory& guest_memory() { return *memory_; }
+  [[nodiscard]] Bus& bus() { return bus_; }
 
  private:
   Bus bus_;
