@@ -25,7 +25,7 @@ class Audit {
     std::string_view role{};       // empty: none
     std::string_view operation{};  // of the table of routes, or what was tried instead
     std::string_view object{};     // the machine, image or job
-    unsigned status = 0;         // of HTTP; 0: none
+    unsigned status = 0;           // of HTTP; 0: none
     std::string_view result{};     // "ok", or why not
   };
   void write(const Entry& entry);
