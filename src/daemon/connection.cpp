@@ -36,14 +36,14 @@ auto& lowest(Stream& stream) {
 
 using Sent = http::request<http::string_body>;
 
-http::response<http::string_body> to_response(api::Answer answer, bool keep_alive) {
+http::response<http::string_body> to_response(const api::Answer& answer, bool keep_alive) {
   http::response<http::string_body> response{static_cast<http::status>(answer.status), 11};
   if (!answer.type.empty()) response.set(http::field::content_type, answer.type);
   response.set(http::field::cache_control, "no-store");
   response.set("X-Content-Type-Options", "nosniff");
   for (const auto& [name, value] : answer.headers) response.set(name, value);
   if (answer.status == 401) response.set(http::field::www_authenticate, "Bearer realm=\"caisson\"");
-  response.body() = std::move(answer.body);
+  response.body() = answer.body;
   response.keep_alive(keep_alive);
   response.prepare_payload();
   return response;
@@ -61,8 +61,8 @@ std::optional<api::Answer> answer_to(const beast::error_code& error) {
 }
 
 template <class Stream>
-asio::awaitable<bool> send(Stream& stream, api::Answer answer, bool keep_alive) {
-  auto response = to_response(std::move(answer), keep_alive);
+asio::awaitable<bool> send(Stream& stream, const api::Answer& answer, bool keep_alive) {
+  auto response = to_response(answer, keep_alive);
   lowest(stream).expires_after(answer_time);
   auto [error, size] = co_await http::async_write(stream, response, no_throw);
   co_return !error;
@@ -214,9 +214,11 @@ asio::awaitable<std::optional<api::Answer>> serve_stream(Stream& stream, const S
   const std::string name = admitted.call.word("name");
   const std::string* const replay = admitted.call.parameter("replay");
   const uint32_t bytes = replay != nullptr ? static_cast<uint32_t>(std::stoul(*replay)) : 2048;
-  auto found = co_await in_pool(shared.pool, [name] { return life::find(name).has_value(); });
+  const auto find = [&name] { return life::find(name).has_value(); };
+  const bool found = co_await in_pool(shared.pool, find);
   if (!found) co_return api::problem(404, fmt::format("there is no machine {}", name));
-  auto console = co_await in_pool(shared.pool, [name, bytes] { return attach(name, bytes); });
+  const auto connect = [&name, bytes] { return attach(name, bytes); };
+  auto console = co_await in_pool(shared.pool, connect);
   const bool may_write = admitted.call.caller.role >= api::Role::Operator;
   shared.api.audit().write({admitted.call.caller.name, api::name_of(admitted.call.caller.role), admitted.route->id,
                             name, console.error.empty() ? 101u : 409u,
@@ -245,7 +247,8 @@ asio::awaitable<std::shared_ptr<Listeners::Queue>> Listeners::add() {
 
 asio::awaitable<void> Listeners::look() {
   auto feed = feed_;
-  const auto events = co_await in_pool(pool_, [feed] { return feed->look(); });
+  const auto look_again = [feed] { return feed->look(); };
+  const auto events = co_await in_pool(pool_, look_again);
   if (events.empty()) co_return;
   for (const auto& queue : queues_) {
     for (const auto& event : events) {
@@ -289,14 +292,14 @@ asio::awaitable<void> serve(Stream stream, Identity identity, Shared& shared) {
       error = body_error;
     }
     if (error) {
-      if (auto answer = answer_to(error)) co_await send(stream, std::move(*answer), false);
+      if (auto answer = answer_to(error)) co_await send(stream, *answer, false);
       break;
     }
     const Sent sent = parser.release();
     const bool keep_alive = sent.keep_alive();
     auto caller = caller_of(sent, identity, shared);
     if (!caller) {
-      const bool written = co_await send(stream, std::move(caller.error()), keep_alive);
+      const bool written = co_await send(stream, caller.error(), keep_alive);
       if (!written || !keep_alive) break;
       continue;
     }
@@ -314,11 +317,10 @@ asio::awaitable<void> serve(Stream stream, Identity identity, Shared& shared) {
       if (!answer) break;
     } else {
       lowest(stream).expires_never();
-      api::Api& api = shared.api;
-      api::Api::Admitted& work = *admitted;
-      answer = co_await in_pool(shared.pool, [&api, &work] { return api.answer(work); });
+      const auto work = [&shared, &admitted] { return shared.api.answer(*admitted); };
+      answer = co_await in_pool(shared.pool, work);
     }
-    const bool written = co_await send(stream, std::move(*answer), keep_alive);
+    const bool written = co_await send(stream, *answer, keep_alive);
     if (!written || !keep_alive) break;
   }
   lowest(stream).expires_after(5s);

@@ -70,11 +70,15 @@ struct Shared {
   size_t streams = 0;
 };
 
-// Runs `work` in the pool and comes back to this thread with what it gives.
 template <class Work>
-asio::awaitable<std::invoke_result_t<Work>> in_pool(asio::thread_pool& pool, Work work) {
-  auto task = [](Work inner) -> asio::awaitable<std::invoke_result_t<Work>> { co_return inner(); };
-  co_return co_await asio::co_spawn(pool.get_executor(), task(std::move(work)), asio::use_awaitable);
+asio::awaitable<std::invoke_result_t<Work&>> call(Work& work) {
+  co_return work();
+}
+// Runs `work` in the pool and comes back to this thread with what it gives. A name is asked for: GCC 12 destroys a
+// temporary with captures twice where a coroutine waits in the same expression.
+template <class Work>
+asio::awaitable<std::invoke_result_t<Work&>> in_pool(asio::thread_pool& pool, Work& work) {
+  return asio::co_spawn(pool.get_executor(), call(work), asio::use_awaitable);
 }
 
 // Whoever is at the other end.
