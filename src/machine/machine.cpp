@@ -193,6 +193,8 @@ Result<> Machine::create() {
       tsc_hz);
   if (!model) return std::unexpected(model.error());
   model_ = std::move(*model);
+  // OVMF maps all that the CPU can address before it has loaded anything, with pages of 2 MiB.
+  if (config_.firmware == control::FirmwareKind::Uefi) model_->limit_physical_bits(40);
   const bool by_firmware = config_.firmware != control::FirmwareKind::None;
   auto memory = GuestMemory::create(config_.memory_bytes, by_firmware ? firmware_memory : GuestMemory::Layout{});
   if (!memory) return std::unexpected(memory.error());

@@ -149,6 +149,11 @@ std::string_view CpuModel::best_for(const Host& host) {
 
 std::string_view CpuModel::best_for_host() { return best_for(this_host()); }
 
+void CpuModel::limit_physical_bits(unsigned bits) {
+  physical_bits_ = std::min(physical_bits_, std::max(bits, 40u));
+  row(0x8000'0008, 0).eax = physical_bits_ | 48u << 8;
+}
+
 Result<CpuModel> CpuModel::create(std::string_view name, unsigned cpus, uint64_t tsc_hz) {
   return create_on(this_host(), name, cpus, tsc_hz);
 }
@@ -192,7 +197,7 @@ Result<CpuModel> CpuModel::create_on(const Host& host, std::string_view name, un
   if (level == Level::Host && host.cpuid(0x8000'0000, 0).eax >= 0x8000'0008) {
     model.physical_bits_ = std::clamp(host.cpuid(0x8000'0008, 0).eax & 0xff, 40u, 46u);
   }
-  model.row(0x8000'0008, 0).eax = model.physical_bits_ | 48u << 8;
+  model.limit_physical_bits(model.physical_bits_);
   model.add_cache_leaves(host, host_identity);
   model.add_state_leaves(host);
   model.add_time_leaves();

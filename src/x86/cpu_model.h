@@ -122,6 +122,8 @@ class CpuModel {
   };
   [[nodiscard]] CpuidResult cpuid(uint32_t leaf, uint32_t subleaf, const Context& context) const;
 
+  // No more bits of physical addresses than these, at least 40. Before anybody asks.
+  void limit_physical_bits(unsigned bits);
   // Number of physical address bits the model reports.
   [[nodiscard]] unsigned physical_bits() const { return physical_bits_; }
   // IA32_ARCH_CAPABILITIES as the guest reads it: the guest need not defend against the host CPU's side channels

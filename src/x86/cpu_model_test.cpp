@@ -233,6 +233,14 @@ TEST(CpuModel, IdentityAndRanges) {
   EXPECT_STREQ(brand.c_str(), "Caisson Virtual CPU v3");
   EXPECT_EQ(named.cpuid(0x8000'0008, 0, {}).eax, 48u << 8 | named.physical_bits());
   EXPECT_EQ(host.physical_bits(), 46u);  // the host says 52
+  CpuModel limited = host;
+  limited.limit_physical_bits(42);
+  EXPECT_EQ(limited.physical_bits(), 42u);
+  EXPECT_EQ(limited.cpuid(0x8000'0008, 0, {}).eax, 48u << 8 | 42u);
+  limited.limit_physical_bits(46);
+  EXPECT_EQ(limited.physical_bits(), 42u);
+  limited.limit_physical_bits(32);
+  EXPECT_EQ(limited.physical_bits(), 40u);
   EXPECT_EQ(named.cpuid(0x8000'0000, 0, {}).eax, 0x8000'0008u);
   // SDM: leaves beyond the last answer as the last basic one.
   EXPECT_EQ(named.cpuid(0x8000'0021, 1, {.apic_id = 3}).edx, 3u);

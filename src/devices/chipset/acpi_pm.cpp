@@ -100,7 +100,9 @@ void AcpiPm::write(unsigned region, uint64_t offset, unsigned size, uint64_t val
 void AcpiPm::write_control(uint16_t value) {
   state_.control = value & control_kept;
   if ((value & control_sleep_enable) == 0) return;
-  if ((value >> control_sleep_type_shift & 7) == chipset::s5_sleep_type) power_.request(PowerEvent::PowerOff);
+  // Type 0 is S0, in which nobody sleeps: OVMF, which reads no tables, means S5 by it, as on QEMU's Q35.
+  const unsigned type = value >> control_sleep_type_shift & 7;
+  if (type == chipset::s5_sleep_type || type == 0) power_.request(PowerEvent::PowerOff);
 }
 
 // TMR_STS is set whenever the timer's top bit changes (4.8.3.1.1).

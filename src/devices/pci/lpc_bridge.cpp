@@ -26,6 +26,8 @@ constexpr uint32_t not_routed = 0x8080'8080;
 }  // namespace
 
 LpcBridge::LpcBridge() : PciDevice(identity) {
+  // What is behind it is always there (13.1.3); OVMF starts no driver for it otherwise.
+  config_.define(command, 2, command_io | command_memory | command_bus_master, 0);
   config_.define(pm_base, 4, io_space, 0xff80);
   config_.define(acpi_control, 1, 0, 0x87);
   config_.define(pirq_a_to_d, 4, not_routed, 0x8f8f'8f8f);
