@@ -98,7 +98,7 @@ struct CodePage {
   bool global = false;
   bool large = false;
 };
-inline constexpr unsigned code_page_entries = 512;
+inline constexpr unsigned code_page_entries = 2048, code_page_group = code_page_entries / 64;
 
 // Where indirect branches find the translation of their target: one table per TlbMode, by bits 1.. of the target's
 // address.
@@ -173,6 +173,7 @@ struct alignas(64) Cpu {
   // Whether a table may hold something that is not mapped globally: a switch of address spaces leaves the others alone.
   std::array<bool, 3> jumps_local{}, tlb_local{};
   std::array<CodePage, code_page_entries> code_pages{};
+  uint64_t code_pages_local = 0;  // bit for each group that may have something not mapped globally
   JumpMemory jump_memory;
   WalkMemory walk_memory;
   // Filters for INVLPG: bit set for each GiB (modulo 256) from which a piece of a page above 2 MiB is cached, and for

@@ -135,6 +135,7 @@ void JitVcpu::await_out_of_guest() {
 void JitVcpu::drop_jump_caches() {
   for (JumpCache& cache : cpu_->jumps) cache.clear();
   cpu_->jump_memory.flush_all(false);
+  cpu_->jump_memory.forget_physical();
 }
 
 void JitVcpu::answer_requests() {

@@ -1,6 +1,8 @@
 #include "jit/mmu/mmu.h"
 
 #include <algorithm>
+#include <bit>
+#include <utility>
 
 #include "jit/engine.h"
 #include "jit/mmu/mirror.h"
@@ -339,8 +341,11 @@ void flush_non_global(Cpu& cpu) {
       cache.write_tag[slot] = (cache.write_tag[slot] & stays) | (invalid_tag & ~stays);
     }
   }
-  for (CodePage& page : cpu.code_pages) {
-    if (!page.global || page.user) page.linear = invalid_tag;
+  for (uint64_t groups = std::exchange(cpu.code_pages_local, 0); groups != 0; groups &= groups - 1) {
+    const auto first = cpu.code_pages.begin() + std::countr_zero(groups) * code_page_group;
+    for (auto page = first; page != first + code_page_group; ++page) {
+      if (!page->global || page->user) page->linear = invalid_tag;
+    }
   }
   cpu.engine->code_mapping_flushed(cpu, false);
 }

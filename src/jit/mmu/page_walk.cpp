@@ -245,7 +245,11 @@ bool code_page(Cpu& cpu, uint64_t linear, CodePage& out) {
          .user = cpu.user(),
          .global = result.global,
          .large = result.large};
-  if (ram) cached = out;
+  if (ram) {
+    cached = out;
+    const size_t group = static_cast<size_t>(&cached - cpu.code_pages.data()) / code_page_group;
+    if (out.user || !out.global) cpu.code_pages_local |= uint64_t{1} << group;
+  }
   // From here on jump caches may know the page: a stub looks into the code pages, too.
   if (ram && out.user) cpu.jump_memory.note_page(page);
   if (result.large) {

@@ -31,15 +31,21 @@ class JumpMemory {
   void drop(uint64_t rip) { entries_[index(rip)].tag = 0; }
 
   // User code by its guest-physical address: good in every address space that has it, so a new process finds what
-  // others ran. The stub that looks here has the page's mapping from Cpu::code_pages. (A dead block's code leads to the
-  // dispatcher, which therefore asks the code cache.)
+  // others ran. The stub that looks here has the page's mapping from Cpu::code_pages. Nothing but the loss of all code
+  // makes these entries invalid. (A dead block's code leads to the dispatcher, which therefore asks the code cache.)
+  // Of two places an entry takes the one that was taken longer ago.
   void put_physical(uint64_t gpa, uint32_t mode, const uint8_t* code) {
-    physical_entries_[physical_index(gpa)] = {.rip = gpa, .tag = physical_ << tag_shift | mode, .code = code};
+    PhysicalEntry* const places = &physical_entries_[physical_index(gpa)];
+    const uint64_t key = physical_key(gpa, mode);
+    if (places[0].key != key) places[1] = places[0];
+    places[0] = {.key = key, .code = code};
   }
   [[nodiscard]] const uint8_t* find_physical(uint64_t gpa, uint32_t mode) const {
-    const Entry& entry = physical_entries_[physical_index(gpa)];
-    return entry.rip == gpa && entry.tag == (physical_ << tag_shift | mode) ? entry.code : nullptr;
+    const PhysicalEntry* const places = &physical_entries_[physical_index(gpa)];
+    const uint64_t key = physical_key(gpa, mode);
+    return places[0].key == key ? places[0].code : places[1].key == key ? places[1].code : nullptr;
   }
+  void forget_physical() { physical_entries_.fill({}); }
 
   // Whether code of the linear page may ever have been noted since the last flush of everything.
   [[nodiscard]] bool may_have_page(uint64_t linear) const {
@@ -50,7 +56,6 @@ class JumpMemory {
   // `pages_too`: Cpu::code_pages are empty.
   void flush_all(bool pages_too) {
     supervisor_ = ++newest_;
-    physical_ = ++newest_;
     pcid_generation_.fill(0);
     if (pages_too) pages_.fill(0);
     flush_user(pcid_);
@@ -84,11 +89,15 @@ class JumpMemory {
     uint64_t rip, tag;  // tag 0: empty
     const uint8_t* code;
   };
-  static constexpr unsigned bits = 16, physical_bits = 17, index_shift = 13, tag_shift = 16;
+  struct PhysicalEntry {  // all zero: empty (a mode is not zero)
+    uint64_t key;         // guest-physical address, the mode in the bits from mode_shift on
+    const uint8_t* code;
+  };
+  static constexpr unsigned bits = 16, index_shift = 13, tag_shift = 16;
+  static constexpr unsigned pair_bits = 17, mode_shift = 48;
   // For the stub: where entries and the generations for the two kinds of code stand.
   [[nodiscard]] static size_t entries_offset() { return offsetof(JumpMemory, entries_); }
   [[nodiscard]] static size_t physical_entries_offset() { return offsetof(JumpMemory, physical_entries_); }
-  [[nodiscard]] static size_t physical_generation_offset() { return offsetof(JumpMemory, physical_); }
   [[nodiscard]] static size_t generation_offset(bool user) {
     return user ? offsetof(JumpMemory, user_) : offsetof(JumpMemory, supervisor_);
   }
@@ -96,7 +105,9 @@ class JumpMemory {
  private:
   static constexpr unsigned pcids = 4096;
   static size_t index(uint64_t rip) { return (rip ^ rip >> index_shift) & ((1u << bits) - 1); }
-  static size_t physical_index(uint64_t gpa) { return (gpa ^ gpa >> index_shift) & ((1u << physical_bits) - 1); }
+  // Of the first of two.
+  static size_t physical_index(uint64_t gpa) { return ((gpa ^ gpa >> index_shift) & ((1u << pair_bits) - 1)) * 2; }
+  static uint64_t physical_key(uint64_t gpa, uint32_t mode) { return gpa | uint64_t{mode} << mode_shift; }
   static size_t page_word(uint64_t page) { return (page ^ page >> 12) >> 6 & 63; }
   static uint64_t page_bit(uint64_t page) { return uint64_t{1} << ((page ^ page >> 12) & 63); }
   [[nodiscard]] uint64_t tag(uint32_t mode, bool user) const {
@@ -105,10 +116,10 @@ class JumpMemory {
   void flush_user(unsigned pcid) { user_ = pcid_generation_[pcid] = ++newest_; }
 
   std::array<Entry, size_t{1} << bits> entries_;  // zeroed memory is not touched before it is used, see Cpu
-  std::array<Entry, size_t{1} << physical_bits> physical_entries_;
+  std::array<PhysicalEntry, size_t{2} << pair_bits> physical_entries_;
   std::array<uint64_t, 64> pages_{};  // a filter: one bit for many pages
   std::array<uint64_t, pcids> pcid_generation_{};
-  uint64_t newest_ = 3, supervisor_ = 1, user_ = 2, physical_ = 3;
+  uint64_t newest_ = 2, supervisor_ = 1, user_ = 2;
   unsigned pcid_ = 0;
 };
 

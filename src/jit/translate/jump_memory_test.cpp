@@ -74,9 +74,24 @@ TEST_F(JumpMemoryTest, ByPhysicalAddressUntilEverythingGoes) {
   EXPECT_EQ(memory_->find_physical(0x1234'5678, mode + 1), nullptr);
   EXPECT_EQ(memory_->find_physical(0x1234'5679, mode), nullptr);
   EXPECT_EQ(memory_->find(0x1234'5678, mode, true), nullptr);
-  memory_->flush_all(false);
+  memory_->flush_all(true);
+  EXPECT_EQ(memory_->find_physical(0x1234'5678, mode), &user_code);
+  memory_->forget_physical();
   EXPECT_EQ(memory_->find_physical(0x1234'5678, mode), nullptr);
-  EXPECT_TRUE(memory_->may_have_page(user_rip & ~0xfffull));
+}
+
+TEST_F(JumpMemoryTest, TwoPhysicalAddressesOfOnePlace) {
+  const uint8_t third_code = 0;
+  memory_->put_physical(0x5678, mode, &user_code);
+  memory_->put_physical(0x5678, mode + 1, &kernel_code);
+  EXPECT_EQ(memory_->find_physical(0x5678, mode), &user_code);
+  EXPECT_EQ(memory_->find_physical(0x5678, mode + 1), &kernel_code);
+  memory_->put_physical(0x5678, mode + 1, &third_code);  // again: nothing is pushed out
+  EXPECT_EQ(memory_->find_physical(0x5678, mode), &user_code);
+  EXPECT_EQ(memory_->find_physical(0x5678, mode + 1), &third_code);
+  memory_->put_physical(0x5678, mode + 2, &kernel_code);
+  EXPECT_EQ(memory_->find_physical(0x5678, mode), nullptr);
+  EXPECT_EQ(memory_->find_physical(0x5678, mode + 1), &third_code);
 }
 
 }  // namespace

@@ -82,12 +82,17 @@ const uint8_t* begin(Emitter& out) {
   return out.run_address();
 }
 
-// t1 = offset of a JumpMemory entry, in words, for the address in `reg`.
-void emit_entry_index(Emitter& out, int reg, unsigned bits) {
+// t1 = bits of the address in `reg` that choose the entry of a JumpMemory.
+void emit_xor_of_address(Emitter& out, int reg, unsigned bits) {
   out.move(t1, reg);
   out.register_op(0xc1, 5, t1, true), out.u8(JumpMemory::index_shift);  // shr
   out.register_op(0x31, reg, t1, false);                                // xor
   out.and32(t1, (1u << bits) - 1);
+}
+
+// t1 = offset of a JumpMemory::Entry, in words.
+void emit_entry_index(Emitter& out, int reg) {
+  emit_xor_of_address(out, reg, JumpMemory::bits);
   out.lea(t1, {.base = t1, .index = t1, .scale = 2});
 }
 
@@ -104,12 +109,15 @@ size_t emit_physical_look_up(Emitter& out, const uint8_t* unknown) {
   const auto at_t1 = [](size_t offset, int scale) {
     return Address{.index = t1, .scale = scale, .disp = static_cast<int32_t>(offset), .cpu = true};
   };
+  using Entry = JumpMemory::PhysicalEntry;
+  static_assert(sizeof(Entry) == 16);
   constexpr size_t pages = offsetof(Cpu, code_pages);
   const size_t memory = offsetof(Cpu, jump_memory), mode = static_cast<size_t>(TlbMode::User);
   const size_t physical = memory + JumpMemory::physical_entries_offset(),
                linear = memory + JumpMemory::entries_offset();
   push(out, rax);
-  out.stack_below_cpu(8);
+  push(out, rdx);
+  out.stack_below_cpu(16);
   out.move(rax, t0);
   out.and_page(rax);
   out.register_op(0x89, t0, t1, false);
@@ -126,16 +134,19 @@ size_t emit_physical_look_up(Emitter& out, const uint8_t* unknown) {
   out.register_op(0x89, t0, t1, false);
   out.and32(t1, page_size - 1);
   out.register_op(0x09, t1, rax, true);  // or
-  emit_entry_index(out, rax, JumpMemory::physical_bits);
-  out.compare(rax, at_t1(physical + offsetof(JumpMemory::Entry, rip), 8));
+  emit_xor_of_address(out, rax, JumpMemory::pair_bits);
+  out.register_op(0xc1, 4, t1, false), out.u8(2);  // shl: a pair is four words
+  out.load(rdx, cpu_at(offsetof(Cpu, jumps_mode) + 8 * mode));
+  out.register_op(0xc1, 4, rdx, true), out.u8(JumpMemory::mode_shift);  // shl
+  out.register_op(0x09, rdx, rax, true);                                // or
+  out.load(rdx, at_t1(physical + offsetof(Entry, code), 8));
+  out.compare(rax, at_t1(physical + offsetof(Entry, key), 8));
+  const size_t first = out.jump_short_if_later(4);
+  out.load(rdx, at_t1(physical + sizeof(Entry) + offsetof(Entry, code), 8));
+  out.compare(rax, at_t1(physical + sizeof(Entry) + offsetof(Entry, key), 8));
   const size_t no_entry = out.jump_if_later(5);
-  emit_tag(out, JumpMemory::physical_generation_offset(), mode);
-  out.compare(rax, at_t1(physical + offsetof(JumpMemory::Entry, tag), 8));
-  const size_t no_code = out.jump_if_later(5);
-  push(out, rdx);
-  out.stack_below_cpu(16);
-  out.load(rdx, at_t1(physical + offsetof(JumpMemory::Entry, code), 8));
-  emit_entry_index(out, t0, JumpMemory::bits);
+  out.land8(first);
+  emit_entry_index(out, t0);
   emit_tag(out, JumpMemory::generation_offset(true), mode);
   out.store(at_t1(linear + offsetof(JumpMemory::Entry, rip), 8), t0);
   out.store(at_t1(linear + offsetof(JumpMemory::Entry, tag), 8), rax);
@@ -143,7 +154,8 @@ size_t emit_physical_look_up(Emitter& out, const uint8_t* unknown) {
   out.move(rax, rdx);
   pop(out, rdx);
   const size_t found = out.jump_later();
-  for (const size_t miss : {no_page, no_user, global, no_entry, no_code}) out.land(miss);
+  for (const size_t miss : {no_page, no_user, global, no_entry}) out.land(miss);
+  pop(out, rdx);
   pop(out, rax);
   out.jump(unknown);
   return found;
@@ -161,7 +173,7 @@ void emit_jump_memory(Emitter& out, unsigned mode, const uint8_t* unknown) {
   };
   emit_exit_request_test(out);
   out.jump_if(5, unknown);
-  emit_entry_index(out, t0, JumpMemory::bits);
+  emit_entry_index(out, t0);
   out.compare(t0, at_t1(entries + offsetof(JumpMemory::Entry, rip)));
   const size_t other = out.jump_if_later(5);
   push(out, rax);
