@@ -1,0 +1,41 @@
+# A Debian disk with an EFI system partition and GRUB in it starts by UEFI and gets to a login.
+image=${XDG_CACHE_HOME-$HOME/.cache}/caisson/images/debian-12
+[ -f "$image/manifest.json" ] || "$CAISSON" image build debian:12
+PATH=$PATH:/usr/sbin:/sbin
+version=$(debugfs -R 'ls -p /boot' "$image/disk.raw" 2>/dev/null | sed -n 's,.*/vmlinuz-\([^/]*\)/.*,\1,p' | head -n 1)
+[ -n "$version" ] || die "no kernel on Debian's disk"
+cat >grub.cfg <<END
+set root=(hd0,msdos2)
+linux /boot/vmlinuz-$version root=/dev/vda2 rw console=ttyS0
+initrd /boot/initrd.img-$version
+boot
+END
+grub-mkimage -O x86_64-efi -p /EFI/BOOT -c grub.cfg -o bootx64.efi part_msdos ext2 fat linux
+# From 1 MiB on the system partition (UEFI 5.2.2: type 0xef), 64 MiB of FAT; then Debian's.
+truncate -s 64M esp.raw
+mformat -i esp.raw -F ::
+mmd -i esp.raw ::/EFI ::/EFI/BOOT
+mcopy -i esp.raw bootx64.efi ::/EFI/BOOT/BOOTX64.EFI
+little() { printf '\\%03o\\%03o\\%03o\\%03o' $(($1 & 255)) $(($1 >> 8 & 255)) $(($1 >> 16 & 255)) $(($1 >> 24 & 255)); }
+entry() { printf "\\0\\376\\377\\377\\$1\\376\\377\\377$(little "$2")$(little "$3")"; } # TYPE FIRST SECTORS
+bytes=$(stat -c %s "$image/disk.raw")
+truncate -s $((bytes + 65 * 1048576)) debian.raw
+{ entry 357 2048 131072; entry 203 133120 $((bytes / 512)); } | dd of=debian.raw bs=1 seek=446 conv=notrunc status=none
+printf '\125\252' | dd of=debian.raw bs=1 seek=510 conv=notrunc status=none
+dd if=esp.raw of=debian.raw bs=1M seek=1 conv=notrunc,sparse status=none
+dd if="$image/disk.raw" of=debian.raw bs=1M seek=65 conv=notrunc,sparse status=none
+
+mkfifo keys
+"$CAISSON" run --firmware uefi --firmware-vars vars.fd --disk debian.raw --memory 512M --stop-timeout 1 --no-reboot --control socket <keys >login.out 2>login.err &
+vmm=$!
+trap 'kill -9 "$vmm" 2>/dev/null || :' EXIT
+trap 'exit 1' INT TERM
+exec 3>keys
+wait_for login.out 'login:' 300
+echo root >&3
+wait_for login.out 'root@.*#' 60
+echo 'echo "by $(findmnt -no SOURCE /) $(ls -d /sys/firmware/efi)"' >&3
+wait_for login.out 'by /dev/vda2 /sys/firmware/efi' 30
+# Not by poweroff: the firmware does not hand the machine's ACPI tables on yet, and Linux only halts.
+exec 3>&-
+stop_pc
