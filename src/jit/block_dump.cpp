@@ -51,6 +51,13 @@ std::string block_text(const Block& block, const std::vector<HostPoint>& points,
       const uint8_t* target = at + length + distance;
       if (at[0] != 0xe8) continue;
       if (target == stubs.depart) from += departure_text(text, at + length, rip);
+      if (target == stubs.other_region) {
+        const uint8_t* const jump = at + length;
+        const std::string way =
+            disassemble({jump, Stubs::other_region_jump}, 64, reinterpret_cast<uint64_t>(jump), length);
+        text += fmt::format("        {:x}  {}\n", reinterpret_cast<uint64_t>(jump), way);
+        from += Stubs::other_region_jump + departure_text(text, jump + Stubs::other_region_jump, rip);
+      }
       if (std::ranges::find(stubs.lookup_miss, target) != std::end(stubs.lookup_miss)) from += IndirectBranch::size;
     }
   };

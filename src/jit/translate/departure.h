@@ -25,8 +25,11 @@ struct Departure {
 
   // `slot_offset`: of the rel32 in this emitter's code, or 0.
   void emit(Emitter& out, const uint8_t* stub, size_t slot_offset) const {
-    const bool wide = static_cast<int64_t>(target) != static_cast<int32_t>(target);
     out.call(stub);
+    emit_bytes(out, slot_offset);
+  }
+  void emit_bytes(Emitter& out, size_t slot_offset) const {
+    const bool wide = static_cast<int64_t>(target) != static_cast<int32_t>(target);
     const auto distance = static_cast<unsigned>(slot_offset == 0 ? 0 : out.size() - slot_offset);
     out.u8(distance & 0xff), out.u8(distance >> 8);
     out.u8(static_cast<unsigned>(kind) | (flags_in_memory ? flags_bit : 0) | (cross_page ? cross_page_bit : 0) |

@@ -50,17 +50,14 @@ BlockBuilder::Reach BlockBuilder::mirror_reach(Emitter& out, const Item& item, i
   return gs ? Reach::Gs : Reach::Region;
 }
 
-// Not in the region where it was thought to be; T1's low byte = bits 40 to 47 of the address. Where it is in none the
+// Not in the region where it was thought to be; T1's low byte = bits 40 to 47 of the address. A stub looks it up: most
+// blocks have several of these ways, which are seldom gone but lie between those that are. Where it is in none the
 // interpreter finds out what comes of it.
 void BlockBuilder::emit_other_region(Emitter& out, const Cold& cold) {
-  out.zero_extend_byte(t1);
-  // cmp byte [t1 + mirror_valid], 0
-  out.byte_op(0x80, 7, {.base = t1, .disp = static_cast<int32_t>(offsetof(Cpu, mirror_valid)), .cpu = true}, 0);
-  const size_t nowhere = out.jump_short_if_later(4);
-  out.load(t1, {.index = t1, .scale = 8, .disp = static_cast<int32_t>(offsetof(Cpu, mirror_addends)), .cpu = true});
+  out.call(stubs_.other_region);
   out.jump_to_offset(cold.back);
-  out.land8(nowhere);
-  depart(out, {.kind = Departure::Kind::Interpret, .flags_in_memory = cold.flags_in_memory}, cold.target, 0);
+  Departure{.kind = Departure::Kind::Interpret, .flags_in_memory = cold.flags_in_memory, .target = cold.target}
+      .emit_bytes(out, 0);
 }
 
 Address BlockBuilder::collapse_if(Emitter& out, const Item& item, const Address& address, bool collapse) {

@@ -254,6 +254,20 @@ Result<Stubs> emit_stubs(CodeCache& cache) {
   out.store(CPU_FIELD(leave_detail), t0);
   leave_tail(out);
 
+  stubs.other_region = begin(out);
+  out.stack_below_cpu(8);
+  out.zero_extend_byte(t1);
+  // cmp byte [t1 + mirror_valid], 0
+  out.byte_op(0x80, 7, {.index = t1, .disp = static_cast<int32_t>(offsetof(Cpu, mirror_valid)), .cpu = true}, 0);
+  const size_t nowhere = out.jump_short_if_later(4);
+  out.load(t1, {.index = t1, .scale = 8, .disp = static_cast<int32_t>(offsetof(Cpu, mirror_addends)), .cpu = true});
+  out.u8(0xc3);
+  out.land8(nowhere);
+  for (const unsigned byte : {0x48u, 0x83u, 0x04u, 0x24u, Stubs::other_region_jump})
+    out.u8(byte);  // add qword [rsp], 5
+  out.stack_below_cpu(0);
+  out.jump(stubs.depart);
+
   stubs.leave_signal = begin(out);
   store_guest(out);
   out.store32_immediate(CPU_FIELD(leave), static_cast<int32_t>(Leave::Signal));

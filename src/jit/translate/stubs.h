@@ -60,7 +60,12 @@ inline constexpr uint32_t size_mask = 15, move = 16, repeat = 32;
 struct Stubs {
   // Loads the guest's registers and jumps to a block's start; returns when the guest leaves.
   void (*enter)(const uint8_t* code, Cpu* cpu) = nullptr;
-  const uint8_t* depart = nullptr;        // called, with a Departure behind the call; does not return
+  const uint8_t* depart = nullptr;  // called, with a Departure behind the call; does not return
+  // Called, with a jump of other_region_jump bytes and a Departure behind the call. T1's low byte = bits 40 to 47 of a
+  // linear address: returns with T1 = the addend of that mirrored region, or leaves where there is none. Uses the
+  // flags.
+  const uint8_t* other_region = nullptr;
+  static constexpr unsigned other_region_jump = 5;
   const uint8_t* leave_signal = nullptr;  // leave_detail and leave_word are set
   const uint8_t* fill = nullptr;  // T0 = linear address, T1D = fill word: returns with T1 = addend, or leaves as Slow
   // The same for a window: returns with ZF = 0 and T1 = addend, or with ZF = 1.
