@@ -343,7 +343,9 @@ std::shared_ptr<DiskCommand> add_disk(CLI::App& app) {
   given.check = add("check", "Look for faults in a qcow2 image");
   given.check->add_flag("--repair", given.repair, "mend them");
   format(given.check);
-  given.check->footer("Exit status: 0 clean or mended, 1 damaged or not readable, 3 only clusters that are lost.");
+  given.check->footer(
+      "Examples:\n  caisson disk check disk.qcow2\n  caisson disk check disk.qcow2 --repair\n\n"
+      "Exit status: 0 clean or mended, 1 damaged or not readable, 3 only clusters that are lost.");
 
   given.resize = add("resize", "Change the size of a disk");
   given.resize->add_option("SIZE", given.size, "the new size, for example 20G, or +5G")->required();

@@ -16,6 +16,7 @@
 #include "cli/completion.h"
 #include "cli/disk_command.h"
 #include "cli/doctor.h"
+#include "cli/examples.h"
 #include "cli/exit_status.h"
 #include "cli/image_build.h"
 #include "cli/image_store.h"
@@ -32,7 +33,9 @@ constexpr const char* version = CAISSON_VERSION;
 // What a machine is made of and how it runs: for run, and for create.
 void add_machine(CLI::App* run, RunOptions& options) {
   run->add_option("IMAGE", options.target,
-                  "debian, or debian:12 (11, 13, 14, sid): built on first use, kept between runs");
+                  "debian, or debian:12 (11, 13, 14, sid): built on first use, kept between runs; or a disc (*.iso) or "
+                  "disk (a path, or *.qcow2, *.raw, *.img) to start by its firmware, used and written to in place")
+      ->type_name("IMAGE|FILE");
   run->add_option("--kernel", options.kernel, "Linux kernel to boot: bzImage or ELF")->type_name("FILE");
   run->add_option("--initrd", options.initrd, "initial RAM disk")->type_name("FILE");
   run->add_option("--append", options.append, "kernel command line; console=ttyS0 and panic=-1 are added unless given")
@@ -57,9 +60,10 @@ void add_machine(CLI::App* run, RunOptions& options) {
       ->type_name("FILE")
       ->take_all()
       ->allow_extra_args(false);
-  run->add_option("--boot", options.boot, "what the firmware tries first: disk or cdrom")
-      ->type_name("WHICH")
-      ->capture_default_str();
+  run->add_option(
+         "--boot", options.boot,
+         "what the firmware tries first: disk or cdrom; default disk, or the disc that was named to start from")
+      ->type_name("WHICH");
   run->add_option("--backing-folder", options.backing_folders,
                   "backing files of images may lie below this folder, as below the image's own; again for more")
       ->type_name("FOLDER")
@@ -123,6 +127,8 @@ void add_run(CLI::App& app, RunOptions& options) {
       "  caisson run debian\n"
       "  caisson run debian -d --name web --memory 2G -p 8080:80\n"
       "  caisson run --kernel vmlinuz --initrd initrd.img --append 'root=/dev/vda rw' --disk disk.raw\n"
+      "  caisson run ./disk.qcow2 --memory 2G\n"
+      "  caisson run installer.iso --disk disk.qcow2\n"
       "  caisson run --kernel bzImage --initrd test.cpio.gz --no-reboot --json </dev/null\n\n"
       "On a terminal Ctrl-] is the escape key: then q quits, p presses the power button, r resets, h helps.\n"
       "SIGTERM and SIGINT press the power button; after --stop-timeout, or at a second signal, the guest is "
@@ -150,7 +156,6 @@ int main_program(int count, char** arguments) {
   CLI::App app{"Caisson runs virtual machines on any x86-64 Linux, without root and without hardware virtualization.",
                "caisson"};
   app.require_subcommand(1);
-  app.footer("Examples:\n  caisson run debian\n  caisson run --help\n  caisson doctor");
   app.set_version_flag("--version", std::string{"caisson "} + version);
 
   RunOptions run_options;
@@ -213,6 +218,8 @@ int main_program(int count, char** arguments) {
   auto* doctor_command = app.add_subcommand("doctor", "Say what this host can do for machines, and why");
   doctor_command->add_flag("--json", json, "as JSON");
   auto* version_command = app.add_subcommand("version", "Print the version");
+  add_examples(app);
+  app.footer("Examples:\n  caisson run debian\n  caisson run --help\n  caisson doctor");
 
   try {
     app.parse(count, arguments);

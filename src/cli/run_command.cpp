@@ -88,6 +88,7 @@ struct Wish {
 std::expected<Wish, Failure> parse(RunOptions& options, bool kept) {
   const auto usage = [](const Error& error) { return std::unexpected(Failure{error, exit_usage}); };
   Wish wish;
+  if (auto taken = take_file(options); !taken) return usage(taken.error());
   if (!options.target.empty()) {
     auto name = life::parse_image_name(options.target);
     if (!name) return usage(name.error());

@@ -179,6 +179,28 @@ Result<std::vector<std::string>> parse_jit_off(const std::vector<std::string>& g
   return names;
 }
 
+Result<> take_file(RunOptions& options) {
+  const auto disk = parse_disk(options.target);
+  if (!disk) return {};  // no words of --disk, no file: an image's name, or what is wrong with that is said there
+  const auto ends = [&](std::string_view suffix) { return disk->path.ends_with(suffix); };
+  const bool disc = ends(".iso");
+  if (!disc && disk->path.find('/') == std::string::npos && !ends(".qcow2") && !ends(".raw") && !ends(".img"))
+    return {};
+  if (!options.kernel.empty()) {
+    return fail("{}: with --kernel give it as --disk or --cdrom", options.target);
+  }
+  if (options.firmware.empty()) options.firmware = "bios";
+  if (disc) {
+    if (options.target != disk->path) return fail("{}: a disc needs no more than its file's name", options.target);
+    options.cdroms.insert(options.cdroms.begin(), options.target);
+    if (options.boot.empty()) options.boot = "cdrom";
+  } else {
+    options.disks.insert(options.disks.begin(), options.target);
+  }
+  options.target.clear();
+  return {};
+}
+
 Result<VmConfig> to_config(const RunOptions& options, std::string_view default_append) {
   VmConfig config;
   config.name = options.name.empty() ? "vm" : options.name;
@@ -248,7 +270,7 @@ Result<VmConfig> to_config(const RunOptions& options, std::string_view default_a
   }
   if (options.boot == "cdrom") {
     config.boot_first = control::BootFirst::Cdrom;
-  } else if (options.boot != "disk") {
+  } else if (!options.boot.empty() && options.boot != "disk") {
     return fail("--boot {}: unknown; write disk or cdrom", options.boot);
   }
   auto off = parse_jit_off(options.jit_off);

@@ -25,7 +25,7 @@ struct DiskOption {
 
 // As given on the command line.
 struct RunOptions {
-  std::string target;  // "debian", "debian:13", …; empty with --kernel
+  std::string target;  // "debian", "debian:13", …; a file, see take_file(); empty with --kernel
   std::string kernel;
   std::string initrd;
   std::string append;
@@ -35,7 +35,7 @@ struct RunOptions {
   std::string control;  // path of a socket for requests
   std::vector<std::string> disks;
   std::vector<std::string> cdroms;
-  std::string boot = "disk";  // what firmware tries first
+  std::string boot;  // what firmware tries first: "disk", "cdrom"; empty: disk
   std::vector<std::string> backing_folders;
   std::string cpus;    // empty: default
   std::string memory;  // empty: default
@@ -71,6 +71,11 @@ struct RunOptions {
 [[nodiscard]] Result<control::PortForward> parse_forward(std::string_view text);
 // "CLASS,CLASS…", each a name in control::jit_classes; every name once.
 [[nodiscard]] Result<std::vector<std::string>> parse_jit_off(const std::vector<std::string>& given);
+
+// Where the target is a file, and not an image's name, it becomes a disc (*.iso) to start from, or the first disk
+// (anything else, with the words of --disk), under BIOS firmware unless another was asked for. A file has a slash in
+// its name or ends in .iso, .qcow2, .raw or .img; what files are in the working folder makes no difference.
+[[nodiscard]] Result<> take_file(RunOptions& options);
 
 // Everything of `options` that needs no file opened; the *_fd members are left 0.
 [[nodiscard]] Result<control::VmConfig> to_config(const RunOptions& options, std::string_view default_append);

@@ -110,6 +110,38 @@ TEST(RunOptions, ToConfig) {
   EXPECT_FALSE(to_config(options, ""));
 }
 
+TEST(RunOptions, FilesToStartFrom) {
+  const auto taken = [](const char* target, const char* firmware = "", const char* boot = "") {
+    RunOptions options;
+    options.target = target;
+    options.firmware = firmware;
+    options.boot = boot;
+    EXPECT_TRUE(take_file(options)) << target;
+    return options;
+  };
+  using Files = std::vector<std::string>;
+  for (const char* disk : {"./disk", "a/b", "/dev/sdx", "x.qcow2", "x.raw", "x.img", "x.img,bus=sata", "./d,ro"}) {
+    const RunOptions options = taken(disk);
+    EXPECT_EQ(options.disks, Files{disk});
+    EXPECT_EQ(options.target + options.boot, "") << disk;
+    EXPECT_EQ(options.firmware, "bios") << disk;
+  }
+  const RunOptions disc = taken("x.iso", "uefi");
+  EXPECT_EQ(disc.cdroms, Files{"x.iso"});
+  EXPECT_EQ(disc.firmware, "uefi");
+  EXPECT_EQ(disc.boot, "cdrom");
+  EXPECT_EQ(taken("./x.iso", "", "disk").boot, "disk");
+  for (const char* image : {"debian", "debian:12", "disk", "iso", ""}) EXPECT_EQ(taken(image).target, image);
+
+  RunOptions twice;
+  twice.target = "x.iso";
+  twice.kernel = "vmlinuz";
+  EXPECT_FALSE(take_file(twice));
+  twice = {};
+  twice.target = "x.iso,ro";
+  EXPECT_FALSE(take_file(twice));
+}
+
 TEST(RunOptions, SizesOfDisksAreWholeSectors) {
   EXPECT_EQ(parse_disk_size("disk create", "20G").value_or(0), uint64_t{20} << 30);
   EXPECT_EQ(parse_disk_size("disk create", "3").value_or(0), uint64_t{3} << 20);

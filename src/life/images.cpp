@@ -50,7 +50,8 @@ Result<ImageName> parse_image_name(std::string_view text) {
   } else if (text.starts_with("debian:")) {
     version = text.substr(7);
   } else {
-    return fail("{}: no such image; write debian or debian:12 (or 11, 13, 14, sid)", text);
+    return fail("{}: no such image; write debian or debian:12 (or 11, 13, 14, sid), or a file with its path: ./{}",
+                text, text);
   }
   for (const auto& release : releases) {
     if (version == release.version || version == release.suite) {

@@ -19,6 +19,12 @@ completes 'caisson start w' ''
 completes 'caisson start w' 'web work'
 completes 'caisson start web wo' work
 completes 'caisson stop --time' --timeout
+# Each command's help has examples of that command.
+commands() { "$CAISSON" "$@" --help | sed -n '/^Subcommands:/,/^$/s/^  \([a-z]*\) .*/\1/p'; }
+[ "$(commands | wc -l)" -gt 20 ] || die "--help does not list the commands"
+for command in $(commands) "image build" "image rm" "disk create" "disk check" "disk map"; do
+  "$CAISSON" $command --help | grep -q "^  caisson $command" || die "$command --help has no example of it"
+done
 if command -v fish >/dev/null; then fish -n completion.fish; fi
 
 "$CAISSON" set web --memory 256M --cpus 3 -p 8080:80 --stop-timeout 5

@@ -8,10 +8,20 @@ name=bios
 "$CAISSON" run --firmware bios --disk boot.raw --debug-exit --memory 64M --firmware-log bios.log </dev/null >bios.out 2>bios.err || status=$?
 expect_status 71
 grep -q 'hello from the boot sector' bios.out || die "the boot sector did not print"
+for file in boot.raw ./boot.raw,bus=sata; do # a file is started as it is
+  status=0
+  "$CAISSON" run "$file" --debug-exit --memory 64M </dev/null >file.out 2>file.err || status=$?
+  expect_status 71
+  grep -q 'hello from the boot sector' file.out || die "the boot sector of $file did not print"
+done
+expect_error 1 "$CAISSON" run ./nofile.iso
+cp boot.raw no-disc.iso
+expect_error 1 "$CAISSON" run ./no-disc.iso
+expect_error 2 "$CAISSON" run boot.raw --kernel boot.raw
 truncate -s 1M empty.raw
 grep -q 'Running on QEMU (q35)' bios.log || die "SeaBIOS does not know the chipset"
 
-start_pc --cdrom /usr/lib/grub-rescue/grub-rescue-cdrom.iso --disk empty.raw,bus=sata --memory 128M
+start_pc /usr/lib/grub-rescue/grub-rescue-cdrom.iso --disk empty.raw,bus=sata --memory 128M
 wait_screen 'Press enter to boot'
 "$CAISSON" type socket c
 wait_screen 'grub>'

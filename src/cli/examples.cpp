@@ -1,0 +1,68 @@
+#include "cli/examples.h"
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <CLI/CLI.hpp>
+
+namespace caisson::cli {
+namespace {
+
+struct Examples {
+  std::vector<const char*> command;  // from the program's first word on
+  std::vector<const char*> lines;    // without "caisson"
+  const char* behind = nullptr;      // a remark
+};
+
+const std::vector<Examples>& table() {
+  static const std::vector<Examples> all{
+      {{"create"}, {"create debian:12 --name web -p 8080:80", "create --name pc --disk disk.qcow2 --firmware bios"}},
+      {{"start"}, {"start web", "start web db"}},
+      {{"stop"}, {"stop web", "stop web db --timeout 120"}, "What has not shut down by then is ended."},
+      {{"restart"}, {"restart web"}},
+      {{"kill"}, {"kill web"}, "The guest may lose what it has not written to its disk; stop lets it."},
+      {{"reset"}, {"reset web"}},
+      {{"pause"}, {"pause web"}},
+      {{"resume"}, {"resume web"}},
+      {{"rm"}, {"rm web", "rm -f web db"}, "Disks that were given by --disk stay."},
+      {{"rename"}, {"rename web shop"}},
+      {{"ps"}, {"ps", "ps --all", "ps --json", "stop $(caisson ps --quiet)"}},
+      {{"inspect"}, {"inspect web"}},
+      {{"logs"}, {"logs web", "logs web --lines 50 --follow"}},
+      {{"console"}, {"console web"}},
+      {{"wait"}, {"wait web; echo $?"}},
+      {{"port"}, {"port web"}},
+      {{"set"}, {"set web --memory 4G --cpus 2", "set web -p 8080:80 -p 2222:22", "set web --autostart"}},
+      {{"image"}, {"image build debian:12", "image ls", "image rm debian:11"}},
+      {{"image", "ls"}, {"image ls", "image ls --json"}},
+      {{"image", "rm"}, {"image rm debian:11"}},
+      {{"disk", "create"}, {"disk create disk.qcow2 20G", "disk create mine.qcow2 --backing base.qcow2"}},
+      {{"disk", "info"}, {"disk info disk.qcow2", "disk info disk.qcow2 --json"}},
+      {{"disk", "resize"}, {"disk resize disk.qcow2 +10G", "disk resize disk.raw 5G --shrink"}},
+      {{"disk", "convert"}, {"disk convert appliance.vmdk appliance.qcow2"}},
+      {{"disk", "map"}, {"disk map disk.qcow2"}},
+      {{"screenshot"}, {"screenshot pc screen.png", "screenshot pc screen.txt --text"}},
+      {{"type"}, {"type pc 'ls -l<enter>'", "type pc '<ctrl-alt-delete>'"}},
+      {{"doctor"}, {"doctor", "doctor --json"}},
+      {{"version"}, {"version"}},
+  };
+  return all;
+}
+
+}  // namespace
+
+void add_examples(CLI::App& program) {
+  for (const Examples& examples : table()) {
+    CLI::App* command = &program;
+    for (const char* word : examples.command) command = command->get_subcommand(word);
+    std::string text = examples.lines.size() == 1 ? "Example:" : "Examples:";
+    for (const char* line : examples.lines) {
+      text += std::string{"\n  caisson "} + line;
+    }
+    if (examples.behind != nullptr) text += std::string{"\n\n"} + examples.behind;
+    command->footer(text);
+  }
+}
+
+}  // namespace caisson::cli
