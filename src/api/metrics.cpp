@@ -1,4 +1,4 @@
-// Prometheus' text exposition format, version 0.0.4. Of a machine's process the kernel tells: proc(5), stat and status.
+// Prometheus' text exposition format, version 0.0.4.
 #include <cstdio>
 #include <map>
 
@@ -6,6 +6,7 @@
 
 #include "api/handlers.h"
 #include "life/host.h"
+#include "life/process_usage.h"
 #include "store/files.h"
 
 namespace caisson::api {
@@ -28,28 +29,6 @@ class Text {
   std::string out_;
   std::string name_;
 };
-
-struct Process {
-  double cpu_s = 0;
-  uint64_t resident_bytes = 0;
-};
-std::optional<Process> process_of(pid_t pid) {
-  const auto stat = read_file(fmt::format("/proc/{}/stat", pid), 4096);
-  if (!stat) return std::nullopt;
-  // After the name, which may hold anything: state is field 3; utime 14, stime 15, rss 24.
-  const size_t end = stat->rfind(')');
-  if (end == std::string::npos) return std::nullopt;
-  unsigned long long user = 0;
-  unsigned long long kernel = 0;
-  unsigned long long pages = 0;
-  const int read = std::sscanf(stat->c_str() + end + 1,
-                               " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu %*d %*d %*d %*d %*d %*d %*u %*u "
-                               "%llu",
-                               &user, &kernel, &pages);
-  if (read != 3) return std::nullopt;
-  const auto ticks = static_cast<double>(::sysconf(_SC_CLK_TCK));
-  return Process{static_cast<double>(user + kernel) / ticks, pages * static_cast<uint64_t>(::sysconf(_SC_PAGESIZE))};
-}
 
 }  // namespace
 
@@ -77,11 +56,11 @@ std::string metrics_text(const std::vector<life::Listed>& machines) {
   for (const std::string_view state : life::states) counts[state] = 0;
   std::vector<std::string> labels;
   std::vector<std::string> machine_states;
-  std::vector<std::optional<Process>> processes;
+  std::vector<std::optional<life::ProcessUsage>> processes;
   for (const life::Listed& one : machines) {
     labels.push_back(fmt::format("machine=\"{}\"", one.folder.name()));
     machine_states.push_back(life::state_of(one));
-    processes.push_back(one.status ? process_of(one.client->pid()) : std::nullopt);
+    processes.push_back(one.status ? life::usage_of(one.client->pid()) : std::nullopt);
   }
   for (const std::string& state : machine_states) ++counts[*std::ranges::find(life::states, state)];
   text.family("caisson_machines", "gauge", "Machines by state.");
@@ -109,9 +88,9 @@ std::string metrics_text(const std::vector<life::Listed>& machines) {
   each("caisson_machine_memory_bytes", "gauge", "The guest's memory.",
        [&](size_t i) { return of_spec(i, &store::VmSpec::memory_bytes); });
   each("caisson_machine_cpu_seconds_total", "counter", "Time on CPUs of the host since its start.",
-       [&](size_t i) { return of_process(i, &Process::cpu_s); });
+       [&](size_t i) { return of_process(i, &life::ProcessUsage::cpu_s); });
   each("caisson_machine_resident_bytes", "gauge", "The host's memory that its process takes.",
-       [&](size_t i) { return of_process(i, &Process::resident_bytes); });
+       [&](size_t i) { return of_process(i, &life::ProcessUsage::resident_bytes); });
   each("caisson_machine_resets_total", "counter", "Resets since its start.",
        [&](size_t i) { return of_status(i, &control::Status::resets); });
   each("caisson_machine_start_time_seconds", "gauge", "When it was started, since 1970.", [&](size_t i) {

@@ -28,6 +28,11 @@ const std::vector<Examples>& table() {
       {{"rm"}, {"rm web", "rm -f web db"}, "Disks that were given by --disk stay."},
       {{"rename"}, {"rename web shop"}},
       {{"ps"}, {"ps", "ps --all", "ps --json", "stop $(caisson ps --quiet)"}},
+      {{"stats"},
+       {"stats", "stats web --json", "stats --follow"},
+       "CPU is the share of one CPU of the host over a second; RESIDENT the host's memory that the machine's process "
+       "takes."},
+      {{"top"}, {"top"}},
       {{"inspect"}, {"inspect web"}},
       {{"logs"}, {"logs web", "logs web --lines 50 --follow"}},
       {{"console"}, {"console web"}},

@@ -10,6 +10,7 @@
 #include "cli/life_commands.h"
 #include "cli/list_commands.h"
 #include "cli/ssh_access.h"
+#include "cli/stats_command.h"
 
 namespace caisson::cli {
 
@@ -26,6 +27,7 @@ struct LifeCli {
   bool force = false;
   bool json = false;
   bool follow = false;
+  StatsOptions stats;
   std::vector<std::pair<CLI::App*, std::function<int()>>> commands;
 };
 
@@ -71,6 +73,15 @@ std::shared_ptr<LifeCli> add_life(CLI::App& app) {
   ps->add_flag("-a,--all", cli.all, "those that do not run as well");
   ps->add_flag("-q,--quiet", cli.quiet, "their names only");
   ps->add_flag("--json", cli.json, "as JSON");
+  auto* stats =
+      add("stats", "What machines use of this host: CPUs and memory", [&cli] { return stats_command(cli.stats); });
+  stats->add_option("NAME", cli.stats.names, "machines; default: all that run");
+  stats->add_flag("-f,--follow", cli.stats.follow, "again every two seconds");
+  stats->add_flag("--json", cli.stats.json, "as JSON; with --follow one line each time");
+  add("top", "The same all the time, what uses most first; Ctrl-C ends it", [&cli] {
+    cli.stats.follow = cli.stats.by_use = true;
+    return stats_command(cli.stats);
+  });
   many("inspect", "All that is known of machines, as JSON", [&cli] { return inspect_command(cli.names); });
   auto* logs = one("logs", "What a machine has printed on its console",
                    [&cli] { return logs_command(cli.name, cli.lines, cli.follow); });

@@ -14,6 +14,7 @@
 #include "base/utc.h"
 #include "base/write_all.h"
 #include "cli/exit_status.h"
+#include "cli/table.h"
 #include "life/look.h"
 #include "life/machines.h"
 #include "store/files.h"
@@ -55,19 +56,6 @@ std::string ports_of(const life::Listed& one) {
 }
 
 void print_json(const Json& json) { fmt::print("{}\n", json.dump(2, ' ', false, Json::error_handler_t::replace)); }
-
-void print_table(const std::vector<std::vector<std::string>>& rows) {
-  std::vector<size_t> widths(rows.front().size());
-  for (const auto& row : rows) {
-    for (size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
-  }
-  for (const auto& row : rows) {
-    std::string line;
-    for (size_t i = 0; i < row.size(); ++i) line += fmt::format("{:{}}  ", row[i], widths[i]);
-    line.erase(line.find_last_not_of(' ') + 1);
-    fmt::print("{}\n", line);
-  }
-}
 
 // Goes on with the file as it grows, until its machine has ended.
 int follow_log(const VmFolder& folder, off_t at) {
@@ -135,7 +123,7 @@ int ps_command(bool all, bool quiet, bool json) {
     row.push_back(since ? span_of(*since) : "-");
     row.push_back(ports_of(one));
   }
-  print_table(rows);
+  fmt::print("{}", table_text(rows));
   return exit_ok;
 }
 
