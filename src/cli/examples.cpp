@@ -39,6 +39,7 @@ const std::vector<Examples>& table() {
       {{"wait"}, {"wait web; echo $?"}},
       {{"port"}, {"port web"}},
       {{"set"}, {"set web --memory 4G --cpus 2", "set web -p 8080:80 -p 2222:22", "set web --autostart"}},
+      {{"man"}, {"man | man -l -", "man ~/.local/share/man/man1"}},
       {{"image"}, {"image build debian:12", "image ls", "image rm debian:11"}},
       {{"image", "ls"}, {"image ls", "image ls --json"}},
       {{"image", "rm"}, {"image rm debian:11"}},

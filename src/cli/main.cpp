@@ -21,6 +21,7 @@
 #include "cli/image_build.h"
 #include "cli/image_store.h"
 #include "cli/life_cli.h"
+#include "cli/manual.h"
 #include "cli/run_command.h"
 #include "cli/screen_command.h"
 #include "life/images.h"
@@ -183,6 +184,11 @@ int main_program(int count, char** arguments) {
       "Examples:\n  caisson completion bash >~/.local/share/bash-completion/completions/caisson\n"
       "  caisson completion fish >~/.config/fish/completions/caisson.fish");
 
+  std::string manual_folder;
+  auto* manual_command =
+      app.add_subcommand("man", "Print this program's manual page, or write all pages into a folder");
+  manual_command->add_option("FOLDER", manual_folder, "one that man looks into, or that is only for looking");
+
   auto* image = app.add_subcommand("image", "Build, list and remove images");
   image->require_subcommand(1);
   std::string image_name;
@@ -236,6 +242,7 @@ int main_program(int count, char** arguments) {
   if (app.got_subcommand("run")) return run(std::move(run_options));
   if (*set_app) return set(run_options, set_options);
   if (*completion_command) return completion(app, shell);
+  if (*manual_command) return manual(app, manual_folder);
   if (app.got_subcommand("create")) return create(std::move(run_options));
   if (const auto status = run_life(*life)) return *status;
   if (app.got_subcommand("disk")) return run_disk(*disk_command);

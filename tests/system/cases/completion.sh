@@ -25,6 +25,22 @@ commands() { "$CAISSON" "$@" --help | sed -n '/^Subcommands:/,/^$/s/^  \([a-z]*\
 for command in $(commands) "image build" "image rm" "disk create" "disk check" "disk map"; do
   "$CAISSON" $command --help | grep -q "^  caisson $command" || die "$command --help has no example of it"
 done
+# The manual has a page for each command, and what it says is what --help says.
+mkdir man1
+"$CAISSON" man man1 >man.out
+for page in caisson caisson-run caisson-disk-create caisson-top; do [ -s man1/$page.1 ] || die "no page $page"; done
+[ "$(ls man1 | wc -l)" -eq "$(sed -n 's/ pages in .*//p' man.out)" ] || die "not all pages are there: $(cat man.out)"
+for option in $("$CAISSON" run --help | grep -o '^  [-a-z,]*--[a-z-]*' | tr ',' '\n'); do
+  sed 's/\\-/-/g' man1/caisson-run.1 | grep -q -- "$option" || die "the page of run does not have $option"
+done
+[ "$("$CAISSON" man | head -1)" = "$(head -1 man1/caisson.1)" ] || die "man prints another page than it writes"
+expect_error 1 "$CAISSON" man nowhere
+if command -v groff >/dev/null; then
+  for page in man1/*; do
+    complaints=$(groff -man -Tutf8 -ww "$page" 2>&1 >/dev/null)
+    [ -z "$complaints" ] || die "$page: $complaints"
+  done
+fi
 if command -v fish >/dev/null; then fish -n completion.fish; fi
 
 "$CAISSON" set web --memory 256M --cpus 3 -p 8080:80 --stop-timeout 5
