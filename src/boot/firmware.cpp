@@ -30,7 +30,7 @@ class Loader {
     append_le(bytes_, size);
     end();
   }
-  // Makes the bytes from `start` on sum up to 0 by the byte at `offset`.
+  // Makes the bytes from `start` on sum up to 0 by the byte at `offset`, which is 0 before.
   void add_checksum(std::string_view file, uint32_t offset, uint32_t start, uint32_t length) {
     begin(3);
     name(file);
@@ -89,9 +89,12 @@ AcpiFiles acpi_files(const AcpiConfig& config) {
   }
   loader.add_pointer(rsdp_file, tables_file, rsdp_rsdt, 4);
   loader.add_pointer(rsdp_file, tables_file, rsdp_xsdt, 8);
+  // OVMF's checksum is over what stands in the checksum's place, too: zero there.
   for (const auto& table : built.each) {
+    out.tables[base + table.offset + acpi::checksum_offset] = 0;
     loader.add_checksum(tables_file, base + table.offset + acpi::checksum_offset, base + table.offset, table.size);
   }
+  out.rsdp[rsdp_checksum] = out.rsdp[rsdp_extended_checksum] = 0;
   loader.add_checksum(rsdp_file, rsdp_checksum, 0, rsdp_short_size);
   loader.add_checksum(rsdp_file, rsdp_extended_checksum, 0, rsdp_size);
   out.loader = loader.take();

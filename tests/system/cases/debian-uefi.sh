@@ -26,7 +26,7 @@ dd if=esp.raw of=debian.raw bs=1M seek=1 conv=notrunc,sparse status=none
 dd if="$image/disk.raw" of=debian.raw bs=1M seek=65 conv=notrunc,sparse status=none
 
 mkfifo keys
-"$CAISSON" run --firmware uefi --firmware-vars vars.fd --disk debian.raw --memory 512M --stop-timeout 1 --no-reboot --control socket <keys >login.out 2>login.err &
+"$CAISSON" run --firmware uefi --firmware-vars vars.fd --disk debian.raw --memory 512M --cpus 2 --no-reboot <keys >login.out 2>login.err &
 vmm=$!
 trap 'kill -9 "$vmm" 2>/dev/null || :' EXIT
 trap 'exit 1' INT TERM
@@ -34,8 +34,10 @@ exec 3>keys
 wait_for login.out 'login:' 300
 echo root >&3
 wait_for login.out 'root@.*#' 60
-echo 'echo "by $(findmnt -no SOURCE /) $(ls -d /sys/firmware/efi)"' >&3
-wait_for login.out 'by /dev/vda2 /sys/firmware/efi' 30
-# Not by poweroff: the firmware does not hand the machine's ACPI tables on yet, and Linux only halts.
+echo 'echo "by $(findmnt -no SOURCE /) $(ls -d /sys/firmware/efi) $(nproc)"' >&3
+wait_for login.out 'by /dev/vda2 /sys/firmware/efi 2' 30
+echo poweroff >&3
 exec 3>&-
-stop_pc
+status=0
+wait "$vmm" || status=$?
+expect_status 0
