@@ -81,3 +81,20 @@ stop_pc() {
   wait "$vmm" || :
   trap - EXIT
 }
+
+# debian_disk NUMBER: Debian's image is in $image, built if it has to be; grub.cfg starts it from that partition. For
+# a boot sector or partition table: little NUMBER gives printf's text for 32 bits.
+debian_disk() {
+  image=${XDG_CACHE_HOME-$HOME/.cache}/caisson/images/debian-12
+  [ -f "$image/manifest.json" ] || "$CAISSON" image build debian:12
+  PATH=$PATH:/usr/sbin:/sbin
+  version=$(debugfs -R 'ls -p /boot' "$image/disk.raw" 2>/dev/null | sed -n 's,.*/vmlinuz-\([^/]*\)/.*,\1,p' | head -n 1)
+  [ -n "$version" ] || die "no kernel on Debian's disk"
+  cat >grub.cfg <<END
+set root=(hd0,msdos$1)
+linux /boot/vmlinuz-$version root=/dev/vda$1 rw console=ttyS0
+initrd /boot/initrd.img-$version
+boot
+END
+}
+little() { printf '\\%03o\\%03o\\%03o\\%03o' $(($1 & 255)) $(($1 >> 8 & 255)) $(($1 >> 16 & 255)) $(($1 >> 24 & 255)); }

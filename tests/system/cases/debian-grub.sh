@@ -1,18 +1,7 @@
 # A Debian disk with a partition table and GRUB in front of it starts by SeaBIOS and gets to a login.
-image=${XDG_CACHE_HOME-$HOME/.cache}/caisson/images/debian-12
-[ -f "$image/manifest.json" ] || "$CAISSON" image build debian:12
-PATH=$PATH:/usr/sbin:/sbin
-version=$(debugfs -R 'ls -p /boot' "$image/disk.raw" 2>/dev/null | sed -n 's,.*/vmlinuz-\([^/]*\)/.*,\1,p' | head -n 1)
-[ -n "$version" ] || die "no kernel on Debian's disk"
-cat >grub.cfg <<END
-set root=(hd0,msdos1)
-linux /boot/vmlinuz-$version root=/dev/vda1 rw console=ttyS0
-initrd /boot/initrd.img-$version
-boot
-END
+debian_disk 1
 # The boot sector, which reads GRUB from the sectors after it; a partition from 1 MiB on.
 grub-mkimage -O i386-pc -p /boot/grub -c grub.cfg -o core.img biosdisk part_msdos ext2 linux
-little() { printf '\\%03o\\%03o\\%03o\\%03o' $(($1 & 255)) $(($1 >> 8 & 255)) $(($1 >> 16 & 255)) $(($1 >> 24 & 255)); }
 bytes=$(stat -c %s "$image/disk.raw")
 truncate -s $((bytes + 1048576)) debian.raw
 dd if=/usr/lib/grub/i386-pc/boot.img of=debian.raw bs=440 count=1 conv=notrunc status=none

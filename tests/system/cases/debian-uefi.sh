@@ -1,22 +1,11 @@
 # A Debian disk with an EFI system partition and GRUB in it starts by UEFI and gets to a login.
-image=${XDG_CACHE_HOME-$HOME/.cache}/caisson/images/debian-12
-[ -f "$image/manifest.json" ] || "$CAISSON" image build debian:12
-PATH=$PATH:/usr/sbin:/sbin
-version=$(debugfs -R 'ls -p /boot' "$image/disk.raw" 2>/dev/null | sed -n 's,.*/vmlinuz-\([^/]*\)/.*,\1,p' | head -n 1)
-[ -n "$version" ] || die "no kernel on Debian's disk"
-cat >grub.cfg <<END
-set root=(hd0,msdos2)
-linux /boot/vmlinuz-$version root=/dev/vda2 rw console=ttyS0
-initrd /boot/initrd.img-$version
-boot
-END
+debian_disk 2
 grub-mkimage -O x86_64-efi -p /EFI/BOOT -c grub.cfg -o bootx64.efi part_msdos ext2 fat linux
 # From 1 MiB on the system partition (UEFI 5.2.2: type 0xef), 64 MiB of FAT; then Debian's.
 truncate -s 64M esp.raw
 mformat -i esp.raw -F ::
 mmd -i esp.raw ::/EFI ::/EFI/BOOT
 mcopy -i esp.raw bootx64.efi ::/EFI/BOOT/BOOTX64.EFI
-little() { printf '\\%03o\\%03o\\%03o\\%03o' $(($1 & 255)) $(($1 >> 8 & 255)) $(($1 >> 16 & 255)) $(($1 >> 24 & 255)); }
 entry() { printf "\\0\\376\\377\\377\\$1\\376\\377\\377$(little "$2")$(little "$3")"; } # TYPE FIRST SECTORS
 bytes=$(stat -c %s "$image/disk.raw")
 truncate -s $((bytes + 65 * 1048576)) debian.raw
