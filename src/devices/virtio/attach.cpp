@@ -40,4 +40,8 @@ Rng& add_rng(pci::HostBridge& bridge, const Services& services, WantedSlot slot)
   return add(bridge, services, std::make_unique<Rng>(), slot);
 }
 
+Vsock& add_vsock(pci::HostBridge& bridge, const Services& services, WantedSlot slot) {
+  return add(bridge, services, std::make_unique<Vsock>(), slot);
+}
+
 }  // namespace caisson::virtio

@@ -14,6 +14,7 @@
 #include "devices/virtio/net.h"
 #include "devices/virtio/rng.h"
 #include "devices/virtio/virtio_pci.h"
+#include "devices/virtio/vsock.h"
 
 namespace caisson::virtio {
 
@@ -32,5 +33,6 @@ Net& add_net(pci::HostBridge& bridge, const Services& services, NetBackend& back
              WantedSlot slot = {});
 Console& add_console(pci::HostBridge& bridge, const Services& services, CharBackend& backend, WantedSlot slot = {});
 Rng& add_rng(pci::HostBridge& bridge, const Services& services, WantedSlot slot = {});
+Vsock& add_vsock(pci::HostBridge& bridge, const Services& services, WantedSlot slot = {});
 
 }  // namespace caisson::virtio

@@ -1,15 +1,18 @@
 // Backends that tests command: requests wait until the test completes them.
 #pragma once
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <deque>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "backend/block_backend.h"
 #include "backend/char_backend.h"
+#include "backend/host_stream.h"
 #include "backend/net_backend.h"
 
 namespace caisson::virtio {
@@ -90,6 +93,60 @@ class FakeConsole final : public CharBackend {
   std::function<void()> writable;
   Receiver receiver;
   unsigned ready = 0;
+};
+
+// What the test holds of a stream whose other half a device has.
+struct FakePeer {
+  std::string to_guest;  // not read yet
+  bool ended = false;    // nothing more will come
+  bool gone = false;     // reads nothing any more
+  size_t room = SIZE_MAX;
+  std::string from_guest;
+  bool output_ended = false, destroyed = false;
+  bool waits_readable = false, waits_writable = false;
+  std::function<void()> readable, writable;
+
+  // As the event loop would.
+  void say(std::string_view text) {
+    to_guest += text;
+    poll();
+  }
+  void poll() {
+    const auto read = readable, write = writable;
+    if (std::exchange(waits_readable, false) && read) read();
+    if (!destroyed && std::exchange(waits_writable, false) && write) write();
+  }
+};
+
+class FakeStream final : public HostStream {
+ public:
+  explicit FakeStream(std::shared_ptr<FakePeer> peer) : peer_(std::move(peer)) {}
+  ~FakeStream() override { peer_->destroyed = true; }
+  void set_handlers(std::function<void()> readable, std::function<void()> writable) override {
+    peer_->readable = std::move(readable);
+    peer_->writable = std::move(writable);
+  }
+  Outcome read(std::span<uint8_t> into) override {
+    if (peer_->to_guest.empty()) return {peer_->ended ? State::Ended : State::Later, 0};
+    const size_t size = std::min(into.size(), peer_->to_guest.size());
+    std::memcpy(into.data(), peer_->to_guest.data(), size);
+    peer_->to_guest.erase(0, size);
+    return {State::Moved, size};
+  }
+  Outcome write(std::span<const uint8_t> bytes) override {
+    if (peer_->gone) return {State::Ended, 0};
+    const size_t size = std::min(bytes.size(), peer_->room);
+    if (size == 0) return {State::Later, 0};
+    peer_->room -= size;
+    peer_->from_guest.append(bytes.begin(), bytes.begin() + static_cast<std::ptrdiff_t>(size));
+    return {State::Moved, size};
+  }
+  void wait_readable() override { peer_->waits_readable = true; }
+  void wait_writable() override { peer_->waits_writable = true; }
+  void end_output() override { peer_->output_ended = true; }
+
+ private:
+  std::shared_ptr<FakePeer> peer_;
 };
 
 }  // namespace caisson::virtio

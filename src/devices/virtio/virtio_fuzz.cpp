@@ -27,7 +27,8 @@ class Sinks final : public MsiSink, public InterruptLine {
   void set(bool) override {}
 };
 
-constexpr unsigned device_count = 4;
+constexpr unsigned device_count = 5;
+constexpr unsigned vsock_slot = 5;
 constexpr uint64_t memory_size = 1 << 20;
 constexpr Gpa rings = 0x1'0000;
 
@@ -42,6 +43,7 @@ class Machine {
     net_ = &add_net(bridge_, services, wire_);
     console_ = &add_console(bridge_, services, terminal_);
     add_rng(bridge_, services);
+    vsock_ = &add_vsock(bridge_, services);
     functions_ = bridge_.functions();
   }
 
@@ -114,12 +116,14 @@ class Machine {
     constexpr std::array<uint32_t, 8> types{0, 1, 4, 8, 11, 13, 14, 0};
     std::ignore = memory_->write_object(header, types[in.take(1) % types.size()]);
     std::ignore = memory_->write_object(header + 8, in.take(1));
+    if (slot == vsock_slot && queue == Vsock::transmit_queue) socket_packet(header, in);
     struct Part {
       uint64_t address;
       uint32_t length;
       bool writable;
     };
-    std::array<Part, 4> parts{Part{header, 16, false}};
+    std::array<Part, 4> parts{Part{header, slot == vsock_slot ? 44u : 16u, false}};
+    if (slot == vsock_slot && queue == Vsock::receive_queue) parts[0].writable = true;
     const size_t count = 2 + (shape >> 1) % 3;
     for (size_t i = 1; i < count; ++i) {
       const auto length = static_cast<uint32_t>(in.take(1) * 16 + (i + 1 == count ? 1 : 0));
@@ -147,6 +151,22 @@ class Machine {
       std::ignore = memory_->write_object(at + 0x102, static_cast<uint16_t>(position));
     }
     bus_.write(Space::Memory, bar(slot) + VirtioPci::notify_offset + 4 * queue, 2, 0);
+  }
+
+  // What a driver would send, often about a connection that there is.
+  void socket_packet(Gpa at, Input& in) {
+    Vsock::Header header{};
+    header.source_cid = Vsock::guest_cid;
+    header.destination_cid = Vsock::host_cid;
+    header.source_port = 1024;
+    header.destination_port = (1u << 30) + static_cast<uint32_t>(in.take(1) % 8);
+    header.length = static_cast<uint32_t>(in.take(2));
+    header.type = Vsock::type_stream;
+    header.operation = static_cast<uint16_t>(in.take(1) % 10);
+    header.flags = static_cast<uint32_t>(in.take(1) % 4);
+    header.buffer_size = static_cast<uint32_t>(in.take(2));
+    header.forwarded = static_cast<uint32_t>(in.take(2));
+    std::ignore = memory_->write_object(at, header);
   }
 
   // A descriptor with fields that are often sensible, somewhere in a ring.
@@ -179,7 +199,7 @@ class Machine {
     const std::lock_guard hold(bus_.lock());
     std::array<uint8_t, 3000> bytes{};
     const auto some = std::span<const uint8_t>(bytes).first(in.take(2) % bytes.size());
-    switch (in.take(1) % 9) {
+    switch (in.take(1) % 11) {
       case 0:
         if (!disk_.waiting.empty()) disk_.complete(in.take(1) % disk_.waiting.size(), in.take(1) % 2 == 0 ? 0 : 5);
         break;
@@ -198,6 +218,23 @@ class Machine {
         break;
       case 5: functions_[slot]->quiesce(); break;
       case 6: functions_[slot]->reset(); break;
+      case 8: {
+        auto peer = std::make_shared<FakePeer>();
+        if (vsock_->connect(1024, std::make_unique<FakeStream>(peer))) peers_.push_back(std::move(peer));
+        if (peers_.size() > 16) peers_.pop_front();
+        break;
+      }
+      case 9:
+        if (!peers_.empty()) {
+          FakePeer& peer = *peers_[in.take(1) % peers_.size()];
+          peer.room = in.take(2);
+          peer.ended = in.take(1) % 8 == 0;
+          peer.gone = in.take(1) % 8 == 0;
+          peer.from_guest.clear();
+          if (!peer.destroyed && peer.to_guest.size() < 1 << 20)
+            peer.say({reinterpret_cast<const char*>(some.data()), some.size()});
+        }
+        break;
       case 7:
         net_->set_link(in.take(1) % 2 == 0);
         console_->set_size(static_cast<uint16_t>(in.take(1)), 25);
@@ -226,6 +263,8 @@ class Machine {
   pci::HostBridge bridge_{bus_, layout_, [this](unsigned) -> InterruptLine& { return sinks_; }};
   Net* net_ = nullptr;
   Console* console_ = nullptr;
+  Vsock* vsock_ = nullptr;
+  std::deque<std::shared_ptr<FakePeer>> peers_;
   std::vector<pci::PciDevice*> functions_;
   std::array<bool, device_count + 1> packed_{};                        // how each device was started
   std::array<std::array<uint64_t, 2>, device_count + 1> positions_{};  // where its driver stands in each ring
