@@ -24,6 +24,7 @@
 #include "cli/progress.h"
 #include "cli/run_options.h"
 #include "life/child.h"
+#include "life/vmm_process.h"
 #include "store/files.h"
 
 namespace caisson::cli {
@@ -184,6 +185,11 @@ Result<> write_overlay(const std::string& folder, const std::string& sources, co
   for (const auto& file : image_files) {
     if (auto ok = put(file.path, file.mode, file.text); !ok) return ok;
   }
+  auto agent = life::sibling_program("caisson-agent", "runs in machines of images");
+  if (!agent) return std::unexpected(agent.error());
+  auto program = read_file(*agent, 64 << 20);
+  if (!program) return std::unexpected(program.error());
+  if (auto ok = put("usr/local/lib/caisson/agent", 0755, *program); !ok) return ok;
   if (auto ok = put("etc/apt/sources.list", 0644, sources); !ok) return ok;
   return put("etc/apt/apt.conf.d/90caisson", 0644,
              "// Translated package descriptions take longer than all the rest.\n"

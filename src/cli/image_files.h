@@ -14,7 +14,7 @@ struct ImageFile {
   std::string_view text;
 };
 
-inline constexpr std::array<ImageFile, 11> image_files{{
+inline constexpr std::array<ImageFile, 12> image_files{{
     {"etc/hostname", 0644, "debian\n"},
     {"etc/hosts", 0644, "127.0.0.1 localhost\n127.0.1.1 debian\n::1 localhost ip6-localhost ip6-loopback\n"},
     {"etc/fstab", 0644, "/dev/vda / ext4 errors=remount-ro 0 1\n"},
@@ -67,6 +67,11 @@ inline constexpr std::array<ImageFile, 11> image_files{{
      "[Unit]\nDescription=This machine's name and keys\nBefore=ssh.service\n"
      "After=local-fs.target\n\n"
      "[Service]\nType=oneshot\nExecStart=/usr/local/lib/caisson/seed\n\n"
+     "[Install]\nWantedBy=multi-user.target\n"},
+    {"etc/systemd/system/caisson-agent.service", 0644,
+     "[Unit]\nDescription=Caisson's agent: exec, cp and stop from outside\n\n"
+     "[Service]\nExecStartPre=-/sbin/modprobe vmw_vsock_virtio_transport\n"
+     "ExecStart=/usr/local/lib/caisson/agent\nRestart=on-failure\nRestartSec=1\n\n"
      "[Install]\nWantedBy=multi-user.target\n"},
     {"etc/motd", 0644,
      "\nDebian in Caisson. root has no password on this console; from outside: caisson ssh.\n"
@@ -127,7 +132,7 @@ units=/lib/systemd/system
 ln -sf $units/systemd-networkd.service "$wants/systemd-networkd.service"
 ln -sf $units/systemd-networkd.socket "$tree/etc/systemd/system/sockets.target.wants/systemd-networkd.socket"
 ln -sf $units/systemd-networkd.service "$tree/etc/systemd/system/dbus-org.freedesktop.network1.service"
-for unit in caisson-resolv-conf.service caisson-resolv-conf.path caisson-seed.service; do
+for unit in caisson-resolv-conf.service caisson-resolv-conf.path caisson-seed.service caisson-agent.service; do
   ln -sf "/etc/systemd/system/$unit" "$wants/$unit"
 done
 # There is no screen for a login on tty1, nobody wants apt to wake up in a short-lived machine, and without LVM there is

@@ -7,6 +7,8 @@
 
 #include <CLI/CLI.hpp>
 
+#include "cli/guest_copy.h"
+#include "cli/guest_exec.h"
 #include "cli/life_commands.h"
 #include "cli/list_commands.h"
 #include "cli/ssh_access.h"

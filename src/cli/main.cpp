@@ -79,6 +79,8 @@ void add_machine(CLI::App* run, RunOptions& options) {
       ->type_name("[udp:][ADDRESS:]HOST:GUEST")
       ->take_all()
       ->allow_extra_args(false);
+  run->add_flag("--vsock", options.vsock,
+                "a socket device for caisson-agent in the guest (exec, cp); machines of an image have it anyway");
   run->add_option("--engine", options.engine, "auto (by measurement), jit or kvm")
       ->type_name("NAME")
       ->capture_default_str();

@@ -255,6 +255,7 @@ Result<VmConfig> to_config(const RunOptions& options, std::string_view default_a
   if (!options.firmware_vars.empty() && config.firmware != control::FirmwareKind::Uefi) {
     return fail("--firmware-vars: only --firmware uefi has variables");
   }
+  config.vsock = options.vsock;
   for (const auto& text : options.forwards) {
     auto forward = parse_forward(text);
     if (!forward) return std::unexpected(forward.error());

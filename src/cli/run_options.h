@@ -41,6 +41,7 @@ struct RunOptions {
   std::string memory;  // empty: default
   std::string net = "user";
   std::vector<std::string> forwards;
+  bool vsock = false;
   std::string engine = "auto";
   std::string cpu_model = "auto";
   std::string name;

@@ -63,8 +63,13 @@ struct Attach {  // to the console: answered by Attached, which comes with a str
   uint32_t replay = 0;  // bytes of the console's past that come first, at most
   bool operator==(const Attach&) const = default;
 };
-using Request =
-    std::variant<Start, PowerButton, Reset, Stop, Resize, Screenshot, Type, Pause, Resume, Query, Watch, Attach>;
+struct Connect {  // to a port of the guest by the socket device: answered by Attached, whose stream ends at once where
+                  // nobody listens there
+  uint32_t port = 0;
+  bool operator==(const Connect&) const = default;
+};
+using Request = std::variant<Start, PowerButton, Reset, Stop, Resize, Screenshot, Type, Pause, Resume, Query, Watch,
+                             Attach, Connect>;
 
 // Events
 struct Started {          // CPUs begin to run
@@ -130,7 +135,7 @@ struct Refused {
   std::string text;  // why, and the remedy
   bool operator==(const Refused&) const = default;
 };
-struct Attached {  // comes with one descriptor: the console's bytes both ways; what its reader leaves for long is lost
+struct Attached {  // comes with one descriptor: the bytes both ways; what a console's reader leaves for long is lost
   bool operator==(const Attached&) const = default;
 };
 enum class RunState : uint8_t { Running, Paused };
@@ -144,6 +149,7 @@ struct Status {
   uint64_t started_ms = 0;  // UTC, milliseconds since 1970
   uint64_t resets = 0;
   uint32_t consoles = 0;  // attached
+  bool vsock = false;     // there is a socket device
   std::vector<PortForward> forwards;
   bool operator==(const Status&) const = default;
 };

@@ -40,6 +40,7 @@ CAISSON_MESSAGE(Resume, "resume")
 CAISSON_MESSAGE(Query, "query")
 CAISSON_MESSAGE(Watch, "watch")
 CAISSON_MESSAGE(Attach, "attach")
+CAISSON_MESSAGE(Connect, "connect")
 CAISSON_MESSAGE(Started, "started")
 CAISSON_MESSAGE(Notice, "notice")
 CAISSON_MESSAGE(Panicked, "panicked")
@@ -123,6 +124,10 @@ struct JsonTable<Attach> {
   static constexpr auto fields() { return std::tuple{key("replay", &Attach::replay, {0, Attach::max_replay})}; }
 };
 template <>
+struct JsonTable<Connect> {
+  static constexpr auto fields() { return std::tuple{key("port", &Connect::port, {0, UINT32_MAX}, true)}; }
+};
+template <>
 struct JsonTable<Refused> {
   static constexpr auto fields() { return std::tuple{key("text", &Refused::text, {0, max_line}, true)}; }
 };
@@ -138,6 +143,7 @@ struct JsonTable<Status> {
                       key("started_ms", &Status::started_ms),
                       key("resets", &Status::resets),
                       key("consoles", &Status::consoles),
+                      key("vsock", &Status::vsock),
                       key("forwards", &Status::forwards, {0, VmConfig::max_forwards})};
   }
 };

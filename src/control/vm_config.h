@@ -122,6 +122,7 @@ struct VmConfig {
   BootFirst boot_first = BootFirst::Disk;
   NetKind net = NetKind::None;
   std::vector<PortForward> forwards;
+  bool vsock = false;  // a socket device: streams that clients open to the guest (messages.h, Connect)
 
   bool no_reboot = false;            // a reset ends the VM with ExitReason::Reset
   bool debug_exit = false;           // a write to port 0xf4 ends the VM with ExitReason::DebugExit

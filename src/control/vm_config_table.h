@@ -107,6 +107,7 @@ struct JsonTable<VmConfig> {
         key("boot_first", &VmConfig::boot_first),
         key("net", &VmConfig::net),
         key("forwards", &VmConfig::forwards, {0, VmConfig::max_forwards}),
+        key("vsock", &VmConfig::vsock),
         key("no_reboot", &VmConfig::no_reboot),
         key("debug_exit", &VmConfig::debug_exit),
         key("jit_off", &VmConfig::jit_off, {0, 64, 32}),

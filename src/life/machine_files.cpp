@@ -77,6 +77,7 @@ void copy_common(const From& from, To& to) {
   to.engine = from.engine;
   to.net = from.net;
   to.forwards = from.forwards;
+  to.vsock = from.vsock;
   to.boot_first = from.boot_first;
   to.no_reboot = from.no_reboot;
   to.debug_exit = from.debug_exit;
@@ -135,7 +136,10 @@ Result<Machine> open_machine(const store::VmSpec& spec, control::VmConfig config
                            .backing_folders = backing_folders(spec.backing_folders)});
     if (!added) return std::unexpected(added.error());
   }
-  if (!spec.image.empty()) add_ssh(machine.config);
+  if (!spec.image.empty()) {
+    machine.config.vsock = true;  // for the agent that the image has
+    add_ssh(machine.config);
+  }
   if (auto added = add_kvm(machine); !added) return std::unexpected(added.error());
   return machine;
 }

@@ -4,6 +4,7 @@
 
 #include "base/event_loop.h"
 #include "base/tsc_reading.h"
+#include "life/agent_link.h"
 #include "life/host.h"
 #include "life/launch.h"
 #include "life/vm_client.h"
@@ -19,6 +20,8 @@ using store::VmFolder;
 // After it was told to end at once, or killed, until it must be gone.
 constexpr uint64_t end_ms = 10'000;
 constexpr uint64_t press_again_ms = 5'000;
+// The agent answers once the guest's own command has; a guest that is on its way down may be slow to.
+constexpr uint64_t shut_down_ms = 5'000;
 // So often whoever waits is asked whether it still does.
 constexpr uint64_t look_ms = 250;
 
@@ -37,6 +40,11 @@ Result<> end_now(const VmFolder& folder, const Follow& follow) {
   }
   follow.say(fmt::format("machine {} does not answer; killing its process", folder.name()));
   return kill_process(*client, folder);
+}
+
+bool ask_to_shut_down(VmClient& client) {
+  const auto connection = connect_agent(client);
+  return connection && ask_agent(*connection, agent::Type::PowerOff, {}, shut_down_ms);
 }
 
 std::string last_lines(const std::string& text, unsigned lines) {
@@ -71,7 +79,10 @@ Result<> stop(const VmFolder& folder, std::optional<unsigned> given_s, const Fol
     state = client->ask(control::PowerButton{});
   }
   if (!state && !client->gone()) return end_now(folder, follow);
-  follow.say(fmt::format("{}: power button pressed; {} s to shut down", folder.name(), timeout_s));
+  // A guest may have nobody who hears the button; the agent asks its system directly.
+  const bool asked = state && ask_to_shut_down(*client);
+  follow.say(fmt::format("{}: {}; {} s to shut down", folder.name(),
+                         asked ? "told to shut down" : "power button pressed", timeout_s));
   // A guest that has not booted far enough misses the button: it is pressed again every few seconds.
   const uint64_t start = EventLoop::now_ns();
   const uint64_t deadline = start + uint64_t{timeout_s} * 1'000'000'000;
@@ -109,6 +120,7 @@ Result<> ask(const VmFolder& folder, const control::Request& request, uint64_t t
   if (!client) return std::unexpected(client.error());
   auto answer = client->ask(request, timeout_ms);
   if (!answer) return std::unexpected(answer.error());
+  if (std::holds_alternative<control::Resume>(request)) set_guest_clock(folder);
   return {};
 }
 

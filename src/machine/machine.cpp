@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 #include <sys/epoll.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -95,6 +96,8 @@ class Machine final : public PowerSink {
   void handle_channel();
   // On the event loop: does what is asked for, and answers.
   void handle_request(const control::Request& request, const std::vector<Fd>& fds, ControlServer::Reply reply);
+  // The other end of a stream to a port of the guest.
+  [[nodiscard]] Result<Fd> connect_guest(uint32_t port);
   [[nodiscard]] control::Status status();
   // No CPU runs.
   void pause();
@@ -131,6 +134,7 @@ class Machine final : public PowerSink {
   std::unique_ptr<pci::HostBridge> bridge_;
   display::Vga* vga_ = nullptr;  // the bridge's
   std::unique_ptr<Typist> typist_;
+  virtio::Vsock* vsock_ = nullptr;  // the bridge's
   ChosenEngine engine_;
   std::vector<std::unique_ptr<Vcpu>> cpus_;
   std::vector<CpuState> reset_states_;
@@ -229,6 +233,7 @@ Result<> Machine::create() {
   const virtio::Services services{*memory_, chipset_->msi(),
                                   [this](std::function<void()> task) { loop_->post(std::move(task)); }};
   virtio::add_rng(*bridge_, services);
+  if (config_.vsock) vsock_ = &virtio::add_vsock(*bridge_, services);
   virtio::add_console(*bridge_, services, consoles_->virtio());
 
   if (auto done = create_engine(); !done) return done;
@@ -585,6 +590,10 @@ void Machine::handle_request(const control::Request& message, const std::vector<
     auto console = console_->attach(attach->replay);
     if (!console) return reply(Refused{console.error().message}, {});
     reply(control::Attached{}, std::move(*console));
+  } else if (const auto* connect = std::get_if<control::Connect>(&message)) {
+    auto stream = connect_guest(connect->port);
+    if (!stream) return reply(Refused{stream.error().message}, {});
+    reply(control::Attached{}, std::move(*stream));
   } else if (const auto* screenshot = std::get_if<control::Screenshot>(&message)) {
     answer(vga_ != nullptr ? write_screen(*vga_, fds[0], screenshot->text)
                            : fail("this machine has no display; start it with --firmware"));
@@ -598,6 +607,19 @@ void Machine::handle_request(const control::Request& message, const std::vector<
   }
 }
 
+Result<Fd> Machine::connect_guest(uint32_t port) {
+  if (vsock_ == nullptr) return fail("this machine has no socket device; start it with --vsock");
+  if (pause_wanted_) return fail("the machine is paused; resume it first");
+  int ends[2];
+  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) return fail_errno(errno, "cannot make a socket");
+  Fd ours{ends[0]};
+  Fd theirs{ends[1]};
+  auto stream = socket_stream(*loop_, std::move(ours));
+  if (!stream) return std::unexpected(stream.error());
+  if (auto done = vsock_->connect(port, std::move(*stream)); !done) return std::unexpected(done.error());
+  return theirs;
+}
+
 control::Status Machine::status() {
   control::Status status;
   status.state = pause_wanted_ ? control::RunState::Paused : control::RunState::Running;
@@ -609,6 +631,7 @@ control::Status Machine::status() {
   status.started_ms = started_ms_;
   status.resets = resets_;
   status.consoles = console_->attached();
+  status.vsock = vsock_ != nullptr;
   status.forwards = config_.forwards;
   return status;
 }

@@ -42,6 +42,7 @@ struct VmSpec {
   std::vector<std::string> backing_folders;  // where backing files may lie, too
   control::NetKind net = control::NetKind::User;
   std::vector<control::PortForward> forwards;
+  bool vsock = false;  // a socket device; machines of an image have one anyway
   control::BootFirst boot_first = control::BootFirst::Disk;
   bool no_reboot = false;
   bool debug_exit = false;

@@ -37,6 +37,7 @@ struct JsonTable<store::VmSpec> {
         key("backing_folders", &VmSpec::backing_folders, {0, 64, VmSpec::max_path}),
         key("net", &VmSpec::net),
         key("forwards", &VmSpec::forwards, {0, VmConfig::max_forwards}),
+        key("vsock", &VmSpec::vsock),
         key("boot_first", &VmSpec::boot_first),
         key("no_reboot", &VmSpec::no_reboot),
         key("debug_exit", &VmSpec::debug_exit),

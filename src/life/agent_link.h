@@ -1,0 +1,26 @@
+// The agent in a running machine's guest (src/guest), reached through the machine's socket device.
+//   Threads  any; one object, one thread
+#pragma once
+
+#include <optional>
+#include <string_view>
+
+#include "agent/frames.h"
+#include "base/fd.h"
+#include "base/result.h"
+#include "life/vm_client.h"
+#include "store/vm_folder.h"
+
+namespace caisson::life {
+
+// A connection to the agent, which has said Hello; it waits for the one request. None: no agent answers, now or ever.
+[[nodiscard]] std::optional<Fd> connect_agent(VmClient& client);
+
+// One request without more, and its answer; so long at most.
+[[nodiscard]] Result<> ask_agent(const Fd& connection, agent::Type request, std::string_view payload,
+                                 uint64_t timeout_ms);
+
+// Tells the guest what time it is, where it has an agent; a guest's own clock has stood still in a pause.
+void set_guest_clock(const store::VmFolder& folder);
+
+}  // namespace caisson::life
