@@ -138,6 +138,7 @@ Result<Machine> open_machine(const store::VmSpec& spec, control::VmConfig config
   }
   if (!spec.image.empty()) {
     machine.config.vsock = true;  // for the agent that the image has
+    add_name(machine.config);
     add_ssh(machine.config);
   }
   if (auto added = add_kvm(machine); !added) return std::unexpected(added.error());

@@ -60,6 +60,14 @@ std::optional<uint32_t> free_port() {
   return ntohs(address.sin_port);
 }
 
+// Words for the guest's caisson-seed.service; what follows "--" is for init.
+bool add_words(control::VmConfig& config, const std::string& words) {
+  if (config.append.size() + words.size() > control::VmConfig::max_append) return false;
+  const size_t end = config.append.find(" -- ");
+  config.append.insert(end == std::string::npos ? config.append.size() : end, words);
+  return true;
+}
+
 }  // namespace
 
 Result<std::string> ssh_key_file() {
@@ -68,18 +76,18 @@ Result<std::string> ssh_key_file() {
   return *data + "/ssh/id_ed25519";
 }
 
+void add_name(control::VmConfig& config) {
+  std::string host;
+  for (const char c : config.name) host += c == '_' || c == '.' ? '-' : c;
+  add_words(config, " caisson.hostname=" + host);
+}
+
 void add_ssh(control::VmConfig& config) {
   if (config.net == control::NetKind::None || config.forwards.size() >= control::VmConfig::max_forwards) return;
   const auto key = public_key();
   const auto port = free_port();
   if (!key || !port) return;
-  std::string host;
-  for (const char c : config.name) host += c == '_' || c == '.' ? '-' : c;
-  const std::string words = fmt::format(" caisson.key={} caisson.hostname={}", *key, host);
-  if (config.append.size() + words.size() > control::VmConfig::max_append) return;
-  // What follows "--" is for init.
-  const size_t end = config.append.find(" -- ");
-  config.append.insert(end == std::string::npos ? config.append.size() : end, words);
+  if (!add_words(config, " caisson.key=" + *key)) return;
   const bool given = std::ranges::any_of(config.forwards, [](const control::PortForward& one) {
     return one.guest_port == ssh_guest_port && one.protocol == control::Protocol::Tcp;
   });

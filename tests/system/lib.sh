@@ -82,6 +82,18 @@ stop_pc() {
   trap - EXIT
 }
 
+# debian_image: an image debian:12 that this source built (a minute or two), kept in build/guests/ until its recipe changes.
+debian_image() {
+  XDG_CACHE_HOME=$GUESTS/cache
+  export XDG_CACHE_HOME
+  source=$TESTS/../../src
+  stamp=$(cat "$source"/cli/image_files.h "$source"/cli/image_build.cpp "$source"/agent/*.[hc]* "$source"/guest/* | sha256sum | cut -c1-16)
+  if [ "$(cat "$XDG_CACHE_HOME/stamp" 2>/dev/null)" != "$stamp" ]; then
+    "$CAISSON" image build debian:12 --force
+    echo "$stamp" >"$XDG_CACHE_HOME/stamp"
+  fi
+}
+
 # debian_disk NUMBER: Debian's image is in $image, built if it has to be; grub.cfg starts it from that partition. For
 # a boot sector or partition table: little NUMBER gives printf's text for 32 bits.
 debian_disk() {

@@ -1,13 +1,5 @@
 # A Debian machine by one command: a shell, commands, files in and out, a server behind a forwarded port, three at once.
-# The image is built once (a minute or two) and kept in build/guests/, until its recipe changes.
-XDG_CACHE_HOME=$GUESTS/cache
-export XDG_CACHE_HOME
-source=$TESTS/../../src/cli
-stamp=$(cat "$source"/image_files.h "$source"/image_build.cpp | sha256sum | cut -c1-16)
-if [ "$(cat "$XDG_CACHE_HOME/stamp" 2>/dev/null)" != "$stamp" ]; then
-  "$CAISSON" image build debian:12 --force
-  echo "$stamp" >"$XDG_CACHE_HOME/stamp"
-fi
+debian_image
 trap '"$CAISSON" rm -f web two three 2>/dev/null || :' EXIT
 free_port
 

@@ -1,0 +1,65 @@
+# The agent in a machine of an image: commands, files, shutdown and clock without any network.
+debian_image
+trap '"$CAISSON" rm -f agent 2>/dev/null || :' EXIT
+"$CAISSON" run -d debian --name agent --net none --memory 256M >/dev/null
+run() { "$CAISSON" exec agent "$@"; }
+
+[ "$(run hostname)" = agent ] || die "another name"
+# Words, streams and statuses.
+[ "$(run printf '%s|' 'a  b' "it's" '$HOME' -r --)" = "a  b|it's|\$HOME|-r|--|" ] || die "words are changed"
+run sh -c 'echo out; echo err >&2; exit 9' >out 2>err && die "no status" || [ $? = 9 ] || die "another status"
+[ "$(cat out)" = out ] && [ "$(cat err)" = err ] || die "the streams are mixed up: $(cat out err)"
+status=0
+run no-such-program 2>err || status=$?
+[ "$status" = 127 ] && grep -q 'cannot run no-such-program' err || die "a missing program: $status, $(cat err)"
+status=0
+run sh -c 'kill -9 $$' || status=$?
+[ "$status" = 137 ] || die "killed by a signal: status $status"
+# Megabytes each way, as they are; and ends of streams.
+head -c 8000000 /dev/urandom >bytes
+sum=$(sha256sum <bytes)
+[ "$(run sha256sum <bytes)" = "$sum" ] || die "standard input arrives changed"
+"$CAISSON" cp bytes agent:
+[ "$(run sh -c 'sha256sum <bytes')" = "$sum" ] || die "a file arrives changed"
+run cat bytes | cmp - bytes || die "standard output arrives changed"
+[ "$(yes | run head -c 100000 | wc -c)" = 100000 ] || die "a command that does not read to the end"
+run yes | head -n 1 >/dev/null
+sleep 1
+run sh -c 'cat /proc/[0-9]*/comm' | grep -qx yes && die "a command goes on although nobody is there"
+# What it leaves running does not keep it.
+[ "$(timeout 20 "$CAISSON" exec agent sh -c 'sleep 1000 & echo done')" = "done" ] || die "waits for what a command left"
+# With a terminal on this side there is one on the other.
+if command -v script >/dev/null; then
+  script -qec "stty cols 123 rows 45; '$CAISSON' exec agent sh -c 'tty; stty size'" /dev/null </dev/null >terminal
+  grep -q /dev/pts/ terminal && grep -q '45 123' terminal || die "no terminal: $(cat terminal)"
+fi
+
+# Trees.
+mkdir -p tree/a/b
+echo text >"tree/a/a file"
+ln -s "../a file" tree/a/b/link
+chmod 750 tree/a
+touch -d '2020-01-02 03:04:05 UTC' "tree/a/a file"
+"$CAISSON" cp -r tree agent:/srv/
+[ "$(run cat /srv/tree/a/b/link)" = text ] || die "a tree arrives changed"
+[ "$(run stat -c '%a %Y' '/srv/tree/a/a file')" = "$(stat -c '%a %Y' 'tree/a/a file')" ] || die "mode and time"
+"$CAISSON" cp -r agent:/srv/tree back
+[ "$(cd tree && find . -printf '%p %m %l\n' | sort)" = "$(cd back && find . -printf '%p %m %l\n' | sort)" ] || die "a tree comes back changed"
+expect_error 1 "$CAISSON" cp tree agent:/srv/other
+expect_error 1 "$CAISSON" cp bytes agent:/no/such/folder/file
+expect_error 1 "$CAISSON" cp agent:/no/such/file .
+run sh -c 'mount -t tmpfs -o size=1M none /mnt'
+expect_error 1 "$CAISSON" cp bytes agent:/mnt/
+grep -q 'No space left' refused.err || die "a full disk: $(cat refused.err)"
+[ -z "$(run ls -A /mnt)" ] || die "half a file is left"
+
+# After a pause the guest knows the time.
+"$CAISSON" pause agent
+sleep 3
+"$CAISSON" resume agent
+behind=$(($(date +%s) - $(run date +%s)))
+[ "$behind" -le 1 ] || die "the guest's clock is $behind s behind after a pause"
+
+"$CAISSON" stop agent 2>stop.err
+grep -q 'told to shut down' stop.err || die "stop did not go by the agent: $(cat stop.err)"
+[ "$("$CAISSON" inspect agent | tr -d ' \n' | grep -c '"reason":"power_off"')" = 1 ] || "$CAISSON" inspect agent
