@@ -82,8 +82,8 @@ Result<> stop(const VmFolder& folder, std::optional<unsigned> given_s, const Fol
   if (!state && !client->gone()) return end_now(folder, follow);
   // A guest may have nobody who hears the button; the agent asks its system directly.
   const bool asked = state && ask_to_shut_down(*client);
-  follow.say(fmt::format("{}: {}; {} s for that", folder.name(),
-                         asked ? "told to shut down" : "power button pressed to shut down", timeout_s));
+  follow.say(fmt::format("{}: {}; {} s to shut down", folder.name(),
+                         asked ? "its agent was told" : "power button pressed", timeout_s));
   // A guest that has not booted far enough misses the button: it is pressed again every few seconds.
   const uint64_t start = EventLoop::now_ns();
   const uint64_t deadline = start + uint64_t{timeout_s} * 1'000'000'000;

@@ -61,5 +61,5 @@ behind=$(($(date +%s) - $(run date +%s)))
 [ "$behind" -le 1 ] || die "the guest's clock is $behind s behind after a pause"
 
 "$CAISSON" stop agent 2>stop.err
-grep -q 'told to shut down' stop.err || die "stop did not go by the agent: $(cat stop.err)"
+grep -q 'its agent was told; 30 s to shut down' stop.err || die "stop did not go by the agent: $(cat stop.err)"
 [ "$("$CAISSON" inspect agent | tr -d ' \n' | grep -c '"reason":"power_off"')" = 1 ] || "$CAISSON" inspect agent
