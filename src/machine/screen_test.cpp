@@ -36,9 +36,9 @@ class TypistTest : public testing::Test {
   }
 
   FakeClock clock_;
-  test_support::RecordingLine line_;
+  test_support::RecordingLine line_, mouse_line_;
   test_support::RecordingPower power_;
-  KeyboardController keyboard_{line_, power_, true};
+  KeyboardController keyboard_{line_, mouse_line_, power_, true};
   Typist typist_{clock_, keyboard_};
   std::vector<uint8_t> codes_;
   std::vector<std::string> answers_;
