@@ -78,6 +78,7 @@ void copy_common(const From& from, To& to) {
   to.net = from.net;
   to.forwards = from.forwards;
   to.boot_first = from.boot_first;
+  to.display = from.display;
   to.no_reboot = from.no_reboot;
   to.debug_exit = from.debug_exit;
 }

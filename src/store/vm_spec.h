@@ -43,6 +43,7 @@ struct VmSpec {
   control::NetKind net = control::NetKind::User;
   std::vector<control::PortForward> forwards;
   control::BootFirst boot_first = control::BootFirst::Disk;
+  bool display = false;  // also without firmware
   bool no_reboot = false;
   bool debug_exit = false;
   uint32_t stop_timeout_s = 30;

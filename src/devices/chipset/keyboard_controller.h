@@ -49,6 +49,8 @@ class KeyboardController final : public Device {
   bool move(int right, int up, int wheel, uint8_t buttons);
   // The guest has switched the mouse's reports on.
   [[nodiscard]] bool mouse_wanted() const { return plugged_ && state_.mouse.enabled; }
+  // It has read everything that the mouse had to report.
+  [[nodiscard]] bool mouse_told() const { return state_.mouse.told(); }
 
   [[nodiscard]] std::string_view name() const override { return "i8042"; }
   uint64_t read(unsigned region, uint64_t offset, unsigned size) override;

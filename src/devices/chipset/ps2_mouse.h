@@ -55,6 +55,8 @@ class Ps2Mouse {
     // earlier buttons yet: try again later. Where it wants no reports they are forgotten, as a mouse does.
     bool move(int right_counts, int up_counts, int wheel_counts, uint8_t down);
     [[nodiscard]] std::optional<uint8_t> next();
+    // Nothing is left to report.
+    [[nodiscard]] bool told() const { return count == 0 && !news(); }
 
    private:
     void put(uint8_t value);
