@@ -1,6 +1,5 @@
 # Keyboard and pointer: at the PS/2 ports, then virtio's. The host types and clicks when it is told to.
 modprobe -q evdev
-modprobe -q atkbd
 modprobe -q bochs # gives the screen a size
 # device NAME: its file
 device() {
@@ -31,7 +30,7 @@ if modprobe -q psmouse; then
   sleep 2
   gets 'PS/2' mouse 2:0:100 2:1:50 1:272:1 1:272:0
 fi
-gets 'AT Translated' keyboard 1:30:1 1:30:0
+gets 'AT .*keyboard' keyboard 1:30:1 1:30:0
 modprobe -q virtio_input
 sleep 1
 gets 'Caisson Virtio Tablet' tablet 3:0:16399 3:1:16404 1:273:1 1:273:0
