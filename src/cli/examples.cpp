@@ -50,6 +50,9 @@ const std::vector<Examples>& table() {
       {{"disk", "map"}, {"disk map disk.qcow2"}},
       {{"screenshot"}, {"screenshot pc screen.png", "screenshot pc screen.txt --text"}},
       {{"type"}, {"type pc 'ls -l<enter>'", "type pc '<ctrl-alt-delete>'"}},
+      {{"click"}, {"click pc 320 240", "click pc 100 50 --button right", "click pc 40 60 --double"}},
+      {{"move"}, {"move pc 320 240"}},
+      {{"drag"}, {"drag pc 100 100 300 200"}},
       {{"doctor"}, {"doctor", "doctor --json"}},
       {{"version"}, {"version"}},
   };

@@ -49,7 +49,10 @@ void add_machine(CLI::App* run, RunOptions& options) {
       ->type_name("FILE");
   run->add_option("--firmware-log", options.firmware_log, "write there what the firmware says on its debug port")
       ->type_name("FILE");
-  run->add_option("--control", options.control, "listen there for caisson screenshot and caisson type")
+  run->add_flag("--display", options.display,
+                "a screen (VGA), a keyboard and a pointer for a kernel that is started directly; with --firmware they "
+                "are always there");
+  run->add_option("--control", options.control, "listen there for caisson screenshot, type, click and the like")
       ->type_name("SOCKET");
   run->add_option("--disk", options.disks,
                   "disk image or block device; again for more: vda, vdb, …; qcow2 where the name ends so or format= "
@@ -223,6 +226,26 @@ int main_program(int count, char** arguments) {
   type_command->add_option("MACHINE", socket, "the machine's name, or what was given to run --control")->required();
   type_command->add_option("TEXT", keys, "characters and keys, for example 'ls<enter>' or '<ctrl-alt-delete>'")
       ->required();
+  PointerOptions pointer;
+  const auto pointer_command = [&](const char* name, const char* what) {
+    auto* command = app.add_subcommand(name, what);
+    command->add_option("MACHINE", pointer.machine, "the machine's name, or what was given to run --control")
+        ->required();
+    command->add_option("X", pointer.x, "pixels from the left")->required()->check(CLI::Range(0u, 65535u));
+    command->add_option("Y", pointer.y, "pixels from the top")->required()->check(CLI::Range(0u, 65535u));
+    return command;
+  };
+  const auto add_button = [&](CLI::App* command) {
+    command->add_option("--button", pointer.button, "left, right or middle")->type_name("NAME")->capture_default_str();
+  };
+  auto* click_command = pointer_command("click", "Click on a machine's screen");
+  add_button(click_command);
+  click_command->add_flag("--double", pointer.twice, "twice");
+  auto* move_command = pointer_command("move", "Move a machine's pointer");
+  auto* drag_command = pointer_command("drag", "Drag from one place of a machine's screen to another");
+  drag_command->add_option("TO-X", pointer.to_x, "pixels from the left")->required()->check(CLI::Range(0u, 65535u));
+  drag_command->add_option("TO-Y", pointer.to_y, "pixels from the top")->required()->check(CLI::Range(0u, 65535u));
+  add_button(drag_command);
   auto* doctor_command = app.add_subcommand("doctor", "Say what this host can do for machines, and why");
   doctor_command->add_flag("--json", json, "as JSON");
   auto* version_command = app.add_subcommand("version", "Print the version");
@@ -250,6 +273,9 @@ int main_program(int count, char** arguments) {
   if (app.got_subcommand("disk")) return run_disk(*disk_command);
   if (*screenshot_command) return screenshot(socket, screen_file, screen_text);
   if (*type_command) return type(socket, keys);
+  if (*click_command) return click(pointer);
+  if (*move_command) return move_pointer(pointer);
+  if (*drag_command) return drag(pointer);
   if (*version_command) {
     fmt::print("caisson {}\n", version);
     return exit_ok;

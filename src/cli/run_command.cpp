@@ -72,6 +72,7 @@ life::Change change_of(const RunOptions& options, const VmSpec& given) {
   if (options.engine != "auto") change.engine = given.engine;
   if (options.cpu_model != "auto") change.cpu_model = given.cpu_model;
   if (options.net != "user") change.net = given.net, change.forwards = given.forwards;
+  if (options.display) change.display = true;
   if (options.no_reboot) change.no_reboot = true;
   if (options.debug_exit) change.debug_exit = true;
   if (options.autostart) change.autostart = true;

@@ -296,6 +296,7 @@ Result<VmConfig> to_config(const RunOptions& options, std::string_view default_a
   auto append = life::command_line(default_append, options.append);
   if (!append) return with_context("--append", append.error());
   config.append = *append;
+  config.display = options.display;
   config.no_reboot = options.no_reboot;
   config.debug_exit = options.debug_exit;
   config.lockstep = options.lockstep;

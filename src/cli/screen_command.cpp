@@ -1,6 +1,7 @@
 #include "cli/screen_command.h"
 
 #include <cerrno>
+#include <optional>
 #include <vector>
 
 #include <sys/socket.h>
@@ -32,6 +33,13 @@ Result<> ask(const std::string& machine, const control::Request& request, std::s
   auto answer = connected->ask(request, 600'000, fds);
   if (!answer) return std::unexpected(answer.error());
   return {};
+}
+
+std::optional<control::PointButton> button_named(const std::string& name) {
+  if (name == "left") return control::PointButton::Left;
+  if (name == "right") return control::PointButton::Right;
+  if (name == "middle") return control::PointButton::Middle;
+  return std::nullopt;
 }
 
 int report(const Result<>& result) {
@@ -76,6 +84,40 @@ int type(const std::string& socket, const std::string& text) {
     return exit_usage;
   }
   return report(ask(socket, control::Type{text}, {}));
+}
+
+int click(const PointerOptions& options) {
+  using control::PointAction;
+  const auto button = button_named(options.button);
+  if (!button) {
+    log::error("--button {}: unknown; write left, right or middle", options.button);
+    return exit_usage;
+  }
+  const PointAction action = options.twice ? PointAction::DoubleClick : PointAction::Click;
+  return report(ask(options.machine, control::Point{options.x, options.y, action, *button}, {}));
+}
+
+int move_pointer(const PointerOptions& options) {
+  return report(ask(options.machine, control::Point{.x = options.x, .y = options.y}, {}));
+}
+
+int drag(const PointerOptions& options) {
+  using control::PointAction;
+  const auto button = button_named(options.button);
+  if (!button) {
+    log::error("--button {}: unknown; write left, right or middle", options.button);
+    return exit_usage;
+  }
+  // The button comes up again whatever the way was.
+  auto done = ask(options.machine, control::Point{options.x, options.y, PointAction::Press, *button}, {});
+  if (!done) return report(done);
+  done = ask(options.machine, control::Point{options.to_x, options.to_y, PointAction::Move, *button}, {});
+  const bool there = done.has_value();
+  const auto released = ask(
+      options.machine,
+      control::Point{there ? options.to_x : options.x, there ? options.to_y : options.y, PointAction::Release, *button},
+      {});
+  return report(there ? released : done);
 }
 
 }  // namespace caisson::cli

@@ -1,7 +1,9 @@
-// `caisson screenshot` and `caisson type`: the screen and keyboard of a running machine, by its control socket.
+// `caisson screenshot`, `type`, `click`, `move` and `drag`: the screen, keyboard and pointer of a running machine, by
+// its control socket.
 //   Threads  main
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 #include "base/fd.h"
@@ -15,5 +17,16 @@ namespace caisson::cli {
 // Exit statuses; errors are printed.
 [[nodiscard]] int screenshot(const std::string& socket, const std::string& file, bool text);
 [[nodiscard]] int type(const std::string& socket, const std::string& text);
+
+struct PointerOptions {
+  std::string machine;
+  uint32_t x = 0, y = 0;        // pixels from the upper left corner
+  uint32_t to_x = 0, to_y = 0;  // of drag
+  std::string button = "left";
+  bool twice = false;
+};
+[[nodiscard]] int click(const PointerOptions& options);
+[[nodiscard]] int move_pointer(const PointerOptions& options);
+[[nodiscard]] int drag(const PointerOptions& options);
 
 }  // namespace caisson::cli

@@ -46,6 +46,14 @@ struct Type {  // keys on the guest's keyboard, in the words of control/keys.h; 
   std::string text;
   bool operator==(const Type&) const = default;
 };
+enum class PointAction : uint8_t { Move, Click, DoubleClick, Press, Release };
+enum class PointButton : uint8_t { Left, Right, Middle };
+struct Point {  // the pointer goes to a pixel of the screen, and then a button…; Done when the guest has been told
+  uint32_t x = 0, y = 0;
+  PointAction action = PointAction::Move;
+  PointButton button = PointButton::Left;
+  bool operator==(const Point&) const = default;
+};
 struct Pause {  // CPUs and clocks stand still; Done when they do
   bool operator==(const Pause&) const = default;
 };
@@ -68,7 +76,7 @@ struct Connect {  // to a port of the guest by the socket device: answered by At
   uint32_t port = 0;
   bool operator==(const Connect&) const = default;
 };
-using Request = std::variant<Start, PowerButton, Reset, Stop, Resize, Screenshot, Type, Pause, Resume, Query, Watch,
+using Request = std::variant<Start, PowerButton, Reset, Stop, Resize, Screenshot, Type, Point, Pause, Resume, Query, Watch,
                              Attach, Connect>;
 
 // Events

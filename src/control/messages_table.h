@@ -16,6 +16,15 @@ struct EnumNames<ExitReason> {
 };
 
 template <>
+struct EnumNames<PointAction> {
+  static constexpr std::array<std::string_view, 5> names{"move", "click", "double_click", "press", "release"};
+};
+template <>
+struct EnumNames<PointButton> {
+  static constexpr std::array<std::string_view, 3> names{"left", "right", "middle"};
+};
+
+template <>
 struct EnumNames<RunState> {
   static constexpr std::array<std::string_view, 2> names{"running", "paused"};
 };
@@ -35,6 +44,7 @@ CAISSON_MESSAGE(Stop, "stop")
 CAISSON_MESSAGE(Resize, "resize")
 CAISSON_MESSAGE(Screenshot, "screenshot")
 CAISSON_MESSAGE(Type, "type")
+CAISSON_MESSAGE(Point, "point")
 CAISSON_MESSAGE(Pause, "pause")
 CAISSON_MESSAGE(Resume, "resume")
 CAISSON_MESSAGE(Query, "query")
@@ -78,6 +88,13 @@ struct JsonTable<Screenshot> {
 template <>
 struct JsonTable<Type> {
   static constexpr auto fields() { return std::tuple{key("text", &Type::text, {1, Type::max_text}, true)}; }
+};
+template <>
+struct JsonTable<Point> {
+  static constexpr auto fields() {
+    return std::tuple{key("x", &Point::x, {0, 65535}, true), key("y", &Point::y, {0, 65535}, true),
+                      key("action", &Point::action), key("button", &Point::button)};
+  }
 };
 template <>
 struct JsonTable<Started> {

@@ -59,13 +59,14 @@ Result<> VmConfig::validate(size_t descriptors) const {
     return fail("VM configuration: the kvm engine without kvm_fd");
   }
   const std::pair<const std::optional<uint32_t>&, std::string_view> others[]{
-      {dump_fd, "dump_fd"},     {alive_fd, "alive_fd"}, {listen_fd, "listen_fd"},
-      {events_fd, "events_fd"}, {log_fd, "log_fd"},     {old_log_fd, "old_log_fd"}};
+      {dump_fd, "dump_fd"}, {alive_fd, "alive_fd"},     {listen_fd, "listen_fd"}, {events_fd, "events_fd"},
+      {log_fd, "log_fd"},   {old_log_fd, "old_log_fd"}, {vnc_fd, "vnc_fd"}};
   for (const auto& [index, what] : others) {
     if (!index) continue;
     if (auto ok = take(*index, what); !ok) return ok;
   }
   if (log_fd.has_value() != old_log_fd.has_value()) return fail("VM configuration: log_fd and old_log_fd go together");
+  if (!vnc_password.empty() && !vnc_fd) return fail("VM configuration: vnc_password without vnc_fd");
   if (auto ok = take(console_fd, "console_fd"); !ok) return ok;
   if (std::ranges::count_if(disks, [](const DiskConfig& disk) { return disk.bus != DiskBus::Virtio; }) >
       static_cast<std::ptrdiff_t>(max_sata)) {

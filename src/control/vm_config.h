@@ -18,6 +18,8 @@
 
 namespace caisson::control {
 
+// What keys mean that come by name instead of by place: those of a VNC viewer.
+enum class KeyboardLayout : uint8_t { Us, De, Fr, Uk };
 enum class NetKind : uint8_t { None, User };
 enum class FirmwareKind : uint8_t { None, Bios, Uefi };
 enum class EngineChoice : uint8_t { Auto, Jit, Kvm };
@@ -124,6 +126,11 @@ struct VmConfig {
   std::vector<PortForward> forwards;
   bool vsock = false;  // a socket device: streams that clients open to the guest (messages.h, Connect)
 
+  bool display = false;            // a VGA, a keyboard and a pointer, which firmware always has, with a kernel, too
+  std::optional<uint32_t> vnc_fd;  // a bound stream socket, by which the display is shown
+  std::string vnc_password;        // at most 8 characters; empty: none is asked for
+  static constexpr size_t max_vnc_password = 8;
+  KeyboardLayout keyboard_layout = KeyboardLayout::Us;
   bool no_reboot = false;            // a reset ends the VM with ExitReason::Reset
   bool debug_exit = false;           // a write to port 0xf4 ends the VM with ExitReason::DebugExit
   std::vector<std::string> jit_off;  // names from jit_classes

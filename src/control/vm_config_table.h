@@ -10,6 +10,10 @@
 namespace caisson::control {
 
 template <>
+struct EnumNames<KeyboardLayout> {
+  static constexpr std::array<std::string_view, 4> names{"us", "de", "fr", "uk"};
+};
+template <>
 struct EnumNames<NetKind> {
   static constexpr std::array<std::string_view, 2> names{"none", "user"};
 };
@@ -108,6 +112,10 @@ struct JsonTable<VmConfig> {
         key("net", &VmConfig::net),
         key("forwards", &VmConfig::forwards, {0, VmConfig::max_forwards}),
         key("vsock", &VmConfig::vsock),
+        key("display", &VmConfig::display),
+        key("vnc_fd", &VmConfig::vnc_fd, {0, 63}),
+        key("vnc_password", &VmConfig::vnc_password, {0, VmConfig::max_vnc_password}),
+        key("keyboard_layout", &VmConfig::keyboard_layout),
         key("no_reboot", &VmConfig::no_reboot),
         key("debug_exit", &VmConfig::debug_exit),
         key("jit_off", &VmConfig::jit_off, {0, 64, 32}),

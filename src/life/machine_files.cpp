@@ -79,6 +79,7 @@ void copy_common(const From& from, To& to) {
   to.forwards = from.forwards;
   to.vsock = from.vsock;
   to.boot_first = from.boot_first;
+  to.display = from.display;
   to.no_reboot = from.no_reboot;
   to.debug_exit = from.debug_exit;
 }

@@ -35,6 +35,7 @@
 #include "machine/control_server.h"
 #include "machine/engine_choice.h"
 #include "machine/firmware.h"
+#include "machine/inputs.h"
 #include "machine/machine_clock.h"
 #include "machine/screen.h"
 #include "machine/serial_console.h"
@@ -88,6 +89,9 @@ class Machine final : public PowerSink {
   [[nodiscard]] Result<std::unique_ptr<BlockBackend>> create_disk(const control::DiskConfig& disk);
   [[nodiscard]] Result<> create_network();
   [[nodiscard]] Result<> create_firmware();
+  [[nodiscard]] bool has_display() const { return config_.display || config_.firmware != control::FirmwareKind::None; }
+  void add_vga();
+  void add_inputs(const virtio::Services& services);
   void describe_boot();
   [[nodiscard]] Result<> load();
   void start_cpus();
@@ -133,6 +137,7 @@ class Machine final : public PowerSink {
   std::unique_ptr<Firmware> firmware_;
   std::unique_ptr<pci::HostBridge> bridge_;
   display::Vga* vga_ = nullptr;  // the bridge's
+  std::unique_ptr<Inputs> inputs_;
   std::unique_ptr<Typist> typist_;
   virtio::Vsock* vsock_ = nullptr;  // the bridge's
   ChosenEngine engine_;
@@ -169,6 +174,7 @@ Machine::~Machine() {
   if (chipset_) chipset_->apic_bus().set_keeper(nullptr);
   control_.reset();
   typist_.reset();
+  inputs_.reset();
   cpus_.clear();
   engine_.engine.reset();
   bridge_.reset();
@@ -200,7 +206,8 @@ Result<> Machine::create() {
   // OVMF maps all that the CPU can address before it has loaded anything, with pages of 2 MiB.
   if (config_.firmware == control::FirmwareKind::Uefi) model_->limit_physical_bits(40);
   const bool by_firmware = config_.firmware != control::FirmwareKind::None;
-  auto memory = GuestMemory::create(config_.memory_bytes, by_firmware ? firmware_memory : GuestMemory::Layout{});
+  auto memory = GuestMemory::create(config_.memory_bytes,
+                                    by_firmware ? firmware_memory : GuestMemory::Layout{.video_window = has_display()});
   if (!memory) return std::unexpected(memory.error());
   memory_ = std::move(*memory);
 
@@ -215,7 +222,7 @@ Result<> Machine::create() {
                                .low_memory = memory_->low_size(),
                                .high_memory = memory_->high_size(),
                                .debug_exit = config_.debug_exit,
-                               .keyboard = by_firmware};
+                               .keyboard = has_display()};
   auto chipset = Chipset::create(bus_, *clock_, *this, *serial_, options);
   if (!chipset) return std::unexpected(chipset.error());
   chipset_ = std::move(*chipset);
@@ -227,6 +234,8 @@ Result<> Machine::create() {
   chipset_->raise_reset_port();
   if (by_firmware) {
     if (auto done = create_firmware(); !done) return done;
+  } else if (has_display()) {
+    add_vga();
   }
   if (auto done = create_disks(); !done) return done;
   if (auto done = create_network(); !done) return done;
@@ -235,6 +244,7 @@ Result<> Machine::create() {
   virtio::add_rng(*bridge_, services);
   if (config_.vsock) vsock_ = &virtio::add_vsock(*bridge_, services);
   virtio::add_console(*bridge_, services, consoles_->virtio());
+  if (has_display()) add_inputs(services);
 
   if (auto done = create_engine(); !done) return done;
 
@@ -250,6 +260,7 @@ Result<> Machine::create() {
   }
   boot_.command_line = config_.append;
   boot_.acpi = acpi_config(layout_, config_.cpus, options.pvpanic);
+  boot_.acpi.keyboard_controller = boot_.acpi.vga = has_display();
   boot_.smbios = smbios_config(*model_, config_.cpus, tsc_hz);
   return load();
 }
@@ -271,14 +282,25 @@ Result<> Machine::create_firmware() {
     auto rom = read_rom(fds_[*config_.vga_bios_fd].get(), "VGA BIOS");
     if (!rom) return std::unexpected(rom.error());
     firmware_->files().add_file(boot::firmware::vga_rom_file, std::move(*rom));
-    auto vga = std::make_unique<display::Vga>(*clock_);
-    vga_ = vga.get();
-    vga_->map_legacy(bus_);
-    bridge_->plug(std::move(vga), vga_slot);
+    add_vga();
   }
-  typist_ = std::make_unique<Typist>(*clock_, chipset_->keyboard());
   chipset_->rtc().set_cmos(chipset::cmos_more_cpus, static_cast<uint8_t>(config_.cpus - 1));
   return {};
+}
+
+void Machine::add_vga() {
+  auto vga = std::make_unique<display::Vga>(*clock_);
+  vga_ = vga.get();
+  vga_->map_legacy(bus_);
+  bridge_->plug(std::move(vga), vga_slot);
+}
+
+// After all other devices, which keep their places.
+void Machine::add_inputs(const virtio::Services& services) {
+  auto& keyboard = virtio::add_input(*bridge_, services, virtio::Input::Kind::Keyboard);
+  auto& tablet = virtio::add_input(*bridge_, services, virtio::Input::Kind::Tablet);
+  inputs_ = std::make_unique<Inputs>(*clock_, chipset_->keyboard(), &keyboard, &tablet);
+  typist_ = std::make_unique<Typist>(*clock_, *inputs_);
 }
 
 // What firmware is told, once all devices are there.
@@ -596,10 +618,18 @@ void Machine::handle_request(const control::Request& message, const std::vector<
     reply(control::Attached{}, std::move(*stream));
   } else if (const auto* screenshot = std::get_if<control::Screenshot>(&message)) {
     answer(vga_ != nullptr ? write_screen(*vga_, fds[0], screenshot->text)
-                           : fail("this machine has no display; start it with --firmware"));
+                           : fail("this machine has no display; start it with --firmware or --display"));
   } else if (const auto* keys = std::get_if<control::Type>(&message)) {
-    if (!typist_) return answer(fail("this machine has no keyboard; start it with --firmware"));
+    if (!typist_) return answer(fail("this machine has no keyboard; start it with --firmware or --display"));
     typist_->type(keys->text, [reply = std::move(reply)](std::string error) {
+      reply(error.empty() ? control::Event{Done{}} : Refused{std::move(error)}, {});
+    });
+  } else if (const auto* point = std::get_if<control::Point>(&message)) {
+    if (!typist_ || vga_ == nullptr) {
+      return answer(fail("this machine has no pointer; start it with --firmware or --display"));
+    }
+    const auto [width, height] = vga_->size();
+    typist_->point(*point, width, height, [reply = std::move(reply)](std::string error) {
       reply(error.empty() ? control::Event{Done{}} : Refused{std::move(error)}, {});
     });
   } else {

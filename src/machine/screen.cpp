@@ -8,6 +8,7 @@
 
 #include "backend/png.h"
 #include "base/write_all.h"
+#include "control/keys.h"
 
 namespace caisson::machine {
 
@@ -29,15 +30,61 @@ Result<> write_screen(const display::Vga& vga, const Fd& file, bool text) {
   return {};
 }
 
-Typist::Typist(Clock& clock, KeyboardController& keyboard)
-    : clock_(clock), keyboard_(keyboard), timer_(clock.create_timer([this] { step(); })) {}
+Typist::Typist(Clock& clock, Inputs& inputs)
+    : clock_(clock), inputs_(inputs), timer_(clock.create_timer([this] { step(); })) {}
 
-void Typist::type(std::string_view text, std::function<void(std::string error)> done) {
+void Typist::type(std::string_view text, Done done) {
   auto events = control::parse_keys(text);
   if (!events) return done(events.error().message);
-  if (waiting_ + events->size() > most_waiting) return done("too much is waiting to be typed; try again later");
-  waiting_ += events->size();
-  jobs_.push_back({{events->begin(), events->end()}, std::move(done)});
+  Job job{{}, std::move(done), "the guest does not take keys"};
+  for (const control::KeyEvent& event : *events) {
+    job.steps.emplace_back([this, event] { return inputs_.key({event.code, event.extended}, event.down); });
+  }
+  add(std::move(job));
+}
+
+void Typist::point(const control::Point& request, unsigned width, unsigned height, Done done) {
+  using control::PointAction;
+  if (request.x >= width || request.y >= height) {
+    return done(
+        fmt::format("{},{} is outside of the screen, which has {} x {} pixels", request.x, request.y, width, height));
+  }
+  Job job{
+      {}, std::move(done), "the guest does not use the pointer; it needs a driver for virtio's tablet or a PS/2 mouse"};
+  const auto be = [&](bool down) {
+    const auto button = static_cast<uint8_t>(1u << static_cast<unsigned>(request.button));
+    job.steps.emplace_back([this, request, width, height, button, down] {
+      const auto buttons = static_cast<uint8_t>(down ? buttons_ | button : buttons_ & ~button);
+      if (!inputs_.point({request.x, request.y, width, height, buttons})) return false;
+      buttons_ = buttons;
+      return true;
+    });
+  };
+  // While something is dragged the corner is no way to go.
+  if (buttons_ == 0) job.steps.emplace_back([this] { return inputs_.home(); });
+  job.steps.emplace_back([this, request, width, height] {
+    return inputs_.point({request.x, request.y, width, height, buttons_});
+  });
+  const auto presses = [&]() -> unsigned {
+    switch (request.action) {
+      case PointAction::Click: return 1;
+      case PointAction::DoubleClick: return 2;
+      default: return 0;
+    }
+  }();
+  for (unsigned i = 0; i < presses; ++i) {
+    be(true);
+    be(false);
+  }
+  if (request.action == PointAction::Press) be(true);
+  if (request.action == PointAction::Release) be(false);
+  add(std::move(job));
+}
+
+void Typist::add(Job job) {
+  if (waiting_ + job.steps.size() > most_waiting) return job.done("too much is waiting to be typed; try again later");
+  waiting_ += job.steps.size();
+  jobs_.push_back(std::move(job));
   if (jobs_.size() == 1) step();
 }
 
@@ -45,20 +92,19 @@ void Typist::step() {
   if (jobs_.empty()) return;
   Job& job = jobs_.front();
   std::string error;
-  if (!job.events.empty()) {
-    const control::KeyEvent event = job.events.front();
-    if (keyboard_.key({event.code, event.extended}, event.down)) {
-      job.events.pop_front();
+  if (!job.steps.empty()) {
+    if (job.steps.front()()) {
+      job.steps.pop_front();
       --waiting_;
       tries_ = 0;
     } else if (++tries_ > patience) {
-      error = "the guest does not take keys";
-      waiting_ -= job.events.size();
-      job.events.clear();
+      error = job.unwilling;
+      waiting_ -= job.steps.size();
+      job.steps.clear();
       tries_ = 0;
     }
   }
-  if (job.events.empty()) {
+  if (job.steps.empty()) {
     const auto done = std::move(job.done);
     jobs_.pop_front();
     done(std::move(error));

@@ -10,39 +10,47 @@
 #include "base/fd.h"
 #include "base/result.h"
 #include "bus/clock.h"
-#include "control/keys.h"
-#include "devices/chipset/keyboard_controller.h"
+#include "control/messages.h"
 #include "devices/display/vga.h"
+#include "machine/inputs.h"
 
 namespace caisson::machine {
 
 // Writes what the screen shows to a regular file: a PNG, or the characters of a text mode.
 [[nodiscard]] Result<> write_screen(const display::Vga& vga, const Fd& file, bool text);
 
-// Types at a pace that firmware follows.
+// Types, and uses the pointer, at a pace that firmware follows.
 class Typist {
  public:
-  Typist(Clock& clock, KeyboardController& keyboard);
-  // `done` is called when the guest's keyboard has taken all, or with why not.
-  void type(std::string_view text, std::function<void(std::string error)> done);
+  Typist(Clock& clock, Inputs& inputs);
+  // `done` is called when the guest has taken all, or with why not.
+  using Done = std::function<void(std::string error)>;
+  void type(std::string_view text, Done done);
+  // On a screen of this size.
+  void point(const control::Point& request, unsigned width, unsigned height, Done done);
 
  private:
   static constexpr uint64_t pace_ns = 10'000'000;
   static constexpr size_t most_waiting = 65536;
-  static constexpr unsigned patience = 1000;  // tries of one event
+  static constexpr unsigned patience = 1000;  // tries of one step
 
+  // False: the guest does not take it yet.
+  using Step = std::function<bool()>;
   struct Job {
-    std::deque<control::KeyEvent> events;
-    std::function<void(std::string error)> done;
+    std::deque<Step> steps;
+    Done done;
+    const char* unwilling;  // what to say of a guest that takes nothing
   };
+  void add(Job job);
   void step();
 
   Clock& clock_;
-  KeyboardController& keyboard_;
+  Inputs& inputs_;
   std::unique_ptr<Clock::Timer> timer_;
   std::deque<Job> jobs_;
   size_t waiting_ = 0;
   unsigned tries_ = 0;
+  uint8_t buttons_ = 0;  // that Press has left down
 };
 
 }  // namespace caisson::machine

@@ -36,10 +36,11 @@ class TypistTest : public testing::Test {
   }
 
   FakeClock clock_;
-  test_support::RecordingLine line_;
+  test_support::RecordingLine line_, mouse_line_;
   test_support::RecordingPower power_;
-  KeyboardController keyboard_{line_, power_, true};
-  Typist typist_{clock_, keyboard_};
+  KeyboardController keyboard_{line_, mouse_line_, power_, true};
+  Inputs inputs_{clock_, keyboard_, nullptr, nullptr};
+  Typist typist_{clock_, inputs_};
   std::vector<uint8_t> codes_;
   std::vector<std::string> answers_;
 };
@@ -92,6 +93,65 @@ TEST_F(TypistTest, RefusesWhatIsNoKeyAndTooMuchAtOnce) {
   EXPECT_NE(answers_[1], "");
   run(100);
   EXPECT_TRUE(codes_.empty());
+}
+
+TEST_F(TypistTest, PointsAMouseFromTheCorner) {
+  const auto point = [&](control::Point request) {
+    typist_.point(request, 640, 480, [this](const std::string& error) { answers_.push_back(error); });
+  };
+  point({.x = 640, .y = 0});
+  ASSERT_EQ(answers_.size(), 1u);
+  EXPECT_NE(answers_[0].find("640 x 480"), std::string::npos);
+  command_byte(0x03);
+  keyboard_.write(1, 0, 1, 0xd4);
+  keyboard_.write(0, 0, 1, 0xf4);
+  read_all();
+  codes_.clear();
+  point({.x = 100, .y = 50, .action = control::PointAction::DoubleClick, .button = control::PointButton::Right});
+  run(3000);
+  ASSERT_EQ(answers_.size(), 2u);
+  EXPECT_EQ(answers_[1], "");
+  int x = 0, y = 0, presses = 0;
+  uint8_t buttons = 0;
+  ASSERT_EQ(codes_.size() % 3, 0u);
+  for (size_t i = 0; i < codes_.size(); i += 3) {
+    const uint8_t head = codes_[i];
+    x += codes_[i + 1] - ((head & 0x10) != 0 ? 256 : 0);
+    y -= codes_[i + 2] - ((head & 0x20) != 0 ? 256 : 0);
+    x = std::max(x, 0);
+    y = std::max(y, 0);
+    if ((head & 7) == 2 && buttons == 0) ++presses;
+    buttons = head & 7;
+  }
+  EXPECT_EQ(x, 100);
+  EXPECT_EQ(y, 50);
+  EXPECT_EQ(presses, 2);
+  EXPECT_EQ(buttons, 0);
+}
+
+TEST_F(TypistTest, AGuestWithoutAMouseDriverIsNamed) {
+  typist_.point({.x = 1, .y = 1}, 640, 480, [this](const std::string& error) { answers_.push_back(error); });
+  clock_.advance(60'000'000'000);
+  ASSERT_EQ(answers_.size(), 1u);
+  EXPECT_NE(answers_[0].find("driver"), std::string::npos);
+}
+
+TEST_F(TypistTest, WhoCannotWaitLosesNoButtonAndMovesAreJoined) {
+  command_byte(0x03);
+  keyboard_.write(1, 0, 1, 0xd4);
+  keyboard_.write(0, 0, 1, 0xf4);
+  read_all();
+  codes_.clear();
+  for (unsigned i = 0; i < 100; ++i) {
+    inputs_.point_soon({10 + i, 10, 640, 480, static_cast<uint8_t>(i % 2), 0});
+    inputs_.point_soon({10 + i, 10, 640, 480, static_cast<uint8_t>(i % 2), 0});
+  }
+  run(10'000);
+  unsigned presses = 0;
+  for (size_t i = 0; i + 2 < codes_.size(); i += 3) {
+    if ((codes_[i] & 1) != 0 && (i < 3 || (codes_[i - 3] & 1) == 0)) ++presses;
+  }
+  EXPECT_EQ(presses, 50u);
 }
 
 }  // namespace

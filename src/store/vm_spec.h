@@ -44,6 +44,7 @@ struct VmSpec {
   std::vector<control::PortForward> forwards;
   bool vsock = false;  // a socket device; machines of an image have one anyway
   control::BootFirst boot_first = control::BootFirst::Disk;
+  bool display = false;  // also without firmware
   bool no_reboot = false;
   bool debug_exit = false;
   uint32_t stop_timeout_s = 30;

@@ -39,6 +39,7 @@ struct JsonTable<store::VmSpec> {
         key("forwards", &VmSpec::forwards, {0, VmConfig::max_forwards}),
         key("vsock", &VmSpec::vsock),
         key("boot_first", &VmSpec::boot_first),
+        key("display", &VmSpec::display),
         key("no_reboot", &VmSpec::no_reboot),
         key("debug_exit", &VmSpec::debug_exit),
         key("stop_timeout_s", &VmSpec::stop_timeout_s, {0, 86400}),

@@ -20,7 +20,8 @@ Chipset::Chipset(Bus& bus, Clock& clock, PowerSink& power, CharSink& serial, con
       com1_("com1", router_.line(chipset::com1_irq), clock, serial),
       acpi_pm_(router_.line(chipset::sci_gsi), clock, power),
       reset_control_(power),
-      keyboard_controller_(router_.line(chipset::keyboard_irq), power, options.keyboard),
+      keyboard_controller_(router_.line(chipset::keyboard_irq), router_.line(chipset::mouse_irq), power,
+                           options.keyboard),
       debug_exit_(power),
       pvpanic_(power) {
   rtc_.set_memory_size(options.low_memory, options.high_memory);

@@ -37,7 +37,7 @@ struct ChipsetOptions {
   uint64_t high_memory = 0;
   bool debug_exit = false;
   bool pvpanic = true;
-  bool keyboard = false;  // one is plugged in
+  bool keyboard = false;  // one is plugged in, and a mouse
 };
 
 class Chipset {

@@ -201,8 +201,12 @@ TEST_F(ChipsetTest, RoundTrips) {
   ResetControl reset(power_);
   test_support::expect_round_trip<ResetControl>(reset, [](ResetControl::State& s) { s.reset_control = 2; });
   test_support::RecordingLine line;
-  KeyboardController keyboard(line, power_);
-  test_support::expect_round_trip<KeyboardController>(keyboard);
+  test_support::RecordingLine mouse_line;
+  KeyboardController keyboard(line, mouse_line, power_);
+  test_support::expect_round_trip<KeyboardController>(keyboard, [](KeyboardController::State& s) {
+    s.mouse.resolution = 1;
+    s.mouse.right_by = 5;
+  });
 }
 
 // The whole chipset from one machine into another: the same guest-visible state, and no interrupt that was not there.
@@ -247,8 +251,9 @@ TEST_F(ChipsetTest, ResetBringsBackThePowerOnState) {
 
 TEST(Ps2KeyboardTest, AnswersAndTranslatesKeys) {
   test_support::RecordingLine line;
+  test_support::RecordingLine mouse_line;
   test_support::RecordingPower power;
-  KeyboardController controller(line, power, true);
+  KeyboardController controller(line, mouse_line, power, true);
   const auto out = [&](uint8_t value) { controller.write(0, 0, 1, value); };
   const auto in = [&]() -> int {
     return (controller.read(1, 0, 1) & 1) != 0 ? static_cast<int>(controller.read(0, 0, 1)) : -1;

@@ -33,6 +33,7 @@ constexpr uint8_t status_auxiliary = 0x20;
 constexpr uint8_t status_timeout = 0x40;
 
 constexpr uint8_t mode_keyboard_interrupt = 0x01;
+constexpr uint8_t mode_auxiliary_interrupt = 0x02;
 constexpr uint8_t mode_system = 0x04;
 constexpr uint8_t mode_keyboard_disabled = 0x10;
 constexpr uint8_t mode_auxiliary_disabled = 0x20;
@@ -60,7 +61,7 @@ enum ControllerCommand : uint8_t {
 };
 
 constexpr uint8_t self_test_passed = 0x55;
-constexpr uint8_t keyboard_test_passed = 0x00;
+constexpr uint8_t port_test_passed = 0x00;
 constexpr uint8_t auxiliary_clock_stuck_low = 0x01;
 // What a controller puts into the output buffer when a device does not answer: RESEND with the time-out bit.
 constexpr uint8_t resend = 0xfe;
@@ -68,8 +69,9 @@ constexpr uint8_t no_keyboard_lock = 0x80;
 
 }  // namespace
 
-KeyboardController::KeyboardController(InterruptLine& keyboard_line, PowerSink& power, bool keyboard)
-    : line_(keyboard_line), power_(power), has_keyboard_(keyboard) {
+KeyboardController::KeyboardController(InterruptLine& keyboard_line, InterruptLine& mouse_line, PowerSink& power,
+                                       bool plugged)
+    : keyboard_line_(keyboard_line), mouse_line_(mouse_line), power_(power), plugged_(plugged) {
   reset();
 }
 
@@ -83,8 +85,8 @@ void KeyboardController::reset() {
 Result<> KeyboardController::restore(std::span<const uint8_t> in) {
   State state = state_;
   if (auto done = fields::restore(state, in); !done) return done;
-  if (!state.keyboard.possible())
-    return fail("i8042: the saved keyboard is an impossible one; the snapshot is damaged");
+  if (!state.keyboard.possible() || !state.mouse.possible())
+    return fail("i8042: the saved keyboard or mouse is an impossible one; the snapshot is damaged");
   state_ = state;
   update();
   return {};
@@ -129,12 +131,12 @@ void KeyboardController::command(uint8_t value) {
   switch (value) {
     case DisableAuxiliary: state_.ram[0] |= mode_auxiliary_disabled; break;
     case EnableAuxiliary: state_.ram[0] &= static_cast<uint8_t>(~mode_auxiliary_disabled); break;
-    case TestAuxiliary: answer(auxiliary_clock_stuck_low); break;
+    case TestAuxiliary: answer(plugged_ ? port_test_passed : auxiliary_clock_stuck_low); break;
     case SelfTest:
       state_.status |= status_system;
       answer(self_test_passed);
       break;
-    case TestKeyboard: answer(keyboard_test_passed); break;
+    case TestKeyboard: answer(port_test_passed); break;
     case DisableKeyboard: state_.ram[0] |= mode_keyboard_disabled; break;
     case EnableKeyboard: state_.ram[0] &= static_cast<uint8_t>(~mode_keyboard_disabled); break;
     case ReadInputPort: answer(no_keyboard_lock); break;
@@ -156,14 +158,22 @@ void KeyboardController::data(uint8_t value) {
   }
   switch (command) {
     case WriteOutputPort: write_output_port(value); break;
+    case WriteKeyboardOutput: answer(value); break;
     // Without an auxiliary port the loop comes back as keyboard data: drivers see at once that there is none.
-    case WriteKeyboardOutput:
-    case WriteAuxiliaryOutput: answer(value); break;
-    case WriteAuxiliary: answer(resend, status_auxiliary | status_timeout); break;
+    case WriteAuxiliaryOutput: answer(value, plugged_ ? status_auxiliary : 0); break;
+    case WriteAuxiliary:
+      if (!plugged_) {
+        answer(resend, status_auxiliary | status_timeout);
+        break;
+      }
+      // As for the keyboard.
+      state_.ram[0] &= static_cast<uint8_t>(~mode_auxiliary_disabled);
+      state_.mouse.command(value);
+      break;
     default:
       // A byte for the keyboard also enables its port.
       state_.ram[0] &= static_cast<uint8_t>(~mode_keyboard_disabled);
-      if (has_keyboard_) {
+      if (plugged_) {
         state_.keyboard.command(value);
         break;
       }
@@ -183,12 +193,12 @@ void KeyboardController::write_output_port(uint8_t value) {
   if ((value & output_port_no_reset) == 0) power_.request(PowerEvent::Reset);
 }
 
-// The keyboard's next byte, where there is room for it and its port is on.
+// The next byte of keyboard or mouse, where there is room for it and its port is on.
 void KeyboardController::pump() {
-  if (!has_keyboard_) return;
+  if (!plugged_) return;
   while ((state_.status & status_output_full) == 0 && (state_.ram[0] & mode_keyboard_disabled) == 0) {
     const auto byte = state_.keyboard.next();
-    if (!byte) return;
+    if (!byte) break;
     if ((state_.ram[0] & mode_translate) == 0) {
       answer(*byte);
     } else if (*byte == release_prefix) {
@@ -198,10 +208,12 @@ void KeyboardController::pump() {
       answer(static_cast<uint8_t>(code | (std::exchange(state_.released, false) ? set1_release : 0)));
     }
   }
+  if ((state_.status & status_output_full) != 0 || (state_.ram[0] & mode_auxiliary_disabled) != 0) return;
+  if (const auto byte = state_.mouse.next()) answer(*byte, status_auxiliary);
 }
 
 bool KeyboardController::key(Key key, bool down) {
-  if (!has_keyboard_) return false;
+  if (!plugged_) return false;
   // The code that the controller will make of it; the keyboard sends its inverse.
   const auto code = std::ranges::find(translation, key.code);
   if (code == translation.end()) return false;
@@ -212,9 +224,18 @@ bool KeyboardController::key(Key key, bool down) {
   return true;
 }
 
+bool KeyboardController::move(int right, int up, int wheel, uint8_t buttons) {
+  if (!plugged_ || !state_.mouse.move(right, up, wheel, buttons)) return false;
+  pump();
+  update();
+  return true;
+}
+
 void KeyboardController::update() {
-  const bool keyboard_byte = (state_.status & (status_output_full | status_auxiliary)) == status_output_full;
-  line_.set(keyboard_byte && (state_.ram[0] & mode_keyboard_interrupt) != 0);
+  const bool full = (state_.status & status_output_full) != 0;
+  const bool mouse = full && (state_.status & status_auxiliary) != 0;
+  keyboard_line_.set(full && !mouse && (state_.ram[0] & mode_keyboard_interrupt) != 0);
+  mouse_line_.set(mouse && (state_.ram[0] & mode_auxiliary_interrupt) != 0);
 }
 
 }  // namespace caisson

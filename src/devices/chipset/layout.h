@@ -48,6 +48,7 @@ inline constexpr unsigned keyboard_irq = 1;
 inline constexpr unsigned com1_irq = 4;
 inline constexpr unsigned rtc_irq = 8;
 inline constexpr unsigned sci_gsi = 9;  // level, active high (MADT source override)
+inline constexpr unsigned mouse_irq = 12;
 inline constexpr unsigned pci_gsi_first = 16;
 inline constexpr unsigned pci_gsi_count = 8;
 

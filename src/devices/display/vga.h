@@ -14,6 +14,7 @@
 
 #include <array>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "bus/clock.h"
@@ -72,6 +73,10 @@ class Vga final : public pci::PciDevice {
   // Legacy ports and memory; before the guest runs.
   void map_legacy(Bus& bus);
 
+  // Of the picture.
+  [[nodiscard]] std::pair<unsigned, unsigned> size() const;
+  // Counts what may have changed the picture.
+  [[nodiscard]] uint64_t changes() const { return changes_; }
   // What a screen would show now. Black where the picture is switched off.
   [[nodiscard]] Picture picture() const;
   // The characters of a text mode, lines ended by "\n", trailing blanks left out; nothing in a graphics mode.
@@ -109,6 +114,7 @@ class Vga final : public pci::PciDevice {
   void draw_linear(Picture& out) const;
 
   Clock& clock_;
+  uint64_t changes_ = 0;
   State state_;  // config stands elsewhere; filled in by save()
 };
 

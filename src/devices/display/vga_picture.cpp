@@ -169,22 +169,27 @@ void Vga::draw_linear(Picture& out) const {
   }
 }
 
+std::pair<unsigned, unsigned> Vga::size() const {
+  if (linear()) return {state_.vbe[vbe_width], state_.vbe[vbe_height]};
+  if (const auto shape = text_shape()) return {shape->columns * shape->width, shape->rows * shape->height};
+  return {(state_.crtc[crtc_columns] + 1u) * 8, lines()};
+}
+
 Picture Vga::picture() const {
+  const auto [width, height] = size();
+  Picture out = blank(width, height);
   if (linear() && state_.vbe[vbe_depth] != 4) {
-    Picture out = blank(state_.vbe[vbe_width], state_.vbe[vbe_height]);
     draw_linear(out);
     return out;
   }
   const bool shown =
       (state_.attribute_index & attribute_video_on) != 0 && (state_.sequencer[seq_clocking] & clocking_screen_off) == 0;
+  if (!shown) return out;
   if (const auto shape = text_shape()) {
-    Picture out = blank(shape->columns * shape->width, shape->rows * shape->height);
-    if (shown) draw_text(out, *shape);
-    return out;
+    draw_text(out, *shape);
+  } else {
+    draw_graphics(out);
   }
-  Picture out = linear() ? blank(state_.vbe[vbe_width], state_.vbe[vbe_height])
-                         : blank((state_.crtc[crtc_columns] + 1u) * 8, lines());
-  if (shown) draw_graphics(out);
   return out;
 }
 

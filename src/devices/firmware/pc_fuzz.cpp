@@ -70,7 +70,15 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     switch (op & 7) {
       case 0:
       case 1: (void)bus.read(window.space, address, width); break;
-      case 2: chipset->keyboard().key({static_cast<uint8_t>(address), (op & 8) != 0}, (op & 16) != 0); break;
+      case 2:
+        if ((op & 32) != 0) {
+          const auto at = [&] { return static_cast<int32_t>(input.take(4)) >> (op >> 6 & 3) * 8; };
+          const int right = at(), up = at(), wheel = at();
+          chipset->keyboard().move(right, up, wheel, static_cast<uint8_t>(input.take(1)));
+        } else {
+          chipset->keyboard().key({static_cast<uint8_t>(address), (op & 8) != 0}, (op & 16) != 0);
+        }
+        break;
       case 3: {
         const std::lock_guard hold(bus.lock());
         fields::Buffer bytes;

@@ -36,6 +36,10 @@ Console& add_console(pci::HostBridge& bridge, const Services& services, CharBack
   return add(bridge, services, std::make_unique<Console>(backend), slot);
 }
 
+Input& add_input(pci::HostBridge& bridge, const Services& services, Input::Kind kind, WantedSlot slot) {
+  return add(bridge, services, std::make_unique<Input>(kind), slot);
+}
+
 Rng& add_rng(pci::HostBridge& bridge, const Services& services, WantedSlot slot) {
   return add(bridge, services, std::make_unique<Rng>(), slot);
 }

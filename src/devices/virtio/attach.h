@@ -11,6 +11,7 @@
 #include "devices/pci/host_bridge.h"
 #include "devices/virtio/blk.h"
 #include "devices/virtio/console.h"
+#include "devices/virtio/input.h"
 #include "devices/virtio/net.h"
 #include "devices/virtio/rng.h"
 #include "devices/virtio/virtio_pci.h"
@@ -32,6 +33,7 @@ Blk& add_blk(pci::HostBridge& bridge, const Services& services, BlockBackend& ba
 Net& add_net(pci::HostBridge& bridge, const Services& services, NetBackend& backend, const Net::Options& options = {},
              WantedSlot slot = {});
 Console& add_console(pci::HostBridge& bridge, const Services& services, CharBackend& backend, WantedSlot slot = {});
+Input& add_input(pci::HostBridge& bridge, const Services& services, Input::Kind kind, WantedSlot slot = {});
 Rng& add_rng(pci::HostBridge& bridge, const Services& services, WantedSlot slot = {});
 Vsock& add_vsock(pci::HostBridge& bridge, const Services& services, WantedSlot slot = {});
 

@@ -19,7 +19,7 @@
 namespace caisson::virtio {
 namespace {
 
-using fuzz::Input;
+using Bytes = fuzz::Input;
 
 class Sinks final : public MsiSink, public InterruptLine {
  public:
@@ -27,7 +27,7 @@ class Sinks final : public MsiSink, public InterruptLine {
   void set(bool) override {}
 };
 
-constexpr unsigned device_count = 5;
+constexpr unsigned device_count = 7;
 constexpr unsigned vsock_slot = 5;
 constexpr uint64_t memory_size = 1 << 20;
 constexpr Gpa rings = 0x1'0000;
@@ -44,10 +44,12 @@ class Machine {
     console_ = &add_console(bridge_, services, terminal_);
     add_rng(bridge_, services);
     vsock_ = &add_vsock(bridge_, services);
+    keyboard_ = &add_input(bridge_, services, Input::Kind::Keyboard);
+    tablet_ = &add_input(bridge_, services, Input::Kind::Tablet);
     functions_ = bridge_.functions();
   }
 
-  void step(Input& in) {
+  void step(Bytes& in) {
     const auto choice = in.take(1);
     const auto slot = static_cast<unsigned>(1 + (choice >> 4) % device_count);
     const unsigned size = 1u << in.take(1) % 4;
@@ -108,7 +110,7 @@ class Machine {
 
   // A well-formed chain with small contents of chance, as a driver would offer it, and a kick: what garbage alone
   // seldom is.
-  void request(unsigned slot, Input& in) {
+  void request(unsigned slot, Bytes& in) {
     const uint64_t shape = in.take(1);
     const uint64_t queue = shape & 1;
     const Gpa at = rings + slot * 0x4000 + queue * 0x1000;
@@ -154,7 +156,7 @@ class Machine {
   }
 
   // What a driver would send, often about a connection that there is.
-  void socket_packet(Gpa at, Input& in) {
+  void socket_packet(Gpa at, Bytes& in) {
     Vsock::Header header{};
     header.source_cid = Vsock::guest_cid;
     header.destination_cid = Vsock::host_cid;
@@ -170,9 +172,9 @@ class Machine {
   }
 
   // A descriptor with fields that are often sensible, somewhere in a ring.
-  void chain(Input& in) {
+  void chain(Bytes& in) {
     const auto where = static_cast<unsigned>(in.take(1));
-    const Gpa at = rings + (1 + where % 4) * 0x4000 + (where >> 2 & 1) * 0x1000;
+    const Gpa at = rings + (1 + where % device_count) * 0x4000 + (where >> 2 & 1) * 0x1000;
     const uint64_t index = where >> 3 & 7;
     const uint64_t address = in.take(1) * 0x1010;
     const auto length = static_cast<uint32_t>(in.take(2));
@@ -190,16 +192,16 @@ class Machine {
     std::ignore = memory_->write_object(at + 0x102, static_cast<uint16_t>(available + 1));
   }
 
-  void poke(Input& in) {
-    const Gpa at = in.take(1) % 2 == 0 ? rings + in.take(2) % 0x1'8000 : in.take(1) * 0x1010;
+  void poke(Bytes& in) {
+    const Gpa at = in.take(1) % 2 == 0 ? rings + in.take(2) % 0x2'0000 : in.take(1) * 0x1010;
     for (unsigned i = 0; i < 8; ++i) std::ignore = memory_->write_object(at + i, static_cast<uint8_t>(in.take(1)));
   }
 
-  void host(unsigned slot, Input& in) {
+  void host(unsigned slot, Bytes& in) {
     const std::lock_guard hold(bus_.lock());
     std::array<uint8_t, 3000> bytes{};
     const auto some = std::span<const uint8_t>(bytes).first(in.take(2) % bytes.size());
-    switch (in.take(1) % 11) {
+    switch (in.take(1) % 12) {
       case 0:
         if (!disk_.waiting.empty()) disk_.complete(in.take(1) % disk_.waiting.size(), in.take(1) % 2 == 0 ? 0 : 5);
         break;
@@ -239,6 +241,14 @@ class Machine {
         net_->set_link(in.take(1) % 2 == 0);
         console_->set_size(static_cast<uint16_t>(in.take(1)), 25);
         break;
+      case 10: {
+        const std::array<InputEvent, 2> events{InputEvent{input::ev_key, static_cast<uint16_t>(in.take(1)), 1},
+                                               InputEvent{input::ev_abs, 0, static_cast<uint32_t>(in.take(2))}};
+        for (uint64_t times = in.take(1) % 40; times > 0; --times) {
+          std::ignore = (times % 2 == 0 ? keyboard_ : tablet_)->send(std::span(events).first(1 + times % 2));
+        }
+        break;
+      }
       default: {
         // A snapshot, perhaps a damaged one.
         functions_[slot]->quiesce();
@@ -265,6 +275,8 @@ class Machine {
   Console* console_ = nullptr;
   Vsock* vsock_ = nullptr;
   std::deque<std::shared_ptr<FakePeer>> peers_;
+  Input* keyboard_ = nullptr;
+  Input* tablet_ = nullptr;
   std::vector<pci::PciDevice*> functions_;
   std::array<bool, device_count + 1> packed_{};                        // how each device was started
   std::array<std::array<uint64_t, 2>, device_count + 1> positions_{};  // where its driver stands in each ring
@@ -275,7 +287,7 @@ class Machine {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   caisson::log::set_level(caisson::log::Level::Error);
-  caisson::virtio::Input in({data, size});
+  caisson::virtio::Bytes in({data, size});
   caisson::virtio::Machine machine;
   while (!in.empty()) machine.step(in);
   return 0;
