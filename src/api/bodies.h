@@ -56,6 +56,8 @@ struct ImageEntry {
   std::string folder;
   uint64_t size_bytes = 0;
   uint64_t used_bytes = 0;
+  std::string boot;                    // "kernel", "bios" or "uefi": what starts its system
+  std::optional<std::string> problem;  // why it cannot be used
 };
 
 struct Host {
@@ -139,10 +141,13 @@ template <>
 struct JsonTable<api::ImageEntry> {
   static constexpr auto fields() {
     using api::ImageEntry;
-    return std::tuple{key("image", &ImageEntry::image, {}, true), key("built", &ImageEntry::built, {}, true),
+    return std::tuple{key("image", &ImageEntry::image, {}, true),
+                      key("built", &ImageEntry::built, {}, true),
                       key("folder", &ImageEntry::folder, {}, true),
                       key("size_bytes", &ImageEntry::size_bytes, {}, true),
-                      key("used_bytes", &ImageEntry::used_bytes, {}, true)};
+                      key("used_bytes", &ImageEntry::used_bytes, {}, true),
+                      key("boot", &ImageEntry::boot, {}, true),
+                      key("problem", &ImageEntry::problem)};
   }
 };
 template <>

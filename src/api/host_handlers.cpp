@@ -87,8 +87,15 @@ Answer list_images(Call&) {
   if (!images) return problem(500, images.error().message);
   Json list = Json::array();
   for (life::Image& image : *images) {
-    list.push_back(control::to_json(ImageEntry{std::move(image.name), std::move(image.built), std::move(image.folder),
-                                               image.size_bytes, image.used_bytes}));
+    ImageEntry entry{.image = std::move(image.name),
+                     .built = std::move(image.built),
+                     .folder = std::move(image.folder),
+                     .size_bytes = image.size_bytes,
+                     .used_bytes = image.used_bytes,
+                     .boot = std::string{name_of(image.boot)},
+                     .problem = {}};
+    if (!image.problem.empty()) entry.problem = std::move(image.problem);
+    list.push_back(control::to_json(entry));
   }
   return json_answer(200, {{"images", list}});
 }
@@ -98,6 +105,8 @@ Answer build_image(Call& call) {
   if (!wish) return wish.error();
   const auto name = life::parse_image_name(wish->image);
   if (!name) return problem(422, name.error().message);
+  if (!name->built_here())
+    return problem(422, fmt::format("image {}: only Debian is built; write debian:12", name->text()));
   wish->image = name->text();
   return start_job(call, "buildImage", wish->image,
                    [wish = *wish](const life::Follow& follow) { return run_build(wish, follow); });

@@ -95,10 +95,15 @@ std::expected<Wish, Failure> parse(RunOptions& options, bool kept) {
     wish.image = *name;
     if (options.name.empty()) options.name = options.target == "debian" ? "debian" : name->folder();
     if (!options.firmware.empty()) return usage(Error{"--firmware starts what is on --disk; leave out the image"});
+    if (!name->built_here()) {
+      const auto manifest = life::manifest_of(*name);
+      if (!manifest) return usage(manifest.error());
+      if (manifest->boot != life::BootBy::Kernel && options.kernel.empty()) options.firmware = name_of(manifest->boot);
+    }
   } else if (options.kernel.empty() && options.firmware.empty()) {
     return usage(Error{"nothing to run; write caisson run debian, caisson run --kernel FILE, --firmware bios or uefi"});
   }
-  auto config = to_config(options, wish.image ? life::image_command_line : "");
+  auto config = to_config(options, wish.image ? life::default_append(wish.image->text()) : "");
   if (!config) return usage(config.error());
   if (options.name.empty()) config->name = options.name = fmt::format("vm-{}", ::getpid());
   wish.config = *config;
@@ -162,7 +167,7 @@ Result<store::Store::Draft> place(const store::Store& store, Wish& wish, const R
   }
   // Before a long build rather than after.
   if (auto ok = life::check_new(store, name); !ok) return std::unexpected(ok.error());
-  if (wish.image) {
+  if (wish.image && wish.image->built_here()) {
     if (auto built = build_image(*wish.image, {}); !built) return std::unexpected(built.error());
   }
   const life::Follow follow{[](std::string_view text) { log::line(log::Level::Info, text); }, {}};
@@ -323,7 +328,7 @@ int set(const RunOptions& options, const SetOptions& more) {
   RunOptions given = options;
   // Checked against what it will be used with.
   if (spec->firmware != control::FirmwareKind::None) given.firmware = "bios";
-  const auto config = to_config(given, spec->image.empty() ? "" : life::image_command_line);
+  const auto config = to_config(given, life::default_append(spec->image));
   if (!config) return report(options, {config.error(), exit_usage});
   life::Change change = change_of(options, life::to_spec(*config));
   change.stop_timeout_s = more.stop_timeout_s;
