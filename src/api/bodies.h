@@ -43,6 +43,16 @@ struct BuildImage {
   bool force = false;
 };
 
+struct ImportImage {
+  std::string file;      // absolute paths of this host
+  std::string kernel;    //
+  std::string initrd;    //
+  std::string append;    // the rest as of caisson image import
+  std::string format;    //
+  std::string firmware;  //
+  bool force = false;
+};
+
 // One event of a machine's life, of the stream and of its record.
 struct EventHead {
   uint64_t at_ms = 0;
@@ -58,6 +68,15 @@ struct ImageEntry {
   uint64_t used_bytes = 0;
   std::string boot;                    // "kernel", "bios" or "uefi": what starts its system
   std::optional<std::string> problem;  // why it cannot be used
+};
+
+struct CatalogueImage {
+  std::string name;
+  std::string arch;
+  std::string about;
+  std::string recipe;  // what builds it here; empty: it comes from `url`
+  std::string url;
+  bool is_signed = false;
 };
 
 struct Host {
@@ -127,6 +146,30 @@ struct JsonTable<api::BuildImage> {
   static constexpr auto fields() {
     return std::tuple{key("image", &api::BuildImage::image, {1, 64}, true),
                       key("size", &api::BuildImage::size, {0, 32}), key("force", &api::BuildImage::force)};
+  }
+};
+template <>
+struct JsonTable<api::ImportImage> {
+  static constexpr auto fields() {
+    using api::ImportImage;
+    constexpr auto most = store::VmSpec::max_path;
+    return std::tuple{key("file", &ImportImage::file, {1, most}, true),
+                      key("kernel", &ImportImage::kernel, {0, most}),
+                      key("initrd", &ImportImage::initrd, {0, most}),
+                      key("append", &ImportImage::append, {0, VmConfig::max_append}),
+                      key("format", &ImportImage::format, {0, 8}),
+                      key("firmware", &ImportImage::firmware, {0, 8}),
+                      key("force", &ImportImage::force)};
+  }
+};
+template <>
+struct JsonTable<api::CatalogueImage> {
+  static constexpr auto fields() {
+    using api::CatalogueImage;
+    return std::tuple{
+        key("name", &CatalogueImage::name, {}, true),   key("arch", &CatalogueImage::arch, {}, true),
+        key("about", &CatalogueImage::about, {}, true), key("recipe", &CatalogueImage::recipe, {}, true),
+        key("url", &CatalogueImage::url, {}, true),     key("signed", &CatalogueImage::is_signed, {}, true)};
   }
 };
 template <>

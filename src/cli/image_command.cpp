@@ -12,7 +12,9 @@
 #include "cli/image_build.h"
 #include "cli/image_export.h"
 #include "cli/image_import.h"
+#include "cli/image_pull.h"
 #include "cli/image_store.h"
+#include "life/catalogue.h"
 #include "life/images.h"
 
 namespace caisson::cli {
@@ -21,6 +23,8 @@ struct ImageCommand {
   CLI::App* build = nullptr;
   CLI::App* import = nullptr;
   CLI::App* exported = nullptr;
+  CLI::App* pull = nullptr;
+  CLI::App* catalogue = nullptr;
   CLI::App* list = nullptr;
   CLI::App* remove = nullptr;
 
@@ -28,6 +32,9 @@ struct ImageCommand {
   std::string file;
   BuildOptions building;
   ImportOptions importing;
+  PullOptions pulling;
+  life::CatalogueEntry address{};  // of what is pulled without being in the catalogue
+  bool no_checksum = false;
   bool json = false;
   bool force = false;
 };
@@ -76,6 +83,46 @@ int run_import(ImageCommand& command) {
   return say_done(command, "folder", *folder);
 }
 
+// "debian.raw.xz" → "debian"
+std::string name_of_address(const std::string& url) {
+  const std::string name = life::packed_name(url).name;
+  const size_t dot = name.rfind('.');
+  return dot == std::string::npos || dot == 0 ? name : name.substr(0, dot);
+}
+
+Result<life::CatalogueEntry> to_pull(ImageCommand& command) {
+  const std::string& wanted = command.name;
+  if (wanted.find("://") == std::string::npos) {
+    const auto name = life::parse_image_name(wanted);
+    if (!name) return std::unexpected(name.error());
+    if (command.no_checksum || !command.address.sha256.empty() || !command.address.name.empty()) {
+      return fail("--name, --sha256 and --no-checksum are for addresses; what is in the catalogue has them there");
+    }
+    return life::catalogue_entry(*name);
+  }
+  life::CatalogueEntry entry = command.address;
+  entry.url = wanted;
+  if (entry.name.empty()) entry.name = name_of_address(wanted);
+  if (entry.sha256.empty() != command.no_checksum) {
+    return fail("{}: say with --sha256 what the file must be, or --no-checksum to take whatever is there", wanted);
+  }
+  life::CatalogueEntry checked = entry;
+  if (command.no_checksum) checked.sha256 = std::string(64, '0');
+  if (auto ok = life::check(checked); !ok) return std::unexpected(ok.error());
+  return entry;
+}
+
+int run_pull(ImageCommand& command) {
+  command.pulling.json = command.json;
+  command.pulling.force = command.force;
+  const auto entry = to_pull(command);
+  if (!entry) return misused(command, entry.error());
+  const auto folder = pull_image(*entry, command.pulling);
+  if (!folder) return fail_with(command, folder.error());
+  command.name = entry->name;
+  return say_done(command, "folder", *folder);
+}
+
 int run_export(const ImageCommand& command) {
   const auto name = life::parse_image_name(command.name);
   if (!name) return misused(command, name.error());
@@ -91,7 +138,7 @@ int run_export(const ImageCommand& command) {
 std::shared_ptr<ImageCommand> add_image(CLI::App& app) {
   auto command = std::make_shared<ImageCommand>();
   ImageCommand& given = *command;
-  auto* image = app.add_subcommand("image", "Build, import, export, list and remove images");
+  auto* image = app.add_subcommand("image", "Build, pull, import, export, list and remove images");
   image->require_subcommand(1);
   const auto json = [&](CLI::App* sub) {
     sub->add_flag("--json", given.json, "as JSON; progress and errors as JSON lines on standard error");
@@ -141,6 +188,42 @@ std::shared_ptr<ImageCommand> add_image(CLI::App& app) {
   given.exported->footer(
       "Examples:\n  caisson image export debian:12 debian.tar\n  caisson image export fedora f.qcow2");
 
+  given.pull = image->add_subcommand("pull", "Get an image of the catalogue, or from an address");
+  given.pull->add_option("IMAGE", given.name, "a name of the catalogue, or https://…, http://…, file:///…")
+      ->required()
+      ->type_name("NAME|URL");
+  given.pull->add_option("--name", given.address.name, "what it shall be called; default: as the address says")
+      ->type_name("NAME");
+  given.pull->add_option("--sha256", given.address.sha256, "what the SHA-256 of the file at the address must be")
+      ->type_name("HEX");
+  given.pull->add_flag("--no-checksum", given.no_checksum, "take whatever is at the address");
+  given.pull->add_option("--key", given.address.key, "minisign's public key; the signature is at URL.minisig")
+      ->type_name("KEY");
+  given.pull
+      ->add_option("--format", given.address.format, "raw, qcow2, vmdk, vhdx, vdi or tar; default: as its name says")
+      ->type_name("NAME");
+  given.pull
+      ->add_option("--firmware", given.address.boot, "what starts it: bios or uefi; default: by what is on the disk")
+      ->type_name("KIND");
+  given.pull->add_option("--tries", given.pulling.tries, "of a download, each going on where the last was cut off")
+      ->type_name("N")
+      ->check(CLI::Range(1u, 1000u))
+      ->capture_default_str();
+  given.pull->add_option("--stall", given.pulling.stall_s, "seconds without a byte that end a try")
+      ->type_name("SECONDS")
+      ->check(CLI::Range(1u, 86400u))
+      ->capture_default_str();
+  given.pull->add_flag("--force", given.force, "replace an image that no machine needs");
+  json(given.pull);
+  given.pull->footer(
+      "Disks packed by gzip, xz or zstd (*.gz, *.xz, *.zst) are unpacked. A download that was cut off goes on by the "
+      "same "
+      "command.\n\n"
+      "Examples:\n  caisson image pull debian:13\n"
+      "  caisson image pull https://example.org/disk.qcow2 --name mine --sha256 2c26b46b…");
+  given.catalogue =
+      image->add_subcommand("catalogue", "List what image pull knows; ~/.config/caisson/catalogue.json adds");
+  given.catalogue->add_flag("--json", given.json, "as JSON");
   given.list = image->add_subcommand("ls", "List images");
   given.list->add_flag("--json", given.json, "as JSON");
   given.remove = image->add_subcommand("rm", "Remove an image that no machine's disk is based on");
@@ -152,6 +235,8 @@ int run_image(ImageCommand& command) {
   if (*command.build) return run_build(command);
   if (*command.import) return run_import(command);
   if (*command.exported) return run_export(command);
+  if (*command.pull) return run_pull(command);
+  if (*command.catalogue) return show_catalogue(command.json);
   if (*command.list) return image_list(command.json);
   return image_remove(command.name);
 }

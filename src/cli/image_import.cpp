@@ -222,6 +222,19 @@ Result<> check_import(const ImportOptions& options) {
   return {};
 }
 
+Result<> check_replaced(const life::ImageName& name, bool force) {
+  const auto present = life::find_image(name);
+  if (!present) return std::unexpected(present.error());
+  if (*present && !force) {
+    return fail("there is an image {} already; choose another name, or --force to replace it", name.text());
+  }
+  if (const auto machines = life::machines_of(name); *present && !machines.empty()) {
+    return fail("image {} is what the disk of machine {} is based on, and cannot be replaced; remove that first",
+                name.text(), machines.front());
+  }
+  return {};
+}
+
 Result<std::string> import_image(const life::ImageName& name, const std::string& file, const ImportOptions& options) {
   if (auto ok = check_import(options); !ok) return std::unexpected(ok.error());
   const bool archive = options.format.empty() ? file.ends_with(".tar") : options.format == tar_format;
@@ -234,15 +247,7 @@ Result<std::string> import_image(const life::ImageName& name, const std::string&
   life::sweep_new_folders();
   auto lock = life::lock_file(*images + "/" + name.folder() + ".lock", "image " + name.text(), nullptr);
   if (!lock) return std::unexpected(lock.error());
-  const auto present = life::find_image(name);
-  if (!present) return std::unexpected(present.error());
-  if (*present && !options.force) {
-    return fail("there is an image {} already; choose another name, or --force to replace it", name.text());
-  }
-  if (const auto machines = life::machines_of(name); *present && !machines.empty()) {
-    return fail("image {} is what the disk of machine {} is based on, and cannot be replaced; remove that first",
-                name.text(), machines.front());
-  }
+  if (auto ok = check_replaced(name, options.force); !ok) return std::unexpected(ok.error());
   auto folder = life::NewFolder::make(name);
   if (!folder) return std::unexpected(with_remedy(folder.error()));
   auto manifest = archive ? unpack(file, options, *folder) : gather(file, options, *folder);

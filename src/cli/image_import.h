@@ -27,6 +27,9 @@ struct ImportOptions {
 [[nodiscard]] Result<std::string> import_image(const life::ImageName& name, const std::string& file,
                                                const ImportOptions& options);
 
+// An error where there is one of that name that stays.
+[[nodiscard]] Result<> check_replaced(const life::ImageName& name, bool force);
+
 // Names the remedy where an error says that a disk is full.
 [[nodiscard]] Error with_remedy(Error error);
 

@@ -22,6 +22,7 @@
 #include "base/utc.h"
 #include "cli/exit_status.h"
 #include "cli/image_build.h"
+#include "cli/image_pull.h"
 #include "cli/screen_command.h"
 #include "cli/session.h"
 #include "life/creation.h"
@@ -85,6 +86,17 @@ struct Wish {
   std::optional<life::ImageName> image;
 };
 
+// An image that is not here, where the catalogue says how to get it.
+std::expected<void, Failure> get_image(const life::ImageName& name, bool json) {
+  const auto here = life::find_image(name);
+  if (here && *here) return {};
+  const auto entry = life::catalogue_entry(name);
+  if (!entry) return std::unexpected(Failure{entry.error(), exit_usage});
+  const auto folder = pull_image(*entry, {.json = json});
+  if (!folder) return std::unexpected(Failure{folder.error()});
+  return {};
+}
+
 std::expected<Wish, Failure> parse(RunOptions& options, bool kept) {
   const auto usage = [](const Error& error) { return std::unexpected(Failure{error, exit_usage}); };
   Wish wish;
@@ -96,6 +108,7 @@ std::expected<Wish, Failure> parse(RunOptions& options, bool kept) {
     if (options.name.empty()) options.name = options.target == "debian" ? "debian" : name->folder();
     if (!options.firmware.empty()) return usage(Error{"--firmware starts what is on --disk; leave out the image"});
     if (!name->built_here()) {
+      if (auto got = get_image(*name, options.json); !got) return std::unexpected(got.error());
       const auto manifest = life::manifest_of(*name);
       if (!manifest) return usage(manifest.error());
       if (manifest->boot != life::BootBy::Kernel && options.kernel.empty()) options.firmware = name_of(manifest->boot);
