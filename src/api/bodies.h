@@ -43,6 +43,16 @@ struct BuildImage {
   bool force = false;
 };
 
+struct ImportImage {
+  std::string file;      // absolute paths of this host
+  std::string kernel;    //
+  std::string initrd;    //
+  std::string append;    // the rest as of caisson image import
+  std::string format;    //
+  std::string firmware;  //
+  bool force = false;
+};
+
 // One event of a machine's life, of the stream and of its record.
 struct EventHead {
   uint64_t at_ms = 0;
@@ -56,6 +66,17 @@ struct ImageEntry {
   std::string folder;
   uint64_t size_bytes = 0;
   uint64_t used_bytes = 0;
+  std::string boot;                    // "kernel", "bios" or "uefi": what starts its system
+  std::optional<std::string> problem;  // why it cannot be used
+};
+
+struct CatalogueImage {
+  std::string name;
+  std::string arch;
+  std::string about;
+  std::string recipe;  // what builds it here; empty: it comes from `url`
+  std::string url;
+  bool is_signed = false;
 };
 
 struct Host {
@@ -129,6 +150,30 @@ struct JsonTable<api::BuildImage> {
   }
 };
 template <>
+struct JsonTable<api::ImportImage> {
+  static constexpr auto fields() {
+    using api::ImportImage;
+    constexpr auto most = store::VmSpec::max_path;
+    return std::tuple{key("file", &ImportImage::file, {1, most}, true),
+                      key("kernel", &ImportImage::kernel, {0, most}),
+                      key("initrd", &ImportImage::initrd, {0, most}),
+                      key("append", &ImportImage::append, {0, VmConfig::max_append}),
+                      key("format", &ImportImage::format, {0, 8}),
+                      key("firmware", &ImportImage::firmware, {0, 8}),
+                      key("force", &ImportImage::force)};
+  }
+};
+template <>
+struct JsonTable<api::CatalogueImage> {
+  static constexpr auto fields() {
+    using api::CatalogueImage;
+    return std::tuple{
+        key("name", &CatalogueImage::name, {}, true),   key("arch", &CatalogueImage::arch, {}, true),
+        key("about", &CatalogueImage::about, {}, true), key("recipe", &CatalogueImage::recipe, {}, true),
+        key("url", &CatalogueImage::url, {}, true),     key("signed", &CatalogueImage::is_signed, {}, true)};
+  }
+};
+template <>
 struct JsonTable<api::EventHead> {
   static constexpr auto fields() {
     return std::tuple{key("at_ms", &api::EventHead::at_ms, {}, true),
@@ -140,10 +185,13 @@ template <>
 struct JsonTable<api::ImageEntry> {
   static constexpr auto fields() {
     using api::ImageEntry;
-    return std::tuple{key("image", &ImageEntry::image, {}, true), key("built", &ImageEntry::built, {}, true),
+    return std::tuple{key("image", &ImageEntry::image, {}, true),
+                      key("built", &ImageEntry::built, {}, true),
                       key("folder", &ImageEntry::folder, {}, true),
                       key("size_bytes", &ImageEntry::size_bytes, {}, true),
-                      key("used_bytes", &ImageEntry::used_bytes, {}, true)};
+                      key("used_bytes", &ImageEntry::used_bytes, {}, true),
+                      key("boot", &ImageEntry::boot, {}, true),
+                      key("problem", &ImageEntry::problem)};
   }
 };
 template <>

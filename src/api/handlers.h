@@ -34,6 +34,9 @@ Answer get_screenshot(Call& call);
 // The rest (host_handlers.cpp)
 Answer list_images(Call& call);
 Answer build_image(Call& call);
+Answer pull_image(Call& call);
+Answer import_image(Call& call);
+Answer list_catalogue(Call& call);
 Answer remove_image(Call& call);
 Answer list_jobs(Call& call);
 Answer get_job(Call& call);

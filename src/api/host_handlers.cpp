@@ -8,6 +8,7 @@
 
 #include "api/bodies.h"
 #include "api/handlers.h"
+#include "life/catalogue.h"
 #include "life/child.h"
 #include "life/host.h"
 #include "life/images.h"
@@ -31,16 +32,14 @@ Answer no_job(const Call& call) {
   return problem(404, fmt::format("there is no job {}; /v1/jobs lists those that there are", call.word("id")));
 }
 
-// A build has a process of its own, the command line's: it takes user namespaces, signals and standard streams.
-Result<> run_build(const BuildImage& wish, const life::Follow& follow) {
-  auto program = life::sibling_program("caisson", "builds images");
+// What makes images has a process of its own, the command line's: it takes user namespaces, signals, standard streams
+// and the network. `words`: of caisson image.
+Result<> run_image(std::vector<std::string> words, const life::Follow& follow) {
+  auto program = life::sibling_program("caisson", "makes images");
   if (!program) return std::unexpected(program.error());
   auto said = life::make_pipe();
   if (!said) return std::unexpected(said.error());
-  std::vector<std::string> words{*program, "image", "build"};
-  if (!wish.size.empty()) words.push_back("--size=" + wish.size);
-  if (wish.force) words.emplace_back("--force");
-  words.insert(words.end(), {"--", wish.image});
+  words.insert(words.begin(), {*program, "image"});
   auto child = life::Child::start(words, {-1, -1, said->write.get()});
   if (!child) return std::unexpected(child.error());
   said->write.reset();
@@ -68,7 +67,7 @@ Result<> run_build(const BuildImage& wish, const life::Follow& follow) {
   if (child->wait() == 0) return {};
   constexpr std::string_view prefix = "caisson: error: ";
   if (last.starts_with(prefix)) last.erase(0, prefix.size());
-  return fail("{}", last.empty() ? "the build of " + wish.image + " failed without saying why" : last);
+  return fail("{}", last.empty() ? "caisson image failed without saying why" : last);
 }
 
 }  // namespace
@@ -87,8 +86,15 @@ Answer list_images(Call&) {
   if (!images) return problem(500, images.error().message);
   Json list = Json::array();
   for (life::Image& image : *images) {
-    list.push_back(control::to_json(ImageEntry{std::move(image.name), std::move(image.built), std::move(image.folder),
-                                               image.size_bytes, image.used_bytes}));
+    ImageEntry entry{.image = std::move(image.name),
+                     .built = std::move(image.built),
+                     .folder = std::move(image.folder),
+                     .size_bytes = image.size_bytes,
+                     .used_bytes = image.used_bytes,
+                     .boot = std::string{name_of(image.boot)},
+                     .problem = {}};
+    if (!image.problem.empty()) entry.problem = std::move(image.problem);
+    list.push_back(control::to_json(entry));
   }
   return json_answer(200, {{"images", list}});
 }
@@ -98,9 +104,56 @@ Answer build_image(Call& call) {
   if (!wish) return wish.error();
   const auto name = life::parse_image_name(wish->image);
   if (!name) return problem(422, name.error().message);
+  if (!name->built_here())
+    return problem(422, fmt::format("image {}: only Debian is built; write debian:12", name->text()));
   wish->image = name->text();
+  std::vector<std::string> words{"build"};
+  if (!wish->size.empty()) words.push_back("--size=" + wish->size);
+  if (wish->force) words.emplace_back("--force");
+  words.insert(words.end(), {"--", wish->image});
   return start_job(call, "buildImage", wish->image,
-                   [wish = *wish](const life::Follow& follow) { return run_build(wish, follow); });
+                   [words](const life::Follow& follow) { return run_image(words, follow); });
+}
+
+Answer pull_image(Call& call) {
+  const auto name = life::parse_image_name(call.word("image"));
+  if (!name) return problem(404, name.error().message);
+  const auto entry = life::catalogue_entry(*name);
+  if (!entry) return problem(404, entry.error().message);
+  return start_job(call, "pullImage", name->text(), [text = name->text()](const life::Follow& follow) {
+    return run_image({"pull", "--", text}, follow);
+  });
+}
+
+Answer import_image(Call& call) {
+  const auto name = life::new_image_name(call.word("image"));
+  if (!name) return problem(422, name.error().message);
+  auto wish = body_as<ImportImage>(call);
+  if (!wish) return wish.error();
+  std::vector<std::string> words{"import"};
+  for (const auto& [option, value] : {std::pair{"--format", &wish->format}, std::pair{"--firmware", &wish->firmware},
+                                      std::pair{"--kernel", &wish->kernel}, std::pair{"--initrd", &wish->initrd},
+                                      std::pair{"--append", &wish->append}}) {
+    if (!value->empty()) words.push_back(fmt::format("{}={}", option, *value));
+  }
+  for (const std::string* path : {&wish->file, &wish->kernel, &wish->initrd}) {
+    if (!path->empty() && path->front() != '/') return problem(422, *path + ": write an absolute path of the host");
+  }
+  if (wish->force) words.emplace_back("--force");
+  words.insert(words.end(), {"--", name->text(), wish->file});
+  return start_job(call, "importImage", name->text(),
+                   [words](const life::Follow& follow) { return run_image(words, follow); });
+}
+
+Answer list_catalogue(Call&) {
+  auto all = life::catalogue();
+  if (!all) return problem(409, all.error().message);
+  Json list = Json::array();
+  for (life::CatalogueEntry& entry : *all) {
+    list.push_back(control::to_json(CatalogueImage{std::move(entry.name), std::move(entry.arch), std::move(entry.about),
+                                                   std::move(entry.recipe), std::move(entry.url), !entry.key.empty()}));
+  }
+  return json_answer(200, {{"images", list}});
 }
 
 Answer remove_image(Call& call) {

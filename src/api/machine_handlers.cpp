@@ -67,13 +67,19 @@ Result<life::NewMachine> to_new(CreateMachine wish) {
     if (wish.firmware != control::FirmwareKind::None) return fail("firmware starts what is on disks; leave out image");
     if (wish.disks.size() >= control::VmConfig::max_disks) return fail("disks: too many besides the image's");
     made.image = *image;
+    if (!image->built_here() && wish.kernel.empty()) {
+      const auto manifest = life::manifest_of(*image);
+      if (!manifest) return std::unexpected(manifest.error());
+      wish.firmware = life::firmware_of(manifest->boot);
+    }
   }
   std::vector<std::string> paths{wish.kernel, wish.initrd};
   for (const auto& disk : wish.disks) paths.push_back(disk.path);
   for (const std::string& path : paths) {
     if (!path.empty() && path.front() != '/') return fail("{}: write an absolute path of the host", path);
   }
-  const auto append = life::command_line(made.image ? life::image_command_line : "", wish.append.value_or(""));
+  const auto append =
+      life::command_line(made.image ? life::default_append(made.image->text()) : "", wish.append.value_or(""));
   if (!append) return with_context("append", append.error());
   spec.created_ms = utc_ms();
   spec.cpus = std::min(2u, life::host_cpus());
@@ -95,7 +101,8 @@ Result<life::NewMachine> to_new(CreateMachine wish) {
   life::apply(wish, spec);
   // Whether it is whole; what an image will give stands for itself.
   store::VmSpec whole = spec;
-  if (made.image && whole.kernel.empty()) whole.kernel = life::kernel_file;
+  if (made.image && whole.kernel.empty() && whole.firmware == control::FirmwareKind::None)
+    whole.kernel = life::kernel_file;
   if (auto ok = whole.validate(); !ok) return std::unexpected(ok.error());
   if (auto ok = check_host(spec.memory_bytes); !ok) return std::unexpected(ok.error());
   if (auto ok = store::check_name("name", made.name); !ok) return std::unexpected(ok.error());
@@ -158,7 +165,7 @@ Answer create_machine(Call& call) {
   if (!placed) return conflict(placed.error());
   placed->draft.lock.reset();
   Answer answer = show(201, name);
-  answer.headers.emplace_back("Location", "/v1/machines/" + name);
+  if (answer.status == 201) answer.headers.emplace_back("Location", "/v1/machines/" + name);
   return answer;
 }
 
@@ -175,7 +182,7 @@ Answer change_machine(Call& call) {
   auto spec = folder->spec();
   if (!spec) return conflict(spec.error());
   if (change->append) {
-    auto append = life::command_line(spec->image.empty() ? "" : life::image_command_line, *change->append);
+    auto append = life::command_line(life::default_append(spec->image), *change->append);
     if (!append) return problem(422, "append: " + append.error().message);
     change->append = *append;
   }

@@ -4,7 +4,6 @@
 #include <array>
 #include <cerrno>
 #include <csignal>
-#include <ctime>
 #include <filesystem>
 #include <optional>
 #include <vector>
@@ -18,6 +17,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/utc.h"
 #include "cli/apt_host.h"
 #include "cli/image_files.h"
 #include "cli/image_store.h"
@@ -314,11 +314,7 @@ Result<> write_manifest(const Plan& plan, const std::string& work) {
   const std::string out = work + "/out/";
   life::Manifest manifest;
   manifest.image = plan.name.text();
-  const time_t now = ::time(nullptr);
-  tm utc{};
-  ::gmtime_r(&now, &utc);
-  manifest.built = fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z", utc.tm_year + 1900, utc.tm_mon + 1, utc.tm_mday,
-                               utc.tm_hour, utc.tm_min, utc.tm_sec);
+  manifest.built = utc_text(utc_ms());
   manifest.mirror = to_lines(plan.sources);
   for (const char* name : {life::disk_file, life::kernel_file, life::initrd_file}) {
     struct stat status {};

@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "cli/exit_status.h"
 #include "life/images.h"
+#include "life/new_folder.h"
 
 namespace caisson::cli {
 
@@ -38,6 +39,7 @@ Result<std::string> sha256_file(const std::string& path) {
 }
 
 int image_list(bool json) {
+  life::sweep_new_folders();
   const auto list = life::list_images();
   if (!list) {
     log::error("{}", list.error().message);
@@ -50,16 +52,21 @@ int image_list(bool json) {
                        {"built", image.built},
                        {"folder", image.folder},
                        {"size", image.size_bytes},
-                       {"used", image.used_bytes}});
+                       {"used", image.used_bytes},
+                       {"boot", name_of(image.boot)}});
+      if (!image.problem.empty()) array.back()["problem"] = image.problem;
     }
     fmt::print("{}\n", array.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
   } else if (list->empty()) {
-    fmt::print("no images; make one with: caisson image build debian:12\n");
+    fmt::print("no images; make one with caisson image build debian:12, or caisson image import\n");
   } else {
-    fmt::print("{:12} {:21} {:>9} {:>9}  {}\n", "IMAGE", "BUILT", "SIZE", "ON DISK", "FOLDER");
+    fmt::print("{:12} {:21} {:>9} {:>9} {:6}  {}\n", "IMAGE", "BUILT", "SIZE", "ON DISK", "BOOT", "FOLDER");
     for (const life::Image& image : *list) {
-      fmt::print("{:12} {:21} {:5} MiB {:5} MiB  {}\n", image.name, image.built, image.size_bytes >> 20,
-                 image.used_bytes >> 20, image.folder);
+      fmt::print("{:12} {:21} {:5} MiB {:5} MiB {:6}  {}\n", image.name, image.built, image.size_bytes >> 20,
+                 image.used_bytes >> 20, image.problem.empty() ? name_of(image.boot) : "broken", image.folder);
+    }
+    for (const life::Image& image : *list) {
+      if (!image.problem.empty()) log::warning("{}", image.problem);
     }
   }
   return exit_ok;

@@ -43,9 +43,38 @@ TEST(ImageName, Parses) {
     EXPECT_EQ(name->suite, "bookworm");
   }
   EXPECT_EQ(life::parse_image_name("debian:sid")->suite, "sid");
-  for (const char* text : {"", "ubuntu", "debian:", "debian:3", "debian:../x", "debian:12 "}) {
+  for (const char* text : {"", "debian:", "debian:3", "ubuntu:22", "-x", "a/b", "debian:../x", "debian:12 "}) {
     EXPECT_FALSE(life::parse_image_name(text)) << text;
   }
+}
+
+TEST(ImageName, OfImportedOnes) {
+  const auto name = life::parse_image_name("fedora-41");
+  ASSERT_TRUE(name);
+  EXPECT_FALSE(name->built_here());
+  EXPECT_EQ(name->folder(), "fedora-41");
+  EXPECT_EQ(name->text(), "fedora-41");
+  EXPECT_TRUE(life::new_image_name("debian-12-genericcloud"));
+  // Names that mean a file, an image that is built here, or a file of the store.
+  for (const char* text : {"debian", "debian:12", "debian-12", "x.iso", "x.qcow2", "x.raw", "x.img", "x.lock", ".x"}) {
+    EXPECT_FALSE(life::new_image_name(text)) << text;
+  }
+}
+
+TEST(Manifest, SaysHowItStarts) {
+  life::Manifest manifest{"x", "now", "", {}, {}, life::BootBy::Uefi, "root=/dev/vda1", "https://host/x"};
+  const auto again = life::parse_manifest(life::to_json_text(manifest));
+  ASSERT_TRUE(again);
+  EXPECT_EQ(again->boot, life::BootBy::Uefi);
+  EXPECT_EQ(again->append, "root=/dev/vda1");
+  EXPECT_EQ(again->source, "https://host/x");
+  // One of before there were others than those with a kernel.
+  EXPECT_EQ(life::parse_manifest("{\"image\":\"debian:12\"}")->boot, life::BootBy::Kernel);
+  EXPECT_FALSE(life::parse_manifest("{\"boot\":\"magic\"}"));
+  EXPECT_FALSE(life::parse_manifest("{\"version\":\"1\"}"));
+  const auto newer = life::parse_manifest("{\"version\":2}");
+  ASSERT_FALSE(newer);
+  EXPECT_NE(newer.error().message.find("newer version"), std::string::npos);
 }
 
 TEST(Manifest, ComesBackFromItsText) {

@@ -18,13 +18,11 @@
 #include "cli/doctor.h"
 #include "cli/examples.h"
 #include "cli/exit_status.h"
-#include "cli/image_build.h"
-#include "cli/image_store.h"
+#include "cli/image_command.h"
 #include "cli/life_cli.h"
 #include "cli/manual.h"
 #include "cli/run_command.h"
 #include "cli/screen_command.h"
-#include "life/images.h"
 
 namespace caisson::cli {
 namespace {
@@ -194,26 +192,8 @@ int main_program(int count, char** arguments) {
       app.add_subcommand("man", "Print this program's manual page, or write all pages into a folder");
   manual_command->add_option("FOLDER", manual_folder, "one that man looks into, or that is only for looking");
 
-  auto* image = app.add_subcommand("image", "Build, list and remove images");
-  image->require_subcommand(1);
-  std::string image_name;
-  BuildOptions build_options;
+  const auto image_command = add_image(app);
   bool json = false;
-  auto* build = image->add_subcommand("build", "Build a minimal Debian disk image; needs no root");
-  build->add_option("IMAGE", image_name, "debian:12 (or 11, 13, 14, sid)")->required();
-  build->add_option("--size", build_options.size, "of the disk; only what is used takes room")
-      ->type_name("SIZE")
-      ->capture_default_str();
-  build->add_option("--mirror", build_options.mirror, "default: this host's apt sources, else deb.debian.org")
-      ->type_name("URL");
-  build->add_flag("--force", build_options.force, "build again although the image is there");
-  build->add_flag("--verbose", build_options.verbose, "show everything the tools print");
-  build->footer("Examples:\n  caisson image build debian:12\n  caisson image build debian:13 --size 20G --force");
-  auto* list = image->add_subcommand("ls", "List images");
-  list->add_flag("--json", json, "as JSON");
-  auto* remove = image->add_subcommand("rm", "Remove an image; machines made from it keep their disks");
-  remove->add_option("IMAGE", image_name, "debian:12")->required();
-
   const auto disk_command = add_disk(app);
   std::string socket, screen_file, keys;
   bool screen_text = false;
@@ -281,21 +261,7 @@ int main_program(int count, char** arguments) {
     return exit_ok;
   }
   if (*doctor_command) return doctor(json);
-  if (*list) return image_list(json);
-  if (*remove) return image_remove(image_name);
-
-  const auto name = life::parse_image_name(image_name);
-  if (!name) {
-    log::error("{}", name.error().message);
-    return exit_usage;
-  }
-  const auto folder = build_image(*name, build_options);
-  if (!folder) {
-    log::error("{}", folder.error().message);
-    return exit_failure;
-  }
-  fmt::print("{}\n", *folder);
-  return exit_ok;
+  return run_image(*image_command);
 }
 
 // Descriptors 0 to 2 must be something, or files opened later would take their places.

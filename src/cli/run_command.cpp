@@ -22,6 +22,7 @@
 #include "base/utc.h"
 #include "cli/exit_status.h"
 #include "cli/image_build.h"
+#include "cli/image_pull.h"
 #include "cli/screen_command.h"
 #include "cli/session.h"
 #include "life/creation.h"
@@ -86,6 +87,17 @@ struct Wish {
   std::optional<life::ImageName> image;
 };
 
+// An image that is not here, where the catalogue says how to get it.
+std::expected<void, Failure> get_image(const life::ImageName& name, bool json) {
+  const auto here = life::find_image(name);
+  if (here && *here) return {};
+  const auto entry = life::catalogue_entry(name);
+  if (!entry) return std::unexpected(Failure{entry.error(), exit_usage});
+  const auto folder = pull_image(*entry, {.json = json});
+  if (!folder) return std::unexpected(Failure{folder.error()});
+  return {};
+}
+
 std::expected<Wish, Failure> parse(RunOptions& options, bool kept) {
   const auto usage = [](const Error& error) { return std::unexpected(Failure{error, exit_usage}); };
   Wish wish;
@@ -96,10 +108,16 @@ std::expected<Wish, Failure> parse(RunOptions& options, bool kept) {
     wish.image = *name;
     if (options.name.empty()) options.name = options.target == "debian" ? "debian" : name->folder();
     if (!options.firmware.empty()) return usage(Error{"--firmware starts what is on --disk; leave out the image"});
+    if (!name->built_here()) {
+      if (auto got = get_image(*name, options.json); !got) return std::unexpected(got.error());
+      const auto manifest = life::manifest_of(*name);
+      if (!manifest) return usage(manifest.error());
+      if (manifest->boot != life::BootBy::Kernel && options.kernel.empty()) options.firmware = name_of(manifest->boot);
+    }
   } else if (options.kernel.empty() && options.firmware.empty()) {
     return usage(Error{"nothing to run; write caisson run debian, caisson run --kernel FILE, --firmware bios or uefi"});
   }
-  auto config = to_config(options, wish.image ? life::image_command_line : "");
+  auto config = to_config(options, wish.image ? life::default_append(wish.image->text()) : "");
   if (!config) return usage(config.error());
   if (options.name.empty()) config->name = options.name = fmt::format("vm-{}", ::getpid());
   wish.config = *config;
@@ -163,7 +181,7 @@ Result<store::Store::Draft> place(const store::Store& store, Wish& wish, const R
   }
   // Before a long build rather than after.
   if (auto ok = life::check_new(store, name); !ok) return std::unexpected(ok.error());
-  if (wish.image) {
+  if (wish.image && wish.image->built_here()) {
     if (auto built = build_image(*wish.image, {}); !built) return std::unexpected(built.error());
   }
   const life::Follow follow{[](std::string_view text) { log::line(log::Level::Info, text); }, {}};
@@ -324,7 +342,7 @@ int set(const RunOptions& options, const SetOptions& more) {
   RunOptions given = options;
   // Checked against what it will be used with.
   if (spec->firmware != control::FirmwareKind::None) given.firmware = "bios";
-  const auto config = to_config(given, spec->image.empty() ? "" : life::image_command_line);
+  const auto config = to_config(given, life::default_append(spec->image));
   if (!config) return report(options, {config.error(), exit_usage});
   life::Change change = change_of(options, life::to_spec(*config));
   change.stop_timeout_s = more.stop_timeout_s;

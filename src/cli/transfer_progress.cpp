@@ -44,20 +44,21 @@ TransferProgress::~TransferProgress() {
 void TransferProgress::update(uint64_t done, uint64_t total) {
   const uint64_t now = EventLoop::now_ns();
   const uint64_t pause = json_ ? second_ns : terminal_ ? second_ns / 10 : 5 * second_ns;
-  if (now - shown_ns_ < pause || total == 0) return;
+  if (now - shown_ns_ < pause || (total == 0 && done == 0)) return;
   shown_ns_ = now;
   const double elapsed = static_cast<double>(now - start_ns_) / 1e9;
-  const double rate = static_cast<double>(done) / elapsed;
+  const double rate = static_cast<double>(done - std::min(first_, done)) / elapsed;
   const auto left = rate > 0 ? static_cast<uint64_t>(static_cast<double>(total - std::min(done, total)) / rate) : 0;
   if (json_) {
     fmt::print(stderr,
                "{{\"type\":\"progress\",\"done\":{},\"total\":{},\"bytes_per_second\":{:.0f},\"seconds_left\":{}}}\n",
                done, total, rate, left);
   } else {
-    const double percent = 100 * static_cast<double>(done) / static_cast<double>(total);
-    const std::string text =
-        fmt::format("{} {:3.0f} %, {} of {}, {}/s, {} left", what_, percent, human_bytes(done), human_bytes(total),
-                    human_bytes(static_cast<uint64_t>(rate)), human_time(left));
+    const double percent = 100 * static_cast<double>(done) / static_cast<double>(std::max<uint64_t>(total, 1));
+    const std::string speed = human_bytes(static_cast<uint64_t>(rate));
+    const std::string text = total == 0 ? fmt::format("{} {}, {}/s", what_, human_bytes(done), speed)
+                                        : fmt::format("{} {:3.0f} %, {} of {}, {}/s, {} left", what_, percent,
+                                                      human_bytes(done), human_bytes(total), speed, human_time(left));
     fmt::print(stderr, "{}{}{}", terminal_ ? "\r\x1b[2K" : "caisson: ", text, terminal_ ? "" : "\n");
     line_open_ = terminal_;
   }

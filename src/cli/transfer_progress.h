@@ -14,8 +14,10 @@ class TransferProgress {
   TransferProgress(std::string_view what, bool json);
   ~TransferProgress();  // leaves the cursor on a line of its own
 
-  // `done` of `total`, in bytes. Cheap: most calls show nothing.
+  // `done` of `total`, in bytes; 0: nobody knows how many. Cheap: most calls show nothing.
   void update(uint64_t done, uint64_t total);
+  // So much was there before: it counts for no rate.
+  void begin_at(uint64_t bytes) { first_ = bytes; }
 
  private:
   const std::string what_;
@@ -23,6 +25,7 @@ class TransferProgress {
   const bool terminal_;
   const uint64_t start_ns_;
   uint64_t shown_ns_;
+  uint64_t first_ = 0;
   bool line_open_ = false;
 };
 

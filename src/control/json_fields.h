@@ -4,7 +4,7 @@
 //   vectors
 //            of structs with a table of their own
 //   Threads  pure functions
-// Included by the .cpp files of control/, store/ and api/ only.
+// Included by the .cpp files of control/, store/, life/ and api/ only.
 #pragma once
 
 #include <cstdint>

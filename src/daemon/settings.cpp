@@ -97,14 +97,6 @@ Result<Settings> Settings::load(const std::string& path, bool must) {
   return settings;
 }
 
-Result<std::string> config_folder() {
-  const char* const given = std::getenv("XDG_CONFIG_HOME");
-  if (given != nullptr && given[0] == '/') return std::string{given} + "/caisson";
-  const char* const home = std::getenv("HOME");
-  if (home == nullptr || home[0] != '/') return fail("neither XDG_CONFIG_HOME nor HOME is set; set HOME");
-  return std::string{home} + "/.config/caisson";
-}
-
 Result<std::string> default_socket() {
   const char* const runtime = std::getenv("XDG_RUNTIME_DIR");
   if (runtime != nullptr && runtime[0] == '/') return std::string{runtime} + "/caisson/caissond.sock";

@@ -33,9 +33,6 @@ struct Settings {
   [[nodiscard]] static Result<Settings> load(const std::string& path, bool must);
   [[nodiscard]] Result<> validate() const;
 };
-
-// <XDG_CONFIG_HOME>/caisson, where this file and the tokens are.
-[[nodiscard]] Result<std::string> config_folder();
 // <XDG_RUNTIME_DIR>/caisson/caissond.sock; without that variable in the data folder.
 [[nodiscard]] Result<std::string> default_socket();
 

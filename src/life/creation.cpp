@@ -30,6 +30,14 @@ Result<> add_overlay(const std::string& image_disk, const std::string& path) {
   return file->finish();
 }
 
+// Whether what is to start the machine is what the image's disk needs.
+Result<> check_boot(const ImageName& image, const Manifest& manifest, const VmSpec& spec) {
+  if (spec.firmware == firmware_of(manifest.boot)) return {};
+  if (!spec.kernel.empty() && manifest.boot != BootBy::Kernel) return {};  // the user's own kernel
+  return fail("image {} is started by {} now, which has changed meanwhile; try again", image.text(),
+              name_of(manifest.boot));
+}
+
 // What a machine of an image has in its folder. Returns the spec with that in it. `lock` keeps the image from being
 // removed until the machine is in the store.
 Result<VmSpec> fill_from_image(const store::VmFolder& folder, const ImageName& image, VmSpec spec, Fd& lock,
@@ -37,20 +45,23 @@ Result<VmSpec> fill_from_image(const store::VmFolder& folder, const ImageName& i
   auto images = images_folder();
   if (!images) return std::unexpected(images.error());
   const std::string base = *images + "/" + image.folder();
-  if (::access(base.c_str(), F_OK) != 0) {
-    return fail("image {} is not here; build it first with: caisson image build {}", image.text(), image.text());
-  }
+  if (auto here = manifest_of(image); !here) return std::unexpected(here.error());
   auto held = lock_file(base + ".lock", "another command that uses " + image.text(), say);
   if (!held) return std::unexpected(held.error());
   lock = std::move(*held);
-  if (::access(base.c_str(), F_OK) != 0) return fail("image {} was removed meanwhile; try again", image.text());
+  // Once more, since it may have been removed or replaced meanwhile.
+  const auto manifest = manifest_of(image);
+  if (!manifest) return std::unexpected(manifest.error());
+  if (auto ok = check_boot(image, *manifest, spec); !ok) return std::unexpected(ok.error());
   // With a kernel of the user's own the image's initrd, made for another version, is of no use.
-  if (spec.kernel.empty()) {
+  if (manifest->boot == BootBy::Kernel && spec.kernel.empty()) {
+    const bool initrd = manifest->files.contains(initrd_file);
     for (const char* file : {kernel_file, initrd_file}) {
+      if (file == initrd_file && !initrd) continue;
       if (auto ok = copy_sparse(base + "/" + file, folder.file(file)); !ok) return std::unexpected(ok.error());
     }
     spec.kernel = kernel_file;
-    if (spec.initrd.empty()) spec.initrd = initrd_file;
+    if (spec.initrd.empty() && initrd) spec.initrd = initrd_file;
   }
   if (auto ok = add_overlay(base + "/" + disk_file, folder.file(overlay_file)); !ok) return std::unexpected(ok.error());
   spec.image = image.text();
@@ -59,6 +70,15 @@ Result<VmSpec> fill_from_image(const store::VmFolder& folder, const ImageName& i
 }
 
 }  // namespace
+
+control::FirmwareKind firmware_of(BootBy boot) {
+  switch (boot) {
+    case BootBy::Kernel: break;
+    case BootBy::Bios: return control::FirmwareKind::Bios;
+    case BootBy::Uefi: return control::FirmwareKind::Uefi;
+  }
+  return control::FirmwareKind::None;
+}
 
 Result<> check_new(const store::Store& store, const std::string& name) {
   if (auto ok = store::check_name("machine", name); !ok) return ok;

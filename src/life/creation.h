@@ -15,7 +15,7 @@ namespace caisson::life {
 
 struct NewMachine {
   std::string name;
-  store::VmSpec spec;              // without what the image gives
+  store::VmSpec spec;              // without what the image gives but firmware, see firmware_of()
   std::optional<ImageName> image;  // which is on this host
 };
 
@@ -24,6 +24,9 @@ struct Made {
   store::Store::Draft draft;
   store::VmSpec spec;
 };
+
+// What `spec` of a machine must say that is made of an image which starts so, unless it has a kernel of its own.
+[[nodiscard]] control::FirmwareKind firmware_of(BootBy boot);
 
 // An error where there is one of that name.
 [[nodiscard]] Result<> check_new(const store::Store& store, const std::string& name);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <filesystem>
 
 #include <fcntl.h>
 #include <fmt/ranges.h>
@@ -10,6 +11,7 @@
 #include <sys/stat.h>
 #include <nlohmann/json.hpp>
 
+#include "life/host.h"
 #include "store/files.h"
 #include "store/store.h"
 
@@ -30,6 +32,7 @@ constexpr std::array<Release, 5> releases{{
     {"sid", "sid"},
 }};
 constexpr std::string_view default_version = "12";
+constexpr std::array<std::string_view, 3> boot_names{"kernel", "bios", "uefi"};
 
 std::string string_of(const Json& json, const char* key) {
   const auto found = json.find(key);
@@ -50,8 +53,10 @@ Result<ImageName> parse_image_name(std::string_view text) {
   } else if (text.starts_with("debian:")) {
     version = text.substr(7);
   } else {
-    return fail("{}: no such image; write debian or debian:12 (or 11, 13, 14, sid), or a file with its path: ./{}",
-                text, text);
+    if (auto ok = store::check_name("image", text); !ok) {
+      return fail("{}; or debian, debian:12 (or 11, 13, 14, sid), or a file with its path", ok.error().message);
+    }
+    return ImageName{"", "", std::string{text}};
   }
   for (const auto& release : releases) {
     if (version == release.version || version == release.suite) {
@@ -61,21 +66,57 @@ Result<ImageName> parse_image_name(std::string_view text) {
   return fail("{}: no such release of Debian; write debian:11, 12, 13, 14 or sid", text);
 }
 
+Result<ImageName> new_image_name(std::string_view text) {
+  auto name = parse_image_name(text);
+  if (!name) return name;
+  if (name->built_here()) return fail("image {}: that name is of one that is built here; choose another", text);
+  // Such a folder's image would be found by another name, or be taken for a file.
+  const bool taken =
+      std::ranges::any_of(releases, [&](const Release& one) { return text == "debian-" + std::string{one.version}; });
+  if (taken) return fail("image {}: that name is of the folder of one that is built here; choose another", text);
+  for (const std::string_view end : {".iso", ".qcow2", ".raw", ".img", ".lock"}) {
+    if (text.ends_with(end)) return fail("image {}: a name that ends in {} means a file; choose another", text, end);
+  }
+  return name;
+}
+
+std::string_view name_of(BootBy boot) { return boot_names[static_cast<size_t>(boot)]; }
+
+std::optional<BootBy> boot_by_named(std::string_view name) {
+  const auto found = std::ranges::find(boot_names, name);
+  if (found == boot_names.end()) return std::nullopt;
+  return static_cast<BootBy>(found - boot_names.begin());
+}
+
 std::string to_json_text(const Manifest& manifest) {
   Json files = Json::object();
   for (const auto& [name, file] : manifest.files) files[name] = Json{{"size", file.size}, {"sha256", file.sha256}};
-  const Json json{{"image", manifest.image},
-                  {"built", manifest.built},
-                  {"mirror", manifest.mirror},
-                  {"files", files},
-                  {"packages", manifest.packages}};
+  Json json{{"version", Manifest::newest_version}, {"image", manifest.image},   {"built", manifest.built},
+            {"boot", name_of(manifest.boot)},      {"mirror", manifest.mirror}, {"files", files},
+            {"packages", manifest.packages}};
+  if (!manifest.append.empty()) json["append"] = manifest.append;
+  if (!manifest.source.empty()) json["source"] = manifest.source;
   return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
 }
 
 Result<Manifest> parse_manifest(std::string_view text) {
   const auto json = Json::parse(text, nullptr, false);
   if (!json.is_object()) return fail("the manifest is not valid JSON");
+  // Those of before there was a number are of the first version.
+  if (const auto version = json.find("version"); version != json.end()) {
+    if (!version->is_number_unsigned()) return fail("the manifest's version is no number");
+    if (version->get<uint64_t>() > Manifest::newest_version) {
+      return fail("the manifest was written by a newer version of caisson; use that, or get the image again");
+    }
+  }
   Manifest manifest;
+  if (const auto boot = json.find("boot"); boot != json.end()) {
+    const auto by = boot_by_named(string_of(json, "boot"));
+    if (!by) return fail("the manifest's boot is unknown; known are kernel, bios and uefi");
+    manifest.boot = *by;
+  }
+  manifest.append = string_of(json, "append");
+  manifest.source = string_of(json, "source");
   manifest.image = string_of(json, "image");
   manifest.built = string_of(json, "built");
   manifest.mirror = string_of(json, "mirror");
@@ -111,6 +152,31 @@ Result<std::optional<std::string>> find_image(const ImageName& name) {
   return fail_errno(errno, "image " + name.text() + " in " + folder);
 }
 
+Result<Manifest> manifest_of(const ImageName& name) {
+  const auto folder = find_image(name);
+  if (!folder) return std::unexpected(folder.error());
+  if (!*folder) {
+    if (name.built_here()) {
+      return fail("image {} is not here; build it first with: caisson image build {}", name.text(), name.text());
+    }
+    return fail("image {} is not here; caisson image ls shows what is; a file is written with its path: ./{}",
+                name.text(), name.text());
+  }
+  const std::string path = **folder + "/" + manifest_file;
+  const auto text = read_file(path, Manifest::max_size);
+  if (!text) return std::unexpected(text.error());
+  auto manifest = parse_manifest(*text);
+  if (!manifest) return fail("image {}: {}: {}", name.text(), path, manifest.error().message);
+  return manifest;
+}
+
+std::string default_append(const std::string& image) {
+  if (image.empty()) return "";
+  const auto name = parse_image_name(image);
+  const auto manifest = name ? manifest_of(*name) : std::unexpected(name.error());
+  return manifest && !manifest->append.empty() ? manifest->append : std::string{image_command_line};
+}
+
 std::vector<std::string> machines_of(const ImageName& name) {
   std::vector<std::string> machines;
   const auto store = store::Store::open();
@@ -142,18 +208,33 @@ Result<Fd> lock_file(const std::string& path, std::string_view what, const Say& 
 
 Result<std::vector<Image>> list_images() {
   std::vector<Image> list;
-  if (const auto images = images_folder(); !images) return std::unexpected(images.error());
-  for (const auto& release : releases) {
-    const ImageName name{std::string{release.version}, std::string{release.suite}};
+  const auto images = images_folder();
+  if (!images) return std::unexpected(images.error());
+  std::vector<ImageName> names;
+  for (const auto& release : releases) names.push_back({std::string{release.version}, std::string{release.suite}});
+  std::vector<std::string> others;
+  std::error_code error;
+  std::filesystem::directory_iterator entry{*images, error};
+  for (; !error && entry != std::filesystem::directory_iterator{}; entry.increment(error)) {
+    if (auto name = new_image_name(entry->path().filename().string()); name) others.push_back(name->other);
+  }
+  std::ranges::sort(others);
+  for (std::string& other : others) names.push_back({"", "", std::move(other)});
+  for (const ImageName& name : names) {
     const auto folder = find_image(name);
     if (!folder || !*folder) continue;
-    const auto text = read_file(**folder + "/" + manifest_file, 16 << 20);
-    if (!text) continue;
-    const auto manifest = parse_manifest(*text);
-    if (!manifest) continue;
-    const auto disk = manifest->files.find(disk_file);
-    list.push_back({name.text(), manifest->built, **folder, disk != manifest->files.end() ? disk->second.size : 0,
-                    used_bytes(**folder + "/" + disk_file)});
+    Image image{.name = name.text(), .built = "", .folder = **folder};
+    image.used_bytes = used_bytes(image.folder + "/" + disk_file);
+    const auto manifest = manifest_of(name);
+    if (manifest) {
+      const auto disk = manifest->files.find(disk_file);
+      image.built = manifest->built;
+      image.size_bytes = disk != manifest->files.end() ? disk->second.size : 0;
+      image.boot = manifest->boot;
+    } else {
+      image.problem = manifest.error().message;
+    }
+    list.push_back(std::move(image));
   }
   return list;
 }

@@ -76,6 +76,7 @@ Result<Fd> open_input(std::string_view what, const std::string& path) {
 }
 
 Result<std::string> cache_folder() { return xdg_folder("XDG_CACHE_HOME", "/.cache"); }
+Result<std::string> config_folder() { return xdg_folder("XDG_CONFIG_HOME", "/.config"); }
 Result<std::string> data_folder() { return xdg_folder("XDG_DATA_HOME", "/.local/share"); }
 
 std::vector<std::string> backing_folders(std::vector<std::string> named) {

@@ -17,8 +17,9 @@ namespace caisson {
 [[nodiscard]] Result<Fd> open_input(std::string_view what, const std::string& path);
 
 // Folders by the XDG base directory specification. None where neither the variable nor HOME is set.
-[[nodiscard]] Result<std::string> cache_folder();  // …/caisson: can be made again
-[[nodiscard]] Result<std::string> data_folder();   // …/caisson: the user's
+[[nodiscard]] Result<std::string> cache_folder();   // …/caisson: can be made again
+[[nodiscard]] Result<std::string> data_folder();    // …/caisson: the user's
+[[nodiscard]] Result<std::string> config_folder();  // …/caisson: settings, tokens and catalogues
 // Where backing files of disks may lie besides the folders of their images: those that the user named, and the images.
 [[nodiscard]] std::vector<std::string> backing_folders(std::vector<std::string> named);
 // Makes the folder and its parents, mode 0700 where they are new.
