@@ -54,7 +54,7 @@ void add_machine(CLI::App* run, RunOptions& options) {
   run->add_option("--disk", options.disks,
                   "disk image or block device; again for more: vda, vdb, …; qcow2 where the name ends so or format= "
                   "says it, else raw")
-      ->type_name("FILE[,ro][,format=raw|qcow2][,bus=virtio|sata]")
+      ->type_name("FILE[,ro][,format=raw|qcow2][,bus=virtio|sata|nvme]")
       ->take_all()
       ->allow_extra_args(false);
   run->add_option("--cdrom", options.cdroms, "ISO image in a Serial ATA drive; again for more")

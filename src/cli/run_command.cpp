@@ -120,8 +120,8 @@ std::expected<Wish, Failure> parse(RunOptions& options, bool kept) {
   for (const auto& path : options.cdroms) {
     wish.spec.disks.push_back({absolute(path), true, "raw", control::DiskBus::Cdrom});
   }
-  const auto sata = std::ranges::count_if(
-      wish.spec.disks, [](const store::DiskSpec& disk) { return disk.bus != control::DiskBus::Virtio; });
+  const auto sata =
+      std::ranges::count_if(wish.spec.disks, [](const store::DiskSpec& disk) { return control::is_sata(disk.bus); });
   if (sata > static_cast<std::ptrdiff_t>(control::VmConfig::max_sata)) {
     return usage(Error{fmt::format("--disk, --cdrom: {} on the Serial ATA controller, which has {} ports", sata,
                                    control::VmConfig::max_sata)});

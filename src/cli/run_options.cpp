@@ -114,10 +114,15 @@ Result<DiskOption> parse_disk(std::string_view text) {
       disk.format = format_named(word.substr(format.size()));
       if (!disk.format) return fail("--disk: no such format: {}; write format=raw or format=qcow2", word);
     } else if (word.starts_with("bus=")) {
-      if (word != "bus=virtio" && word != "bus=sata") {
-        return fail("--disk: no such bus: {}; write bus=virtio or bus=sata", word);
+      if (word == "bus=virtio") {
+        disk.bus = control::DiskBus::Virtio;
+      } else if (word == "bus=sata") {
+        disk.bus = control::DiskBus::Sata;
+      } else if (word == "bus=nvme") {
+        disk.bus = control::DiskBus::Nvme;
+      } else {
+        return fail("--disk: no such bus: {}; write bus=virtio, bus=sata or bus=nvme", word);
       }
-      disk.bus = word == "bus=sata" ? control::DiskBus::Sata : control::DiskBus::Virtio;
     } else {
       break;
     }

@@ -38,6 +38,7 @@ TEST(RunOptions, Disk) {
   EXPECT_EQ(parse_disk("a,format=raw").value_or(DiskOption{}), (DiskOption{"a", false, DiskFormat::Raw}));
   EXPECT_EQ(parse_disk("a,bus=sata").value_or(DiskOption{}), (DiskOption{"a", false, {}, control::DiskBus::Sata}));
   EXPECT_FALSE(parse_disk("a,bus=ide"));
+  EXPECT_EQ(parse_disk("a,ro,bus=nvme").value_or(DiskOption{}), (DiskOption{"a", true, {}, control::DiskBus::Nvme}));
   EXPECT_FALSE(parse_disk("a,bus=sata,ro"));
   EXPECT_FALSE(parse_disk("a,format=vmdk"));
   EXPECT_FALSE(parse_disk(""));

@@ -25,7 +25,9 @@ enum class Protocol : uint8_t { Tcp, Udp };
 
 enum class DiskImage : uint8_t { Raw, Qcow2 };
 // What the guest sees: a virtio disk, a Serial ATA disk, or a Serial ATA CD-ROM drive.
-enum class DiskBus : uint8_t { Virtio, Sata, Cdrom };
+enum class DiskBus : uint8_t { Virtio, Sata, Cdrom, Nvme };
+// Whether it stands at the one Serial ATA controller.
+[[nodiscard]] constexpr bool is_sata(DiskBus bus) { return bus == DiskBus::Sata || bus == DiskBus::Cdrom; }
 // What firmware tries first.
 enum class BootFirst : uint8_t { Disk, Cdrom };
 

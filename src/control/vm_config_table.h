@@ -33,7 +33,7 @@ struct EnumNames<DiskImage> {
 
 template <>
 struct EnumNames<DiskBus> {
-  static constexpr std::array<std::string_view, 3> names{"virtio", "sata", "cdrom"};
+  static constexpr std::array<std::string_view, 4> names{"virtio", "sata", "cdrom", "nvme"};
 };
 template <>
 struct EnumNames<BootFirst> {

@@ -363,6 +363,11 @@ Result<> Machine::create_disks() {
       boot_order_.push_back({.slot = slot});
       continue;
     }
+    if (disk.bus == control::DiskBus::Nvme) {
+      const unsigned slot = storage::add_nvme(*bridge_, *memory_, chipset_->msi(), backend, disk.serial);
+      boot_order_.push_back({.slot = slot, .nvme = true});
+      continue;
+    }
     if (!ahci) ahci.emplace(storage::add_ahci(*bridge_, *memory_));
     const unsigned port = *ahci->controller.free_port();
     const bool cdrom = disk.bus == control::DiskBus::Cdrom;
