@@ -72,7 +72,9 @@ void add_machine(CLI::App* run, RunOptions& options) {
       ->allow_extra_args(false);
   run->add_option("--cpus", options.cpus, "virtual CPUs, 1 to 64; default 2, or 1 on a host with one")->type_name("N");
   run->add_option("--memory", options.memory, "for example 512M or 2G; default 1G")->type_name("SIZE");
-  run->add_option("--net", options.net, "user (no privileges needed) or none")
+  run->add_option(
+         "--net", options.net,
+         "user (no privileges needed) or none; model=e1000: an Intel 82540EM card, for a system without virtio drivers")
       ->type_name("KIND")
       ->capture_default_str();
   run->add_option("-p,--publish", options.forwards, "forward a host's port to the guest; again for more")

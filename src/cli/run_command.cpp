@@ -71,7 +71,8 @@ life::Change change_of(const RunOptions& options, const VmSpec& given) {
   if (!options.append.empty()) change.append = given.append;
   if (options.engine != "auto") change.engine = given.engine;
   if (options.cpu_model != "auto") change.cpu_model = given.cpu_model;
-  if (options.net != "user") change.net = given.net, change.forwards = given.forwards;
+  if (given.net == control::NetKind::None) change.net = given.net, change.forwards = given.forwards;
+  if (options.net.find("model=") != std::string::npos) change.net_card = given.net_card;
   if (options.no_reboot) change.no_reboot = true;
   if (options.debug_exit) change.debug_exit = true;
   if (options.autostart) change.autostart = true;

@@ -19,6 +19,7 @@
 namespace caisson::control {
 
 enum class NetKind : uint8_t { None, User };
+enum class NetCard : uint8_t { Virtio, E1000 };
 enum class FirmwareKind : uint8_t { None, Bios, Uefi };
 enum class EngineChoice : uint8_t { Auto, Jit, Kvm };
 enum class Protocol : uint8_t { Tcp, Udp };
@@ -123,6 +124,7 @@ struct VmConfig {
   std::vector<DiskConfig> disks;  // virtio disks are vda, vdb, … in this order
   BootFirst boot_first = BootFirst::Disk;
   NetKind net = NetKind::None;
+  NetCard net_card = NetCard::Virtio;
   std::vector<PortForward> forwards;
 
   bool no_reboot = false;            // a reset ends the VM with ExitReason::Reset

@@ -14,6 +14,10 @@ struct EnumNames<NetKind> {
   static constexpr std::array<std::string_view, 2> names{"none", "user"};
 };
 template <>
+struct EnumNames<NetCard> {
+  static constexpr std::array<std::string_view, 2> names{"virtio", "e1000"};
+};
+template <>
 struct EnumNames<FirmwareKind> {
   static constexpr std::array<std::string_view, 3> names{"none", "bios", "uefi"};
 };
@@ -106,6 +110,7 @@ struct JsonTable<VmConfig> {
         key("disks", &VmConfig::disks, {0, VmConfig::max_disks}),
         key("boot_first", &VmConfig::boot_first),
         key("net", &VmConfig::net),
+        key("net_card", &VmConfig::net_card),
         key("forwards", &VmConfig::forwards, {0, VmConfig::max_forwards}),
         key("no_reboot", &VmConfig::no_reboot),
         key("debug_exit", &VmConfig::debug_exit),

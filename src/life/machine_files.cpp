@@ -76,6 +76,7 @@ void copy_common(const From& from, To& to) {
   to.cpu_model = from.cpu_model;
   to.engine = from.engine;
   to.net = from.net;
+  to.net_card = from.net_card;
   to.forwards = from.forwards;
   to.boot_first = from.boot_first;
   to.no_reboot = from.no_reboot;

@@ -44,6 +44,7 @@ struct Change {
   std::optional<control::EngineChoice> engine;
   std::optional<std::string> cpu_model;
   std::optional<control::NetKind> net;
+  std::optional<control::NetCard> net_card;
   std::optional<bool> no_reboot;
   std::optional<bool> debug_exit;
   std::optional<bool> autostart;

@@ -22,6 +22,7 @@
 #include "boot/boot.h"
 #include "control/messages.h"
 #include "devices/chipset/attach.h"
+#include "devices/network/attach.h"
 #include "devices/pci/host_bridge.h"
 #include "devices/pci/lpc_bridge.h"
 #include "devices/storage/ata_disk.h"
@@ -416,6 +417,10 @@ Result<> Machine::create_network() {
   auto network = UserNetwork::create(*loop_, std::move(options));
   if (!network) return std::unexpected(network.error());
   network_ = std::move(*network);
+  if (config_.net_card == control::NetCard::E1000) {
+    network::add_e1000(*bridge_, *memory_, *clock_, *network_, virtio::Net::Options{}.mac);
+    return {};
+  }
   const virtio::Services services{*memory_, chipset_->msi(),
                                   [this](std::function<void()> task) { loop_->post(std::move(task)); }};
   virtio::add_net(*bridge_, services, *network_);
