@@ -105,7 +105,9 @@ std::vector<uint8_t> boot_order(const std::vector<BootDevice>& devices) {
   std::string text;
   for (const BootDevice& device : devices) {
     // SeaBIOS compares unit addresses, not names; OVMF compares both.
-    if (device.port < 0) {
+    if (device.nvme) {
+      text += fmt::format("/pci@i0cf8/pci8086,5845@{:x}/namespace@1,0\n", device.slot);
+    } else if (device.port < 0) {
       text += fmt::format("/pci@i0cf8/scsi@{:x}/disk@0,0\n", device.slot);
     } else {
       text += fmt::format("/pci@i0cf8/pci8086,2922@{:x}/drive@{:x}/disk@0\n", device.slot, device.port);

@@ -38,6 +38,7 @@ struct AcpiFiles {
 struct BootDevice {
   unsigned slot = 0;  // on PCI bus 0
   int port = -1;      // of an AHCI controller; -1: the function is the disk
+  bool nvme = false;  // an NVMe controller with one name space
 };
 [[nodiscard]] std::vector<uint8_t> boot_order(const std::vector<BootDevice>& devices);
 

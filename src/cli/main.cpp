@@ -55,7 +55,7 @@ void add_machine(CLI::App* run, RunOptions& options) {
   run->add_option("--disk", options.disks,
                   "disk image or block device; again for more: vda, vdb, …; qcow2 where the name ends so or format= "
                   "says it, else raw")
-      ->type_name("FILE[,ro][,format=raw|qcow2][,bus=virtio|sata]")
+      ->type_name("FILE[,ro][,format=raw|qcow2][,bus=virtio|sata|nvme]")
       ->take_all()
       ->allow_extra_args(false);
   run->add_option("--cdrom", options.cdroms, "ISO image in a Serial ATA drive; again for more")
@@ -73,7 +73,9 @@ void add_machine(CLI::App* run, RunOptions& options) {
       ->allow_extra_args(false);
   run->add_option("--cpus", options.cpus, "virtual CPUs, 1 to 64; default 2, or 1 on a host with one")->type_name("N");
   run->add_option("--memory", options.memory, "for example 512M or 2G; default 1G")->type_name("SIZE");
-  run->add_option("--net", options.net, "user (no privileges needed) or none")
+  run->add_option(
+         "--net", options.net,
+         "user (no privileges needed) or none; model=e1000: an Intel 82540EM card, for a system without virtio drivers")
       ->type_name("KIND")
       ->capture_default_str();
   run->add_option("-p,--publish", options.forwards, "forward a host's port to the guest; again for more")

@@ -72,7 +72,8 @@ life::Change change_of(const RunOptions& options, const VmSpec& given) {
   if (!options.append.empty()) change.append = given.append;
   if (options.engine != "auto") change.engine = given.engine;
   if (options.cpu_model != "auto") change.cpu_model = given.cpu_model;
-  if (options.net != "user") change.net = given.net, change.forwards = given.forwards;
+  if (given.net == control::NetKind::None) change.net = given.net, change.forwards = given.forwards;
+  if (options.net.find("model=") != std::string::npos) change.net_card = given.net_card;
   if (options.display) change.display = true;
   if (options.no_reboot) change.no_reboot = true;
   if (options.debug_exit) change.debug_exit = true;
@@ -139,8 +140,8 @@ std::expected<Wish, Failure> parse(RunOptions& options, bool kept) {
   for (const auto& path : options.cdroms) {
     wish.spec.disks.push_back({absolute(path), true, "raw", control::DiskBus::Cdrom});
   }
-  const auto sata = std::ranges::count_if(
-      wish.spec.disks, [](const store::DiskSpec& disk) { return disk.bus != control::DiskBus::Virtio; });
+  const auto sata =
+      std::ranges::count_if(wish.spec.disks, [](const store::DiskSpec& disk) { return control::is_sata(disk.bus); });
   if (sata > static_cast<std::ptrdiff_t>(control::VmConfig::max_sata)) {
     return usage(Error{fmt::format("--disk, --cdrom: {} on the Serial ATA controller, which has {} ports", sata,
                                    control::VmConfig::max_sata)});

@@ -114,10 +114,15 @@ Result<DiskOption> parse_disk(std::string_view text) {
       disk.format = format_named(word.substr(format.size()));
       if (!disk.format) return fail("--disk: no such format: {}; write format=raw or format=qcow2", word);
     } else if (word.starts_with("bus=")) {
-      if (word != "bus=virtio" && word != "bus=sata") {
-        return fail("--disk: no such bus: {}; write bus=virtio or bus=sata", word);
+      if (word == "bus=virtio") {
+        disk.bus = control::DiskBus::Virtio;
+      } else if (word == "bus=sata") {
+        disk.bus = control::DiskBus::Sata;
+      } else if (word == "bus=nvme") {
+        disk.bus = control::DiskBus::Nvme;
+      } else {
+        return fail("--disk: no such bus: {}; write bus=virtio, bus=sata or bus=nvme", word);
       }
-      disk.bus = word == "bus=sata" ? control::DiskBus::Sata : control::DiskBus::Virtio;
     } else {
       break;
     }
@@ -229,10 +234,19 @@ Result<VmConfig> to_config(const RunOptions& options, std::string_view default_a
   } else if (options.engine != "auto") {
     return fail("--engine {}: unknown; write auto, jit or kvm", options.engine);
   }
-  if (options.net == "user") {
+  constexpr std::string_view user = "user", model = ",model=";
+  if (options.net == user) {
     config.net = control::NetKind::User;
+  } else if (options.net.starts_with(std::string{user} + std::string{model})) {
+    config.net = control::NetKind::User;
+    const std::string_view card = std::string_view{options.net}.substr(user.size() + model.size());
+    if (card == "e1000") {
+      config.net_card = control::NetCard::E1000;
+    } else if (card != "virtio") {
+      return fail("--net: no such model: {}; write model=virtio or model=e1000", card);
+    }
   } else if (options.net != "none") {
-    return fail("--net {}: unknown; write user or none", options.net);
+    return fail("--net {}: unknown; write user, user,model=e1000 or none", options.net);
   }
   if (options.firmware == "bios") {
     config.firmware = control::FirmwareKind::Bios;

@@ -67,7 +67,7 @@ struct RunOptions {
 // The same for any disk: 512 bytes at least, whole sectors; a bare number counts MiB, "512B" bytes.
 [[nodiscard]] Result<uint64_t> parse_disk_size(std::string_view option, std::string_view text);
 [[nodiscard]] Result<uint32_t> parse_cpus(std::string_view text);
-// "FILE", then any of ",ro", ",format=raw|qcow2" and ",bus=virtio|sata"
+// "FILE", then any of ",ro", ",format=raw|qcow2" and ",bus=virtio|sata|nvme"
 [[nodiscard]] Result<DiskOption> parse_disk(std::string_view text);
 // "[tcp:|udp:][ADDRESS:]HOST:GUEST"
 [[nodiscard]] Result<control::PortForward> parse_forward(std::string_view text);

@@ -38,6 +38,7 @@ TEST(RunOptions, Disk) {
   EXPECT_EQ(parse_disk("a,format=raw").value_or(DiskOption{}), (DiskOption{"a", false, DiskFormat::Raw}));
   EXPECT_EQ(parse_disk("a,bus=sata").value_or(DiskOption{}), (DiskOption{"a", false, {}, control::DiskBus::Sata}));
   EXPECT_FALSE(parse_disk("a,bus=ide"));
+  EXPECT_EQ(parse_disk("a,ro,bus=nvme").value_or(DiskOption{}), (DiskOption{"a", true, {}, control::DiskBus::Nvme}));
   EXPECT_FALSE(parse_disk("a,bus=sata,ro"));
   EXPECT_FALSE(parse_disk("a,format=vmdk"));
   EXPECT_FALSE(parse_disk(""));
@@ -81,6 +82,10 @@ TEST(RunOptions, ToConfig) {
   EXPECT_EQ(config->memory_bytes, 64u << 20);
   EXPECT_EQ(config->forwards.size(), 2u);
   EXPECT_TRUE(config->no_reboot);
+  options.net = "user,model=e1000";
+  EXPECT_EQ(to_config(options, "").value_or(control::VmConfig{}).net_card, control::NetCard::E1000);
+  options.net = "user,model=ne2000";
+  EXPECT_FALSE(to_config(options, ""));
   options.net = "none";
   EXPECT_FALSE(to_config(options, "")) << "a forward without a network";
   options = {};

@@ -68,7 +68,7 @@ Result<> VmConfig::validate(size_t descriptors) const {
   if (log_fd.has_value() != old_log_fd.has_value()) return fail("VM configuration: log_fd and old_log_fd go together");
   if (!vnc_password.empty() && !vnc_fd) return fail("VM configuration: vnc_password without vnc_fd");
   if (auto ok = take(console_fd, "console_fd"); !ok) return ok;
-  if (std::ranges::count_if(disks, [](const DiskConfig& disk) { return disk.bus != DiskBus::Virtio; }) >
+  if (std::ranges::count_if(disks, [](const DiskConfig& disk) { return is_sata(disk.bus); }) >
       static_cast<std::ptrdiff_t>(max_sata)) {
     return fail("VM configuration: more than {} Serial ATA disks", max_sata);
   }

@@ -21,13 +21,16 @@ namespace caisson::control {
 // What keys mean that come by name instead of by place: those of a VNC viewer.
 enum class KeyboardLayout : uint8_t { Us, De, Fr, Uk };
 enum class NetKind : uint8_t { None, User };
+enum class NetCard : uint8_t { Virtio, E1000 };
 enum class FirmwareKind : uint8_t { None, Bios, Uefi };
 enum class EngineChoice : uint8_t { Auto, Jit, Kvm };
 enum class Protocol : uint8_t { Tcp, Udp };
 
 enum class DiskImage : uint8_t { Raw, Qcow2 };
 // What the guest sees: a virtio disk, a Serial ATA disk, or a Serial ATA CD-ROM drive.
-enum class DiskBus : uint8_t { Virtio, Sata, Cdrom };
+enum class DiskBus : uint8_t { Virtio, Sata, Cdrom, Nvme };
+// Whether it stands at the one Serial ATA controller.
+[[nodiscard]] constexpr bool is_sata(DiskBus bus) { return bus == DiskBus::Sata || bus == DiskBus::Cdrom; }
 // What firmware tries first.
 enum class BootFirst : uint8_t { Disk, Cdrom };
 
@@ -123,6 +126,7 @@ struct VmConfig {
   std::vector<DiskConfig> disks;  // virtio disks are vda, vdb, … in this order
   BootFirst boot_first = BootFirst::Disk;
   NetKind net = NetKind::None;
+  NetCard net_card = NetCard::Virtio;
   std::vector<PortForward> forwards;
   bool vsock = false;  // a socket device: streams that clients open to the guest (messages.h, Connect)
 

@@ -18,6 +18,10 @@ struct EnumNames<NetKind> {
   static constexpr std::array<std::string_view, 2> names{"none", "user"};
 };
 template <>
+struct EnumNames<NetCard> {
+  static constexpr std::array<std::string_view, 2> names{"virtio", "e1000"};
+};
+template <>
 struct EnumNames<FirmwareKind> {
   static constexpr std::array<std::string_view, 3> names{"none", "bios", "uefi"};
 };
@@ -37,7 +41,7 @@ struct EnumNames<DiskImage> {
 
 template <>
 struct EnumNames<DiskBus> {
-  static constexpr std::array<std::string_view, 3> names{"virtio", "sata", "cdrom"};
+  static constexpr std::array<std::string_view, 4> names{"virtio", "sata", "cdrom", "nvme"};
 };
 template <>
 struct EnumNames<BootFirst> {
@@ -110,6 +114,7 @@ struct JsonTable<VmConfig> {
         key("disks", &VmConfig::disks, {0, VmConfig::max_disks}),
         key("boot_first", &VmConfig::boot_first),
         key("net", &VmConfig::net),
+        key("net_card", &VmConfig::net_card),
         key("forwards", &VmConfig::forwards, {0, VmConfig::max_forwards}),
         key("vsock", &VmConfig::vsock),
         key("display", &VmConfig::display),

@@ -76,6 +76,7 @@ void copy_common(const From& from, To& to) {
   to.cpu_model = from.cpu_model;
   to.engine = from.engine;
   to.net = from.net;
+  to.net_card = from.net_card;
   to.forwards = from.forwards;
   to.vsock = from.vsock;
   to.boot_first = from.boot_first;

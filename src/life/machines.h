@@ -45,6 +45,7 @@ struct Change {
   std::optional<std::string> cpu_model;
   std::optional<control::NetKind> net;
   std::optional<bool> display;
+  std::optional<control::NetCard> net_card;
   std::optional<bool> no_reboot;
   std::optional<bool> debug_exit;
   std::optional<bool> autostart;

@@ -23,6 +23,7 @@
 #include "boot/boot.h"
 #include "control/messages.h"
 #include "devices/chipset/attach.h"
+#include "devices/network/attach.h"
 #include "devices/pci/host_bridge.h"
 #include "devices/pci/lpc_bridge.h"
 #include "devices/storage/ata_disk.h"
@@ -390,6 +391,11 @@ Result<> Machine::create_disks() {
       boot_order_.push_back({.slot = slot});
       continue;
     }
+    if (disk.bus == control::DiskBus::Nvme) {
+      const unsigned slot = storage::add_nvme(*bridge_, *memory_, chipset_->msi(), backend, disk.serial);
+      boot_order_.push_back({.slot = slot, .nvme = true});
+      continue;
+    }
     if (!ahci) ahci.emplace(storage::add_ahci(*bridge_, *memory_));
     const unsigned port = *ahci->controller.free_port();
     const bool cdrom = disk.bus == control::DiskBus::Cdrom;
@@ -438,6 +444,10 @@ Result<> Machine::create_network() {
   auto network = UserNetwork::create(*loop_, std::move(options));
   if (!network) return std::unexpected(network.error());
   network_ = std::move(*network);
+  if (config_.net_card == control::NetCard::E1000) {
+    network::add_e1000(*bridge_, *memory_, *clock_, *network_, virtio::Net::Options{}.mac);
+    return {};
+  }
   const virtio::Services services{*memory_, chipset_->msi(),
                                   [this](std::function<void()> task) { loop_->post(std::move(task)); }};
   virtio::add_net(*bridge_, services, *network_);

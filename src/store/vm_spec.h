@@ -41,6 +41,7 @@ struct VmSpec {
   std::vector<DiskSpec> disks;
   std::vector<std::string> backing_folders;  // where backing files may lie, too
   control::NetKind net = control::NetKind::User;
+  control::NetCard net_card = control::NetCard::Virtio;
   std::vector<control::PortForward> forwards;
   bool vsock = false;  // a socket device; machines of an image have one anyway
   control::BootFirst boot_first = control::BootFirst::Disk;

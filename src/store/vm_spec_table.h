@@ -36,6 +36,7 @@ struct JsonTable<store::VmSpec> {
         key("disks", &VmSpec::disks, {0, VmConfig::max_disks}),
         key("backing_folders", &VmSpec::backing_folders, {0, 64, VmSpec::max_path}),
         key("net", &VmSpec::net),
+        key("net_card", &VmSpec::net_card),
         key("forwards", &VmSpec::forwards, {0, VmConfig::max_forwards}),
         key("vsock", &VmSpec::vsock),
         key("boot_first", &VmSpec::boot_first),

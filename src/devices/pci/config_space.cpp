@@ -11,8 +11,6 @@ ConfigSpace::ConfigSpace(const Identity& identity) {
     uint32_t reset_value;
     uint32_t writable;
   };
-  constexpr uint32_t command_writable =
-      command_memory | command_bus_master | command_parity | command_serr | command_intx_disable;
   const Field fields[] = {
       {vendor_id, 2, identity.vendor, 0},
       {device_id, 2, identity.device, 0},

@@ -1,7 +1,7 @@
 // The 256 bytes of a function's configuration space: type 0 header, capability list, and which bits a guest can write.
 //   Spec     PCI Local Bus Specification 3.0, 6.1 (header), 6.2.5 (BARs), 6.7 (capability list)
 //   Models   header, BAR registers with their sizes, capabilities
-//   Omits    extended configuration space (the functions are conventional ones), expansion ROM, I/O BARs
+//   Omits    extended configuration space (the functions are conventional ones), expansion ROM
 //   Threads  under the device lock
 #pragma once
 
@@ -40,6 +40,9 @@ inline constexpr uint16_t command_bus_master = 1 << 2;
 inline constexpr uint16_t command_parity = 1 << 6;
 inline constexpr uint16_t command_serr = 1 << 8;
 inline constexpr uint16_t command_intx_disable = 1 << 10;
+// What a guest can write of a function without I/O BARs.
+inline constexpr uint16_t command_writable =
+    command_memory | command_bus_master | command_parity | command_serr | command_intx_disable;
 inline constexpr uint16_t status_interrupt = 1 << 3;
 inline constexpr uint16_t status_capabilities = 1 << 4;
 

@@ -52,6 +52,7 @@ HostBridge::HostBridge(Bus& bus, const Layout& layout, const LineFactory& lines,
     config_.define(smram, 1, 0x02, 0);
     layout_.ecam_buses = 0;
   }
+  free_io_ = {layout.io_first, layout.io_base + layout.io_size};
   free32_ = {layout.mmio32_base, layout.mmio32_base + layout.mmio32_size};
   free64_ = {layout.mmio64_base, layout.mmio64_base + layout.mmio64_size};
   for (unsigned i = 0; i < intx_gsi_count; ++i) lines_[i] = &lines(first_intx_gsi + i);
@@ -67,7 +68,7 @@ HostBridge::HostBridge(Bus& bus, const Layout& layout, const LineFactory& lines,
 }
 
 HostBridge::~HostBridge() {
-  for (const Window& window : windows_) bus_.unmap(Space::Memory, *window.device, window.bar);
+  for (const Window& window : windows_) bus_.unmap(window.space, *window.device, window.bar);
   windows_.clear();
   bus_.unmap(Space::Port, *this, config_ports);
   bus_.unmap(Space::Memory, *this, ecam);
@@ -106,7 +107,11 @@ void HostBridge::place_bars(PciDevice& device) {
     if (description.size == 0) continue;
     std::optional<Gpa> base;
     if (description.wide) base = free64_.take(description.size);
-    if (!base) base = free32_.take(description.size);
+    if (description.io) {
+      base = free_io_.take(description.size);
+    } else if (!base) {
+      base = free32_.take(description.size);
+    }
     // Without room the BAR stays at 0, which is not decoded, as firmware leaves it that found no room.
     if (base) device.place_bar(bar, *base);
   }
@@ -136,36 +141,42 @@ void HostBridge::update_ecam() {
   update_windows();
 }
 
-bool HostBridge::possible(Gpa base, uint64_t size) const {
-  if (kind_ == Kind::Q35 && !disjoint(base, size, layout_.ecam_base, layout_.ecam_size())) return false;
-  if (!inside(base, size, layout_.mmio32_base, layout_.mmio32_size) &&
-      !inside(base, size, layout_.mmio64_base, layout_.mmio64_size)) {
+bool HostBridge::possible(Space space, uint64_t base, uint64_t size) const {
+  if (space == Space::Port) {
+    if (!inside(base, size, layout_.io_base, layout_.io_size)) return false;
+  } else if (kind_ == Kind::Q35 && !disjoint(base, size, layout_.ecam_base, layout_.ecam_size())) {
+    return false;
+  } else if (!inside(base, size, layout_.mmio32_base, layout_.mmio32_size) &&
+             !inside(base, size, layout_.mmio64_base, layout_.mmio64_size)) {
     return false;
   }
-  return std::ranges::all_of(windows_,
-                             [&](const Window& window) { return disjoint(base, size, window.base, window.size); });
+  return std::ranges::all_of(windows_, [&](const Window& window) {
+    return window.space != space || disjoint(base, size, window.base, window.size);
+  });
 }
 
 void HostBridge::update_windows() {
   // What has left its place goes first, so that two BARs can change places.
   std::erase_if(windows_, [&](const Window& window) {
-    const bool stays =
-        window.device->memory_enabled() && window.device->bar_address(window.bar) == window.base &&
-        (kind_ == Kind::Direct || disjoint(window.base, window.size, layout_.ecam_base, layout_.ecam_size()));
-    if (!stays) bus_.unmap(Space::Memory, *window.device, window.bar);
+    const bool stays = window.device->decodes(window.device->bars()[window.bar]) &&
+                       window.device->bar_address(window.bar) == window.base &&
+                       (kind_ == Kind::Direct || window.space == Space::Port ||
+                        disjoint(window.base, window.size, layout_.ecam_base, layout_.ecam_size()));
+    if (!stays) bus_.unmap(window.space, *window.device, window.bar);
     return !stays;
   });
   for (const auto& device : slots_) {
-    if (device == nullptr || !device->memory_enabled()) continue;
+    if (device == nullptr) continue;
     for (unsigned bar = 0; bar < bar_count; ++bar) {
       const Bar& description = device->bars()[bar];
-      if (description.size == 0) continue;
+      if (description.size == 0 || !device->decodes(description)) continue;
       const bool mapped = std::ranges::any_of(
           windows_, [&](const Window& window) { return window.device == device.get() && window.bar == bar; });
-      const Gpa base = device->bar_address(bar);
-      if (mapped || !possible(base, description.size)) continue;
-      windows_.push_back({device.get(), bar, base, description.size});
-      bus_.map(Space::Memory, base, description.size, *device, bar, description.widths);
+      const uint64_t base = device->bar_address(bar);
+      const Space space = description.io ? Space::Port : Space::Memory;
+      if (mapped || !possible(space, base, description.size)) continue;
+      windows_.push_back({device.get(), bar, space, base, description.size});
+      bus_.map(space, base, description.size, *device, bar, description.widths);
     }
   }
 }

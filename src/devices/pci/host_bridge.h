@@ -5,7 +5,7 @@
 //   Models   ports 0xCF8 and 0xCFC, the memory-mapped window, slots 0 to 31 with one function each, placing and moving
 //   of
 //            BARs, wired-or of interrupt pins
-//   Omits    bridges to further buses, I/O BARs, PIRQ routing to the 8259s
+//   Omits    bridges to further buses, PIRQ routing to the 8259s
 //   Threads  under the device lock
 //
 // No firmware runs before a kernel that is booted directly, so every BAR has an address from reset on; nothing is
@@ -83,7 +83,8 @@ class HostBridge final : public PciDevice {
   struct Window {
     PciDevice* device;
     unsigned bar;
-    Gpa base;
+    Space space;
+    uint64_t base;
     uint64_t size;
   };
   struct Allocator {
@@ -97,7 +98,7 @@ class HostBridge final : public PciDevice {
   void place_bars(PciDevice& device);
   void update_windows();
   void update_ecam();
-  [[nodiscard]] bool possible(Gpa base, uint64_t size) const;
+  [[nodiscard]] bool possible(Space space, uint64_t base, uint64_t size) const;
   void set_pin(unsigned slot, bool asserted);
 
   Bus& bus_;
@@ -108,6 +109,7 @@ class HostBridge final : public PciDevice {
   std::array<SlotWiring, slot_count> wiring_;
   std::array<std::unique_ptr<PciDevice>, slot_count> slots_;
   std::vector<Window> windows_;  // the BARs that are decoded now
+  Allocator free_io_;
   Allocator free32_;
   Allocator free64_;
   uint32_t config_address_ = 0;

@@ -19,7 +19,11 @@ struct Layout {
   // Where 32-bit BARs are placed and decoded.
   Gpa mmio32_base = 0xc000'0000;
   uint64_t mmio32_size = 0x2000'0000;
-  // The same for 64-bit BARs; size 0: none, they go below 4 GiB as well.
+  // Where I/O BARs are decoded: above all ports of the chipset. They are placed from io_first on.
+  uint64_t io_base = 0x1000;
+  uint64_t io_size = 0xf000;
+  uint64_t io_first = 0xc000;
+  // Where 64-bit BARs are placed and decoded; size 0: none, they go below 4 GiB as well.
   Gpa mmio64_base = 0;
   uint64_t mmio64_size = 0;
 

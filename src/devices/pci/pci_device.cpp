@@ -7,6 +7,7 @@
 namespace caisson::pci {
 namespace {
 
+constexpr uint32_t bar_io = 1;
 constexpr uint32_t bar_wide = 2u << 1;
 constexpr uint32_t bar_prefetchable = 1u << 3;
 
@@ -15,9 +16,13 @@ constexpr unsigned bar_register(unsigned bar) { return base_address + 4 * bar; }
 }  // namespace
 
 void PciDevice::add_bar(unsigned bar, const Bar& description) {
-  CAISSON_CHECK(bar + (description.wide ? 1 : 0) < bar_count && description.size >= page_size &&
-                std::has_single_bit(description.size));
-  CAISSON_CHECK(description.wide || description.size <= 0x8000'0000);
+  CAISSON_CHECK(bar + (description.wide ? 1 : 0) < bar_count && std::has_single_bit(description.size));
+  if (description.io) {
+    CAISSON_CHECK(!description.wide && description.size >= 4 && description.size <= 256);
+    config_.define(command, 2, 0, command_writable | command_io);
+  } else {
+    CAISSON_CHECK(description.size >= page_size && (description.wide || description.size <= 0x8000'0000));
+  }
   bars_[bar] = description;
   place_bar(bar, 0);
 }
@@ -26,7 +31,8 @@ void PciDevice::place_bar(unsigned bar, uint64_t address) {
   const Bar& description = bars_[bar];
   const uint64_t mask = ~(description.size - 1);
   CAISSON_CHECK(description.size != 0 && (address & ~mask) == 0);
-  const uint32_t type = (description.wide ? bar_wide : 0) | (description.prefetchable ? bar_prefetchable : 0);
+  const uint32_t type =
+      description.io ? bar_io : (description.wide ? bar_wide : 0) | (description.prefetchable ? bar_prefetchable : 0);
   config_.define(bar_register(bar), 4, static_cast<uint32_t>(address) | type, static_cast<uint32_t>(mask));
   if (description.wide) {
     config_.define(bar_register(bar + 1), 4, static_cast<uint32_t>(address >> 32), static_cast<uint32_t>(mask >> 32));
@@ -34,7 +40,7 @@ void PciDevice::place_bar(unsigned bar, uint64_t address) {
 }
 
 uint64_t PciDevice::bar_address(unsigned bar) const {
-  uint64_t address = config_.get(bar_register(bar), 4) & ~0xfu;
+  uint64_t address = config_.get(bar_register(bar), 4) & (bars_[bar].io ? ~3u : ~0xfu);
   if (bars_[bar].wide) address |= uint64_t{config_.get(bar_register(bar + 1), 4)} << 32;
   return address;
 }

@@ -1,6 +1,6 @@
 // A PCI function: configuration space, BARs, interrupt pin. Its Device regions are its BARs' numbers.
 //   Spec     PCI Local Bus Specification 3.0, 6.2 and 2.2.6
-//   Models   memory BARs of 32 and 64 bits, INTx with its status and disable bits, bus mastering
+//   Models   memory BARs of 32 and 64 bits, I/O BARs, INTx with its status and disable bits, bus mastering
 //   Threads  under the device lock
 // The registers say where a BAR is; the host bridge maps what they say (bars_changed()). Nothing else remembers
 // addresses, so reset and restore need no second truth.
@@ -31,7 +31,10 @@ class Slot {
 class PciDevice : public Device {
  public:
   struct Bar {
-    uint64_t size = 0;  // a power of two, at least 4096; 0: no such BAR, or the upper half of a 64-bit one
+    // In bytes, a power of two: of memory at least 4096, of ports 4 to 256; 0: no such BAR, or the upper half of a
+    // 64-bit one.
+    uint64_t size = 0;
+    bool io = false;    // ports
     bool wide = false;  // 64 bits: takes the next register too
     bool prefetchable = false;
     Widths widths{};
@@ -54,7 +57,10 @@ class PciDevice : public Device {
 
   [[nodiscard]] const std::array<Bar, bar_count>& bars() const { return bars_; }
   [[nodiscard]] uint64_t bar_address(unsigned bar) const;
-  [[nodiscard]] bool memory_enabled() const { return (config_.get(command, 2) & command_memory) != 0; }
+  // Whether the command register has BARs of this kind decoded.
+  [[nodiscard]] bool decodes(const Bar& bar) const {
+    return (config_.get(command, 2) & (bar.io ? command_io : command_memory)) != 0;
+  }
   [[nodiscard]] bool bus_master() const { return (config_.get(command, 2) & command_bus_master) != 0; }
   [[nodiscard]] uint8_t pin() const { return static_cast<uint8_t>(config_.get(interrupt_pin, 1)); }
 

@@ -30,6 +30,7 @@ class TestFunction final : public PciDevice {
     if (auto done = fields::restore(state, in); !done) return done;
     return restore_config(state);
   }
+  void add_ports() { add_bar(1, {.size = 64, .io = true}); }
   void pull(bool asserted) { set_intx(asserted); }
 
   std::array<uint64_t, 3> last{};
@@ -138,6 +139,30 @@ TEST_F(PciTest, BarsAreSizedByWritingOnes) {
   EXPECT_EQ(config(1, base_address + 12, 4), 0xffff'ffffu);
   set_config(1, base_address + 4, 4, 0xffff'ffff);  // no such BAR
   EXPECT_EQ(config(1, base_address + 4, 4), 0u);
+}
+
+TEST_F(PciTest, PortsHaveBarsOfTheirOwn) {
+  auto owned = std::make_unique<TestFunction>();
+  TestFunction& device = *owned;
+  device.add_ports();
+  bridge.plug(std::move(owned), 1);
+  const auto port = [&](uint64_t address) { return bus.read(Space::Port, address, 1); };
+  const uint64_t before = device.bar_address(1);
+  EXPECT_EQ(before, layout.io_first);
+  EXPECT_EQ(config(1, base_address + 4, 4), before | 1);
+  set_config(1, command, 2, command_memory);
+  EXPECT_EQ(port(before + 5), 0xffu);
+  set_config(1, command, 2, command_io);
+  EXPECT_EQ(port(before + 5), 5u);
+  EXPECT_EQ(memory(device.bar_address(0)), 0xffffu);
+  set_config(1, base_address + 4, 4, 0xffff'ffff);
+  EXPECT_EQ(config(1, base_address + 4, 4), 0xffff'ffc1u);
+  EXPECT_EQ(port(before + 5), 0xffu);
+  set_config(1, base_address + 4, 4, 0x80);  // where the chipset is
+  EXPECT_EQ(port(0x85), 0xffu);
+  set_config(1, base_address + 4, 4, 0x1040);
+  EXPECT_EQ(port(0x1045), 5u);
+  EXPECT_EQ(port(0x1080), 0xffu);
 }
 
 TEST_F(PciTest, AMovedBarIsDecodedAtItsNewPlaceOnly) {

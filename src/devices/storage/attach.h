@@ -6,6 +6,7 @@
 
 #include "devices/pci/host_bridge.h"
 #include "devices/storage/ahci.h"
+#include "devices/storage/nvme.h"
 
 namespace caisson::storage {
 
@@ -18,6 +19,12 @@ struct AddedAhci {
   auto controller = std::make_unique<Ahci>(memory);
   Ahci& reference = *controller;
   return {reference, bridge.plug(std::move(controller))};
+}
+
+// A controller for each disk; see Nvme's constructor. The slot is told.
+[[nodiscard]] inline unsigned add_nvme(pci::HostBridge& bridge, GuestMemory& memory, MsiSink& msi, BlockBackend& image,
+                                       std::string_view serial) {
+  return bridge.plug(std::make_unique<Nvme>(memory, msi, image, serial));
 }
 
 }  // namespace caisson::storage

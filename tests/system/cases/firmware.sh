@@ -8,7 +8,7 @@ name=bios
 "$CAISSON" run --firmware bios --disk boot.raw --debug-exit --memory 64M --firmware-log bios.log </dev/null >bios.out 2>bios.err || status=$?
 expect_status 71
 grep -q 'hello from the boot sector' bios.out || die "the boot sector did not print"
-for file in boot.raw ./boot.raw,bus=sata; do # a file is started as it is
+for file in boot.raw ./boot.raw,bus=sata ./boot.raw,bus=nvme; do # a file is started as it is
   status=0
   "$CAISSON" run "$file" --debug-exit --memory 64M </dev/null >file.out 2>file.err || status=$?
   expect_status 71

@@ -1,0 +1,21 @@
+// What src/machine calls to put network cards into PCI slots.
+//   Threads  with the device lock held, or before anything runs. Backends outlive the host bridge.
+#pragma once
+
+#include <memory>
+
+#include "devices/network/e1000.h"
+#include "devices/pci/host_bridge.h"
+
+namespace caisson::network {
+
+// Into the first free slot; the bridge owns it.
+inline E1000& add_e1000(pci::HostBridge& bridge, GuestMemory& memory, Clock& clock, NetBackend& backend,
+                        const E1000::Mac& mac) {
+  auto card = std::make_unique<E1000>(memory, clock, backend, mac);
+  E1000& reference = *card;
+  bridge.plug(std::move(card));
+  return reference;
+}
+
+}  // namespace caisson::network
