@@ -52,6 +52,7 @@ const std::vector<Examples>& table() {
       {{"type"}, {"type pc 'ls -l<enter>'", "type pc '<ctrl-alt-delete>'"}},
       {{"click"}, {"click pc 320 240", "click pc 100 50 --button right", "click pc 40 60 --double"}},
       {{"move"}, {"move pc 320 240"}},
+      {{"vnc"}, {"vnc pc", "vnc pc --stdio"}},
       {{"drag"}, {"drag pc 100 100 300 200"}},
       {{"doctor"}, {"doctor", "doctor --json"}},
       {{"version"}, {"version"}},

@@ -23,6 +23,7 @@
 #include "cli/manual.h"
 #include "cli/run_command.h"
 #include "cli/screen_command.h"
+#include "cli/vnc_command.h"
 
 namespace caisson::cli {
 namespace {
@@ -50,6 +51,17 @@ void add_machine(CLI::App* run, RunOptions& options) {
   run->add_flag("--display", options.display,
                 "a screen (VGA), a keyboard and a pointer for a kernel that is started directly; with --firmware they "
                 "are always there");
+  run->add_option(
+         "--vnc", options.vnc,
+         "show the screen to VNC viewers: unix (a socket in the machine's folder, see caisson vnc), an address of "
+         "the loopback with --vnc-password-file, or none; implies --display")
+      ->type_name("unix|127.0.0.1:PORT");
+  run->add_option("--vnc-password-file", options.vnc_password_file,
+                  "its first line, of at most 8 characters, is what viewers have to know; read at each start")
+      ->type_name("FILE");
+  run->add_option("--keyboard-layout", options.keyboard_layout,
+                  "of the guest's keyboard, for viewers that send characters instead of keys: us, de, fr or uk")
+      ->type_name("NAME");
   run->add_option("--control", options.control, "listen there for caisson screenshot, type, click and the like")
       ->type_name("SOCKET");
   run->add_option("--disk", options.disks,
@@ -181,6 +193,12 @@ int main_program(int count, char** arguments) {
   set_app->add_option("--stop-timeout", set_options.stop_timeout_s, "seconds a guest has to shut down")
       ->type_name("SECONDS")
       ->check(CLI::Range(0u, 86400u));
+  set_app->add_flag("--display", run_options.display, "a screen, a keyboard and a pointer, also with a kernel");
+  set_app->add_option("--vnc", run_options.vnc, "show the screen there: unix, 127.0.0.1:PORT or none")
+      ->type_name("WHERE");
+  set_app->add_option("--vnc-password-file", run_options.vnc_password_file, "what viewers have to know")
+      ->type_name("FILE");
+  set_app->add_option("--keyboard-layout", run_options.keyboard_layout, "us, de, fr or uk")->type_name("NAME");
   set_app->add_flag("--autostart,!--no-autostart", set_options.autostart, "start it when caissond starts, or do not");
   std::string shell;
   auto* completion_command = app.add_subcommand("completion", "Print the completion of this program for a shell");
@@ -228,6 +246,11 @@ int main_program(int count, char** arguments) {
   drag_command->add_option("TO-X", pointer.to_x, "pixels from the left")->required()->check(CLI::Range(0u, 65535u));
   drag_command->add_option("TO-Y", pointer.to_y, "pixels from the top")->required()->check(CLI::Range(0u, 65535u));
   add_button(drag_command);
+  std::string looked_at;
+  bool by_stdio = false;
+  auto* vnc_command = app.add_subcommand("vnc", "Say how to look at a machine's screen by a VNC viewer");
+  vnc_command->add_option("MACHINE", looked_at, "the machine, started with --vnc")->required();
+  vnc_command->add_flag("--stdio", by_stdio, "be the connection: the viewer's bytes on standard input and output");
   auto* doctor_command = app.add_subcommand("doctor", "Say what this host can do for machines, and why");
   doctor_command->add_flag("--json", json, "as JSON");
   auto* version_command = app.add_subcommand("version", "Print the version");
@@ -255,6 +278,7 @@ int main_program(int count, char** arguments) {
   if (app.got_subcommand("disk")) return run_disk(*disk_command);
   if (*screenshot_command) return screenshot(socket, screen_file, screen_text);
   if (*type_command) return type(socket, keys);
+  if (*vnc_command) return vnc(looked_at, by_stdio);
   if (*click_command) return click(pointer);
   if (*move_command) return move_pointer(pointer);
   if (*drag_command) return drag(pointer);

@@ -75,6 +75,9 @@ life::Change change_of(const RunOptions& options, const VmSpec& given) {
   if (given.net == control::NetKind::None) change.net = given.net, change.forwards = given.forwards;
   if (options.net.find("model=") != std::string::npos) change.net_card = given.net_card;
   if (options.display) change.display = true;
+  if (!options.vnc.empty()) change.vnc = options.vnc == "none" ? "" : options.vnc;
+  if (!options.vnc_password_file.empty()) change.vnc_password_file = absolute(options.vnc_password_file);
+  if (!options.keyboard_layout.empty()) change.keyboard_layout = given.keyboard_layout;
   if (options.no_reboot) change.no_reboot = true;
   if (options.debug_exit) change.debug_exit = true;
   if (options.autostart) change.autostart = true;
@@ -127,6 +130,8 @@ std::expected<Wish, Failure> parse(RunOptions& options, bool kept) {
   wish.spec.kernel = absolute(options.kernel);
   wish.spec.initrd = absolute(options.initrd);
   wish.spec.firmware_vars = absolute(options.firmware_vars);
+  wish.spec.vnc = options.vnc == "none" ? "" : options.vnc;
+  wish.spec.vnc_password_file = absolute(options.vnc_password_file);
   wish.spec.stop_timeout_s = options.stop_timeout;
   wish.spec.autostart = options.autostart;
   wish.spec.transient = !wish.image && !kept;

@@ -8,6 +8,7 @@
 #include <arpa/inet.h>
 
 #include "life/host.h"
+#include "life/vnc_socket.h"
 #include "store/vm_spec.h"
 
 namespace caisson::cli {
@@ -311,6 +312,18 @@ Result<VmConfig> to_config(const RunOptions& options, std::string_view default_a
   if (!append) return with_context("--append", append.error());
   config.append = *append;
   config.display = options.display;
+  if (!options.vnc.empty() && options.vnc != "none") {
+    if (auto ok = life::check_vnc(options.vnc); !ok) return std::unexpected(ok.error());
+  } else if (!options.vnc_password_file.empty()) {
+    return fail("--vnc-password-file: nobody is asked without --vnc");
+  }
+  if (!options.keyboard_layout.empty()) {
+    constexpr auto& names = control::keyboard_layouts;
+    const auto found = std::ranges::find(names, options.keyboard_layout);
+    if (found == names.end())
+      return fail("--keyboard-layout {}: unknown; write us, de, fr or uk", options.keyboard_layout);
+    config.keyboard_layout = static_cast<control::KeyboardLayout>(found - names.begin());
+  }
   config.no_reboot = options.no_reboot;
   config.debug_exit = options.debug_exit;
   config.lockstep = options.lockstep;

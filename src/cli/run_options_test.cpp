@@ -115,6 +115,24 @@ TEST(RunOptions, ToConfig) {
   EXPECT_FALSE(to_config(options, ""));
 }
 
+TEST(RunOptions, WhereViewersConnect) {
+  RunOptions options;
+  options.firmware = "bios";
+  for (const char* good : {"unix", "none", "127.0.0.1:5901", "127.1.2.3:1"}) {
+    options.vnc = good;
+    EXPECT_TRUE(to_config(options, "")) << good;
+  }
+  for (const char* bad : {"5901", "localhost:5901", "0.0.0.0:5901", "192.168.1.1:5901", "127.0.0.1:0", "127.0.0.1:x"}) {
+    options.vnc = bad;
+    EXPECT_FALSE(to_config(options, "")) << bad;
+  }
+  options.vnc = "unix";
+  options.keyboard_layout = "fr";
+  EXPECT_EQ(to_config(options, "")->keyboard_layout, control::KeyboardLayout::Fr);
+  options.keyboard_layout = "dvorak";
+  EXPECT_FALSE(to_config(options, ""));
+}
+
 TEST(RunOptions, FilesToStartFrom) {
   const auto taken = [](const char* target, const char* firmware = "", const char* boot = "") {
     RunOptions options;

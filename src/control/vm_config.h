@@ -20,6 +20,7 @@ namespace caisson::control {
 
 // What keys mean that come by name instead of by place: those of a VNC viewer.
 enum class KeyboardLayout : uint8_t { Us, De, Fr, Uk };
+inline constexpr std::array<std::string_view, 4> keyboard_layouts{"us", "de", "fr", "uk"};
 enum class NetKind : uint8_t { None, User };
 enum class NetCard : uint8_t { Virtio, E1000 };
 enum class FirmwareKind : uint8_t { None, Bios, Uefi };

@@ -11,7 +11,7 @@ namespace caisson::control {
 
 template <>
 struct EnumNames<KeyboardLayout> {
-  static constexpr std::array<std::string_view, 4> names{"us", "de", "fr", "uk"};
+  static constexpr auto names = keyboard_layouts;
 };
 template <>
 struct EnumNames<NetKind> {

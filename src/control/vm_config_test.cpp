@@ -50,6 +50,23 @@ TEST(VmConfig, BackingFilesComeWithQcow2Only) {
   EXPECT_FALSE(config.validate(7)) << "one descriptor twice";
 }
 
+TEST(VmConfig, ViewersNeedADisplay) {
+  auto config = example();
+  config.vnc_fd = 5;
+  config.vnc_password = "secret";
+  config.keyboard_layout = KeyboardLayout::De;
+  EXPECT_FALSE(config.validate(6));
+  config.display = true;
+  const auto again = VmConfig::parse(config.serialise(), 6);
+  ASSERT_TRUE(again) << again.error().message;
+  EXPECT_EQ(*again, config);
+  config.vnc_password = "morethan8";
+  EXPECT_FALSE(config.validate(6));
+  config.vnc_password = "secret";
+  config.vnc_fd.reset();
+  EXPECT_FALSE(config.validate(5)) << "a password for nobody";
+}
+
 TEST(VmConfig, LeavesOutAnAbsentInitrd) {
   auto config = example();
   config.initrd_fd.reset();

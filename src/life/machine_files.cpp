@@ -7,6 +7,7 @@
 #include "kvm/device.h"
 #include "life/firmware_files.h"
 #include "life/ssh_key.h"
+#include "life/vnc_socket.h"
 #include "store/files.h"
 
 namespace caisson::life {
@@ -81,6 +82,7 @@ void copy_common(const From& from, To& to) {
   to.vsock = from.vsock;
   to.boot_first = from.boot_first;
   to.display = from.display;
+  to.keyboard_layout = from.keyboard_layout;
   to.no_reboot = from.no_reboot;
   to.debug_exit = from.debug_exit;
 }
@@ -137,6 +139,9 @@ Result<Machine> open_machine(const store::VmSpec& spec, control::VmConfig config
                            .format = format_named(disk.format),
                            .backing_folders = backing_folders(spec.backing_folders)});
     if (!added) return std::unexpected(added.error());
+  }
+  if (!spec.vnc.empty()) {
+    if (auto added = add_vnc(machine, spec, folder); !added) return std::unexpected(added.error());
   }
   if (!spec.image.empty()) {
     machine.config.vsock = true;  // for the agent that the image has

@@ -161,6 +161,9 @@ void apply(const Change& change, store::VmSpec& spec) {
   put(change.net, spec.net);
   put(change.display, spec.display);
   put(change.net_card, spec.net_card);
+  put(change.vnc, spec.vnc);
+  put(change.vnc_password_file, spec.vnc_password_file);
+  put(change.keyboard_layout, spec.keyboard_layout);
   put(change.no_reboot, spec.no_reboot);
   put(change.debug_exit, spec.debug_exit);
   put(change.autostart, spec.autostart);

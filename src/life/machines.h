@@ -46,6 +46,9 @@ struct Change {
   std::optional<control::NetKind> net;
   std::optional<bool> display;
   std::optional<control::NetCard> net_card;
+  std::optional<std::string> vnc;
+  std::optional<std::string> vnc_password_file;
+  std::optional<control::KeyboardLayout> keyboard_layout;
   std::optional<bool> no_reboot;
   std::optional<bool> debug_exit;
   std::optional<bool> autostart;

@@ -40,6 +40,7 @@
 #include "machine/machine_clock.h"
 #include "machine/screen.h"
 #include "machine/serial_console.h"
+#include "machine/vnc.h"
 
 namespace caisson::machine {
 namespace {
@@ -141,6 +142,7 @@ class Machine final : public PowerSink {
   std::unique_ptr<Inputs> inputs_;
   std::unique_ptr<Typist> typist_;
   virtio::Vsock* vsock_ = nullptr;  // the bridge's
+  std::unique_ptr<Vnc> vnc_;
   ChosenEngine engine_;
   std::vector<std::unique_ptr<Vcpu>> cpus_;
   std::vector<CpuState> reset_states_;
@@ -168,6 +170,7 @@ class Machine final : public PowerSink {
 };
 
 Machine::~Machine() {
+  vnc_.reset();  // its thread takes the device lock
   stop_cpus();
   // Backends ask for the device lock to be held when they go.
   const std::lock_guard hold(bus_.lock());
@@ -248,6 +251,13 @@ Result<> Machine::create() {
   if (has_display()) add_inputs(services);
 
   if (auto done = create_engine(); !done) return done;
+  if (config_.vnc_fd) {
+    if (vga_ == nullptr)
+      return fail("--vnc: this machine has no display; the package seabios or ovmf lacks a VGA BIOS");
+    auto vnc = Vnc::create(take(*config_.vnc_fd), config_, bus_, *vga_, *inputs_);
+    if (!vnc) return std::unexpected(vnc.error());
+    vnc_ = std::move(*vnc);
+  }
 
   if (firmware_) {
     describe_boot();

@@ -3,6 +3,7 @@
 //   lock                    held (flock) by the command that changes the machine: starts, sets, renames, removes it
 //   alive                   locked (F_OFD_SETLK) by the machine's VMM as long as it lives: the one truth about that
 //   control                 the VMM's socket (control/messages.h)
+//   vnc                     the VMM's socket for viewers of its screen, where the machine has one (life/vnc_socket.h)
 //   events.log              a line for each event, by the VMM; its last one says how the machine ended
 //   console.log, .old       what the guest printed (machine/console_log.h)
 //   vmm.log                 what the VMM of a detached machine had to say
@@ -31,6 +32,7 @@ struct TimedEvent {
 class VmFolder {
  public:
   static constexpr const char* config_file = "config.json";
+  static constexpr const char* vnc_socket = "vnc";
   static constexpr const char* console_log = "console.log";
   static constexpr const char* old_console_log = "console.log.old";
   static constexpr const char* vmm_log = "vmm.log";

@@ -43,7 +43,7 @@ void Vga::map_legacy(Bus& bus) {
 }
 
 void Vga::reset() {
-  ++changes_;
+  changed();
   auto memory = std::move(state_.memory);
   state_ = State{};
   state_.memory = std::move(memory);
@@ -71,7 +71,7 @@ Result<> Vga::restore(std::span<const uint8_t> in) {
   }
   if (auto done = restore_config(state.config); !done) return done;
   state_ = std::move(state);
-  ++changes_;
+  changed();
   return {};
 }
 
@@ -103,7 +103,7 @@ uint64_t Vga::read(unsigned region, uint64_t offset, unsigned size) {
 }
 
 void Vga::write(unsigned region, uint64_t offset, unsigned size, uint64_t value) {
-  ++changes_;
+  changed();
   const auto byte = [&](unsigned i) { return static_cast<uint8_t>(value >> (8 * i)); };
   switch (region) {
     case frame_buffer:

@@ -13,6 +13,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <utility>
 #include <vector>
@@ -75,8 +76,8 @@ class Vga final : public pci::PciDevice {
 
   // Of the picture.
   [[nodiscard]] std::pair<unsigned, unsigned> size() const;
-  // Counts what may have changed the picture.
-  [[nodiscard]] uint64_t changes() const { return changes_; }
+  // Counts what may have changed the picture. Any thread, without the device lock.
+  [[nodiscard]] uint64_t changes() const { return changes_.load(std::memory_order_relaxed); }
   // What a screen would show now. Black where the picture is switched off.
   [[nodiscard]] Picture picture() const;
   // The characters of a text mode, lines ended by "\n", trailing blanks left out; nothing in a graphics mode.
@@ -90,6 +91,8 @@ class Vga final : public pci::PciDevice {
   [[nodiscard]] Result<> restore(std::span<const uint8_t> in) override;
 
  private:
+  // Under the device lock nobody else counts.
+  void changed() { changes_.store(changes() + 1, std::memory_order_relaxed); }
   uint8_t read_port(uint16_t port);
   void write_port(uint16_t port, uint8_t value);
   uint8_t read_byte(uint64_t offset);
@@ -114,7 +117,7 @@ class Vga final : public pci::PciDevice {
   void draw_linear(Picture& out) const;
 
   Clock& clock_;
-  uint64_t changes_ = 0;
+  std::atomic<uint64_t> changes_ = 0;
   State state_;  // config stands elsewhere; filled in by save()
 };
 

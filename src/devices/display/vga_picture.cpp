@@ -151,6 +151,13 @@ void Vga::draw_linear(Picture& out) const {
   const uint64_t line = uint64_t{std::max(state_.vbe[vbe_virtual_width], state_.vbe[vbe_width])} * bytes;
   for (unsigned y = 0; y < out.height; ++y) {
     uint64_t at = (uint64_t{y} + state_.vbe[vbe_y_offset]) * line + uint64_t{state_.vbe[vbe_x_offset]} * bytes;
+    if (depth == 32) {  // what desktops have, and viewers look at often
+      uint8_t* to = out.rgb.data() + size_t{3} * y * out.width;
+      for (unsigned x = 0; x < out.width; ++x, at += 4) {
+        for (unsigned i = 0; i < 3; ++i) *to++ = byte_at(at + 2 - i);
+      }
+      continue;
+    }
     for (unsigned x = 0; x < out.width; ++x, at += bytes) {
       uint32_t pixel = 0;
       for (unsigned i = 0; i < bytes; ++i) pixel |= uint32_t{byte_at(at + i)} << (8 * i);

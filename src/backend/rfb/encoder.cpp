@@ -1,0 +1,228 @@
+#include "backend/rfb/encoder.h"
+
+#include <algorithm>
+#include <array>
+
+#include <zlib.h>
+
+namespace caisson::rfb {
+namespace {
+
+constexpr int zlib_level = 2;
+constexpr unsigned hextile_side = 16, zrle_side = 64;
+// Hextile's subencoding mask, 7.7.4.
+constexpr uint8_t hextile_raw = 1, hextile_background = 2, hextile_foreground = 4, hextile_rects = 8,
+                  hextile_coloured = 16;
+// ZRLE's subencodings, 7.7.6: 0 raw, 1 one colour, 2 to 16 a packed palette, 128 runs.
+constexpr uint8_t zrle_raw = 0, zrle_solid = 1, zrle_runs = 128;
+constexpr size_t most_colours = 16;
+
+// The first colours of a tile; one more than `most_colours` means that there are more.
+struct Palette {
+  std::array<uint32_t, most_colours + 1> colours{};
+  size_t count = 0;
+  [[nodiscard]] size_t find(uint32_t colour) const {
+    return static_cast<size_t>(std::find(colours.begin(), colours.begin() + static_cast<ptrdiff_t>(count), colour) -
+                               colours.begin());
+  }
+};
+
+Palette palette_of(const std::vector<uint32_t>& tile) {
+  Palette palette;
+  uint32_t last = ~tile[0];
+  for (const uint32_t colour : tile) {
+    if (colour == last) continue;
+    last = colour;
+    if (palette.find(colour) < palette.count) continue;
+    palette.colours[palette.count++] = colour;
+    if (palette.count > most_colours) break;
+  }
+  return palette;
+}
+
+}  // namespace
+
+struct Encoder::Deflate {
+  z_stream stream{};
+  bool works = ::deflateInit(&stream, zlib_level) == Z_OK;
+  Deflate() = default;
+  ~Deflate() {
+    if (works) ::deflateEnd(&stream);
+  }
+  Deflate(const Deflate&) = delete;
+  Deflate& operator=(const Deflate&) = delete;
+};
+
+Encoder::Encoder() = default;
+Encoder::~Encoder() = default;
+
+void put16(std::vector<uint8_t>& out, unsigned value) {
+  out.push_back(static_cast<uint8_t>(value >> 8));
+  out.push_back(static_cast<uint8_t>(value));
+}
+
+void put32(std::vector<uint8_t>& out, uint32_t value) {
+  put16(out, value >> 16);
+  put16(out, value & 0xffff);
+}
+
+void put_rect(std::vector<uint8_t>& out, const Rect& rect, int32_t encoding) {
+  put16(out, rect.x);
+  put16(out, rect.y);
+  put16(out, rect.width);
+  put16(out, rect.height);
+  put32(out, static_cast<uint32_t>(encoding));
+}
+
+void Encoder::fetch(const Frame& frame, const Rect& rect) {
+  tile_width_ = rect.width;
+  tile_.clear();
+  for (unsigned y = rect.y; y < rect.y + rect.height; ++y) {
+    for (unsigned x = rect.x; x < rect.x + rect.width; ++x) {
+      tile_.push_back(x < frame.width && y < frame.height ? frame.pixels[size_t{y} * frame.width + x] : 0);
+    }
+  }
+}
+
+void Encoder::encode(const Frame& frame, const Rect& rect, Encoding encoding, const PixelWriter& pixels,
+                     std::vector<uint8_t>& out) {
+  const size_t start = out.size();
+  put_rect(out, rect, static_cast<int32_t>(encoding));
+  if (encoding == Encoding::Hextile) return hextile(frame, rect, pixels, out);
+  if (encoding == Encoding::Zrle) {
+    if (zrle(frame, rect, pixels, out)) return;
+    out.resize(start);
+    put_rect(out, rect, static_cast<int32_t>(Encoding::Raw));
+  }
+  raw(frame, rect, pixels, out);
+}
+
+void Encoder::raw(const Frame& frame, const Rect& rect, const PixelWriter& pixels, std::vector<uint8_t>& out) {
+  fetch(frame, rect);
+  out.reserve(out.size() + tile_.size() * pixels.size());
+  for (const uint32_t rgb : tile_) pixels.put(out, rgb);
+}
+
+void Encoder::hextile(const Frame& frame, const Rect& rect, const PixelWriter& pixels, std::vector<uint8_t>& out) {
+  for (unsigned y = rect.y; y < rect.y + rect.height; y += hextile_side) {
+    for (unsigned x = rect.x; x < rect.x + rect.width; x += hextile_side) {
+      const Rect part{x, y, std::min(hextile_side, rect.x + rect.width - x),
+                      std::min(hextile_side, rect.y + rect.height - y)};
+      fetch(frame, part);
+      const Palette palette = palette_of(tile_);
+      const uint32_t background = tile_[0];
+      const bool two = palette.count <= 2;
+      const size_t start = out.size();
+      out.push_back(static_cast<uint8_t>(hextile_background | (palette.count == 1 ? 0 : hextile_rects) |
+                                         (palette.count == 1 ? 0
+                                          : two              ? hextile_foreground
+                                                             : hextile_coloured)));
+      pixels.put(out, background);
+      if (palette.count == 1) continue;
+      if (two) pixels.put(out, palette.colours[1]);
+      const size_t count_at = out.size();
+      out.push_back(0);
+      unsigned count = 0;
+      const size_t raw_size = 1 + tile_.size() * pixels.size();
+      bool small = true;
+      for (unsigned row = 0; row < part.height && small; ++row) {
+        for (unsigned from = 0; from < part.width;) {
+          const uint32_t colour = tile_[size_t{row} * part.width + from];
+          unsigned to = from + 1;
+          while (to < part.width && tile_[size_t{row} * part.width + to] == colour) ++to;
+          if (colour != background) {
+            if (!two) pixels.put(out, colour);
+            out.push_back(static_cast<uint8_t>(from << 4 | row));
+            out.push_back(static_cast<uint8_t>((to - from - 1) << 4));
+            ++count;
+          }
+          from = to;
+        }
+        small = out.size() - start < raw_size && count <= 255;
+      }
+      if (small) {
+        out[count_at] = static_cast<uint8_t>(count);
+        continue;
+      }
+      out.resize(start);
+      out.push_back(hextile_raw);
+      for (const uint32_t rgb : tile_) pixels.put(out, rgb);
+    }
+  }
+}
+
+void Encoder::zrle_tile(const PixelWriter& pixels) {
+  const Palette palette = palette_of(tile_);
+  if (palette.count == 1) {
+    plain_.push_back(zrle_solid);
+    pixels.put_compact(plain_, tile_[0]);
+    return;
+  }
+  if (palette.count <= most_colours) {
+    plain_.push_back(static_cast<uint8_t>(palette.count));
+    for (size_t i = 0; i < palette.count; ++i) pixels.put_compact(plain_, palette.colours[i]);
+    const unsigned bits = palette.count == 2 ? 1 : palette.count <= 4 ? 2 : 4;
+    for (size_t row = 0; row < tile_.size(); row += tile_width_) {
+      unsigned byte = 0, filled = 0;
+      for (unsigned x = 0; x < tile_width_; ++x) {
+        byte = byte << bits | static_cast<unsigned>(palette.find(tile_[row + x]));
+        filled += bits;
+        if (filled == 8) {
+          plain_.push_back(static_cast<uint8_t>(byte));
+          byte = filled = 0;
+        }
+      }
+      if (filled != 0) plain_.push_back(static_cast<uint8_t>(byte << (8 - filled)));
+    }
+    return;
+  }
+  // Runs, unless they take more than the pixels themselves.
+  const size_t start = plain_.size();
+  const size_t raw_size = 1 + tile_.size() * pixels.compact_size();
+  plain_.push_back(zrle_runs);
+  for (size_t from = 0; from < tile_.size() && plain_.size() - start < raw_size;) {
+    size_t to = from + 1;
+    while (to < tile_.size() && tile_[to] == tile_[from]) ++to;
+    pixels.put_compact(plain_, tile_[from]);
+    size_t length = to - from - 1;
+    for (; length >= 255; length -= 255) plain_.push_back(255);
+    plain_.push_back(static_cast<uint8_t>(length));
+    from = to;
+  }
+  if (plain_.size() - start < raw_size) return;
+  plain_.resize(start);
+  plain_.push_back(zrle_raw);
+  for (const uint32_t rgb : tile_) pixels.put_compact(plain_, rgb);
+}
+
+bool Encoder::zrle(const Frame& frame, const Rect& rect, const PixelWriter& pixels, std::vector<uint8_t>& out) {
+  if (!deflate_) deflate_ = std::make_unique<Deflate>();
+  if (!deflate_->works) return false;
+  plain_.clear();
+  for (unsigned y = rect.y; y < rect.y + rect.height; y += zrle_side) {
+    for (unsigned x = rect.x; x < rect.x + rect.width; x += zrle_side) {
+      fetch(frame, {x, y, std::min(zrle_side, rect.x + rect.width - x), std::min(zrle_side, rect.y + rect.height - y)});
+      zrle_tile(pixels);
+    }
+  }
+  const size_t length_at = out.size();
+  put32(out, 0);
+  z_stream& stream = deflate_->stream;
+  stream.next_in = plain_.data();
+  stream.avail_in = static_cast<uInt>(plain_.size());
+  std::array<uint8_t, 16384> piece;
+  do {
+    stream.next_out = piece.data();
+    stream.avail_out = static_cast<uInt>(piece.size());
+    if (::deflate(&stream, Z_SYNC_FLUSH) == Z_STREAM_ERROR) {
+      deflate_->works = false;
+      return false;
+    }
+    out.insert(out.end(), piece.begin(), piece.end() - static_cast<ptrdiff_t>(stream.avail_out));
+  } while (stream.avail_out == 0);
+  const size_t length = out.size() - length_at - 4;
+  for (unsigned i = 0; i < 4; ++i) out[length_at + i] = static_cast<uint8_t>(length >> 8 * (3 - i));
+  return true;
+}
+
+}  // namespace caisson::rfb

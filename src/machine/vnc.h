@@ -1,0 +1,37 @@
+// A machine's screen for viewers (VNC): its VGA, and its keyboard and pointer.
+//   Threads  create() and the destructor without the device lock; the server's thread takes it for each key, each move
+//            of the pointer and each picture
+#pragma once
+
+#include <memory>
+
+#include "backend/rfb/server.h"
+#include "base/fd.h"
+#include "bus/bus.h"
+#include "control/vm_config.h"
+#include "devices/display/vga.h"
+#include "machine/inputs.h"
+
+namespace caisson::machine {
+
+class Vnc final : private rfb::Machine {
+ public:
+  // `listener`: a bound stream socket. The others outlive the server.
+  [[nodiscard]] static Result<std::unique_ptr<Vnc>> create(Fd listener, const control::VmConfig& config, Bus& bus,
+                                                           display::Vga& vga, Inputs& inputs);
+
+ private:
+  Vnc(Bus& bus, display::Vga& vga, Inputs& inputs) : bus_(bus), vga_(vga), inputs_(inputs) {}
+
+  [[nodiscard]] uint64_t changes() override { return vga_.changes(); }
+  [[nodiscard]] rfb::Frame draw() override;
+  void key(rfb::ScanCode key, bool down) override;
+  void point(const rfb::Pointer& pointer) override;
+
+  Bus& bus_;
+  display::Vga& vga_;
+  Inputs& inputs_;
+  std::unique_ptr<rfb::Server> server_;
+};
+
+}  // namespace caisson::machine
