@@ -68,6 +68,12 @@ Result<std::string> ssh_key_file() {
   return *data + "/ssh/id_ed25519";
 }
 
+Result<std::string> ssh_public_key() {
+  auto key = public_key();
+  if (!key) return key;
+  return "ssh-ed25519 " + *key;
+}
+
 void add_ssh(control::VmConfig& config) {
   if (config.net == control::NetKind::None || config.forwards.size() >= control::VmConfig::max_forwards) return;
   const auto key = public_key();
