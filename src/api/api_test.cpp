@@ -10,7 +10,9 @@
 
 #include "api/bodies.h"
 #include "api/feed.h"
+#include "api/generate.h"
 #include "api/schema_check.h"
+#include "api/store_image.h"
 #include "life/machines.h"
 #include "store/files.h"
 
@@ -272,6 +274,32 @@ TEST(Http, Targets) {
   for (const char* bad : {"", "x", "http://x/", "/%", "/%4", "/\x01", "/a#b", "/?a=1&a=2"})
     EXPECT_FALSE(parse_target(bad)) << bad;
   EXPECT_EQ(json_depth("{\"a\":[[1],\"]]{{\\\"[\"]}"), 3u);
+}
+
+TEST_F(InStore, WhoMayOnlyLookChangesNothing) {
+  make("one");
+  make("two");
+  // What a killed command has left is the next one's that may change something.
+  std::filesystem::create_directories(folder_ + "/caisson/vms/.new-left");
+  Generator generator{Json::parse(ask(Role::Viewer, "GET", "/v1/openapi.json").body),
+                      {"one", "two", "three", kernel(), "mine", "raw", "", "1", "../x", "debian:12"},
+                      {{"name", {"one", "two", "three"}}, {"image", {"debian:12", "mine"}}, {"kernel", {kernel()}}},
+                      7};
+  const auto before = image_of(folder_ + "/caisson");
+  ASSERT_GE(before.size(), 5u);
+  std::map<unsigned, unsigned> statuses;
+  for (int count = 0; count < 3000; ++count) {
+    const Request request = generator.next();
+    const auto target = parse_target(request.target);
+    const Found found = target ? find_route(request.method, target->path) : Found{};
+    if (found.route != nullptr && found.route->kind != Kind::Answer) continue;
+    const auto role = count % 4 == 0 ? std::nullopt : std::optional{Role::Viewer};
+    const Answer answer = ask(role, request);
+    ASSERT_LT(answer.status, 500u) << request.method << " " << request.target;
+    ++statuses[answer.status];
+  }
+  EXPECT_TRUE(image_of(folder_ + "/caisson") == before);
+  for (const unsigned status : {200u, 401u, 403u, 404u}) EXPECT_GT(statuses[status], 0u) << status;
 }
 
 }  // namespace

@@ -1,10 +1,11 @@
 // For tests: requests made from the OpenAPI document alone, as it says and in every way not as it says.
-//   Seeded   the same seed gives the same requests
+//   Seeded   the same seed, or the same bytes of a fuzzer, gives the same requests
 //   Threads  one object, one thread
 #pragma once
 
 #include <algorithm>
 #include <array>
+#include <functional>
 #include <map>
 #include <random>
 #include <string>
@@ -24,7 +25,10 @@ class Generator {
   // `words`: what strings are often made of. `hints`: good values of what has that name, in a path or a body; without
   // them hardly a request would be granted.
   Generator(Json document, std::vector<std::string> words, Hints hints, uint64_t seed)
-      : document_(std::move(document)), words_(std::move(words)), hints_(std::move(hints)), random_(seed) {
+      : Generator(std::move(document), std::move(words), std::move(hints), std::mt19937_64{seed}) {}
+  // `random`: 64 bits at each call, for ever.
+  Generator(Json document, std::vector<std::string> words, Hints hints, std::function<uint64_t()> random)
+      : document_(std::move(document)), words_(std::move(words)), hints_(std::move(hints)), random_(std::move(random)) {
     for (const auto& [path, methods] : document_["paths"].items()) {
       for (const auto& [method, operation] : methods.items()) operations_.push_back({path, method, operation});
     }
@@ -187,7 +191,7 @@ class Generator {
   std::vector<std::string> words_;
   Hints hints_;
   bool plain_ = false;  // this request is meant to be granted
-  std::mt19937_64 random_;
+  std::function<uint64_t()> random_;
   std::vector<Operation> operations_;
 };
 

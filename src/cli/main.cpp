@@ -112,6 +112,21 @@ void add_machine(CLI::App* run, RunOptions& options) {
   run->add_flag("--no-reboot", options.no_reboot, "end with status 4 when the guest resets itself");
   run->add_flag("--debug-exit", options.debug_exit, "end when the guest writes to port 0xf4");
   run->add_flag("--json", options.json, "events as JSON lines on standard error");
+  const auto first = "First start, by the cloud-init of images from elsewhere";
+  const auto seed = [&](const char* name, std::vector<std::string>& into, const char* what, const char* type) {
+    run->add_option(name, into, what)->type_name(type)->take_all()->allow_extra_args(false)->group(first);
+  };
+  run->add_option("--cloud-init", options.cloud_init, "user-data of your own, in the place of what follows")
+      ->type_name("FILE")
+      ->group(first);
+  run->add_option("--user", options.user, "make this user, who may do everything by sudo")
+      ->type_name("NAME")
+      ->group(first);
+  seed("--ssh-key", options.ssh_keys, "public key that the user accepts, or a file of them; again for more",
+       "KEY|FILE");
+  run->add_option("--hostname", options.hostname, "default: the machine's name")->type_name("NAME")->group(first);
+  seed("--packages", options.packages, "install these; again for more", "NAME[,NAME…]");
+  seed("--file", options.files, "copy a file of this host there; again for more", "FILE:/PATH");
   const auto engine = "Debugging the engine";
   std::string classes = "interpret these instructions, or leave out these optimisations:";
   for (const control::JitClass& one : control::jit_classes) classes += fmt::format("\n{} ({})", one.name, one.what);
@@ -146,6 +161,7 @@ void add_run(CLI::App& app, RunOptions& options) {
       "  caisson run debian -d --name web --memory 2G -p 8080:80\n"
       "  caisson run --kernel vmlinuz --initrd initrd.img --append 'root=/dev/vda rw' --disk disk.raw\n"
       "  caisson run ./disk.qcow2 --memory 2G\n"
+      "  caisson run fedora --user ann --ssh-key ~/.ssh/id_ed25519.pub --packages nginx,curl\n"
       "  caisson run installer.iso --disk disk.qcow2\n"
       "  caisson run --kernel bzImage --initrd test.cpio.gz --no-reboot --json </dev/null\n\n"
       "On a terminal Ctrl-] is the escape key: then q quits, p presses the power button, r resets, h helps.\n"

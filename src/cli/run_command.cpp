@@ -89,6 +89,7 @@ struct Wish {
   VmSpec spec;
   control::VmConfig config;  // with what is for debugging
   std::optional<life::ImageName> image;
+  std::optional<life::Seed> seed{};
 };
 
 // An image that is not here, where the catalogue says how to get it.
@@ -151,6 +152,9 @@ std::expected<Wish, Failure> parse(RunOptions& options, bool kept) {
     return usage(Error{fmt::format("--disk, --cdrom: {} on the Serial ATA controller, which has {} ports", sata,
                                    control::VmConfig::max_sata)});
   }
+  auto seed = to_seed(options);
+  if (!seed) return usage(seed.error());
+  wish.seed = std::move(*seed);
   if (wish.image && options.disks.size() == control::VmConfig::max_disks) return usage(Error{"--disk: too many disks"});
   return wish;
 }
@@ -165,6 +169,10 @@ Result<store::Store::Draft> place(const store::Store& store, Wish& wish, const R
     if (!lock) return std::unexpected(lock.error());
     if (folder->alive())
       return fail("machine {} is running already; stop it first, or start another one with --name", name);
+    if (wish.seed) {
+      return fail("machine {} is there already, and cloud-init acts at a first start only; choose another --name",
+                  name);
+    }
     if (folder->has_spec()) {
       auto spec = folder->spec();
       if (!spec) return std::unexpected(spec.error());
@@ -191,7 +199,7 @@ Result<store::Store::Draft> place(const store::Store& store, Wish& wish, const R
     if (auto built = build_image(*wish.image, {}); !built) return std::unexpected(built.error());
   }
   const life::Follow follow{[](std::string_view text) { log::line(log::Level::Info, text); }, {}};
-  auto made = life::create(store, {name, wish.spec, wish.image}, follow);
+  auto made = life::create(store, {name, wish.spec, wish.image, wish.seed}, follow);
   if (!made) return std::unexpected(made.error());
   wish.spec = std::move(made->spec);
   return std::move(made->draft);
@@ -294,6 +302,8 @@ int run(RunOptions options) {
   }
   // A run in the foreground needs no folder; without one nobody else finds the machine.
   const store::VmFolder* const folder = place_of ? &place_of->folder : nullptr;
+  if (folder == nullptr && wish->seed)
+    return fail_with(Error{"no place for the machine's folder, where cloud-init's disk goes"});
   if (folder == nullptr && options.detached) return fail_with(Error{"no place for the machine's folder"});
   const auto launched = [&]() -> Result<life::Launch> {
     auto machine =

@@ -12,6 +12,7 @@
 #include "backend/disk_format.h"
 #include "base/result.h"
 #include "control/vm_config.h"
+#include "life/seed.h"
 
 namespace caisson::cli {
 
@@ -61,6 +62,12 @@ struct RunOptions {
   bool detached = false;
   bool remove = false;  // a detached machine goes when it ends
   bool autostart = false;
+  std::string cloud_init;             // a file with user-data
+  std::string user;                   // what cloud-init shall make, see life/seed.h
+  std::vector<std::string> ssh_keys;  // lines, or files with them
+  std::string hostname;
+  std::vector<std::string> packages;  // several by commas
+  std::vector<std::string> files;     // "FILE:/path"
 };
 
 // "512M", "2G", "1048576K"; a bare number counts MiB. Whole MiB within VmConfig's bounds and the host's memory.
@@ -81,6 +88,9 @@ struct RunOptions {
 // (anything else, with the words of --disk), under BIOS firmware unless another was asked for. A file has a slash in
 // its name or ends in .iso, .qcow2, .raw or .img; what files are in the working folder makes no difference.
 [[nodiscard]] Result<> take_file(RunOptions& options);
+
+// What cloud-init shall find, where anything was given for it; reads the files that are named.
+[[nodiscard]] Result<std::optional<life::Seed>> to_seed(const RunOptions& options);
 
 // Everything of `options` that needs no file opened; the *_fd members are left 0.
 [[nodiscard]] Result<control::VmConfig> to_config(const RunOptions& options, std::string_view default_append);

@@ -6,6 +6,7 @@
 #include "backend/qcow2/create.h"
 #include "backend/qcow2/layout.h"
 #include "life/new_file.h"
+#include "life/ssh_key.h"
 #include "store/files.h"
 
 namespace caisson::life {
@@ -15,6 +16,8 @@ using store::VmSpec;
 
 // The machine's own disk over its image's.
 constexpr const char* overlay_file = "disk.qcow2";
+// What cloud-init reads.
+constexpr const char* seed_file = "seed.iso";
 
 // A disk of its own over the image's, which stays as it is.
 Result<> add_overlay(const std::string& image_disk, const std::string& path) {
@@ -69,6 +72,18 @@ Result<VmSpec> fill_from_image(const store::VmFolder& folder, const ImageName& i
   return spec;
 }
 
+// A disk and not a CD: not every cloud's kernel has drivers for these.
+Result<> add_seed(const store::VmFolder& folder, const Seed& seed, VmSpec& spec) {
+  if (spec.disks.size() >= control::VmConfig::max_disks)
+    return fail("--disk: too many disks besides that of cloud-init");
+  const auto key = ssh_public_key();  // without ssh on this host nobody asks for it
+  const auto disc = make_seed(seed, folder.name(), key ? *key : "", spec.created_ms);
+  if (!disc) return std::unexpected(disc.error());
+  if (auto ok = write_file(folder.file(seed_file), *disc); !ok) return ok;
+  spec.disks.push_back({seed_file, true, "raw"});
+  return {};
+}
+
 }  // namespace
 
 control::FirmwareKind firmware_of(BootBy boot) {
@@ -98,6 +113,12 @@ Result<Made> create(const store::Store& store, NewMachine wish, const Follow& fo
       return std::unexpected(spec.error());
     }
     wish.spec = std::move(*spec);
+  }
+  if (wish.seed) {
+    if (auto ok = add_seed(draft->folder, *wish.seed, wish.spec); !ok) {
+      store.give_up(std::move(*draft));
+      return std::unexpected(ok.error());
+    }
   }
   auto placed = store.finish(std::move(*draft), wish.spec);
   if (!placed) return std::unexpected(placed.error());

@@ -8,6 +8,7 @@
 #include "base/result.h"
 #include "life/follow.h"
 #include "life/images.h"
+#include "life/seed.h"
 #include "store/store.h"
 #include "store/vm_spec.h"
 
@@ -17,6 +18,7 @@ struct NewMachine {
   std::string name;
   store::VmSpec spec;              // without what the image gives but firmware, see firmware_of()
   std::optional<ImageName> image;  // which is on this host
+  std::optional<Seed> seed{};      // for cloud-init, on a disk behind the others
 };
 
 // Its folder, with its lock, and its configuration whole.

@@ -82,6 +82,12 @@ void add_name(control::VmConfig& config) {
   add_words(config, " caisson.hostname=" + host);
 }
 
+Result<std::string> ssh_public_key() {
+  auto key = public_key();
+  if (!key) return key;
+  return "ssh-ed25519 " + *key;
+}
+
 void add_ssh(control::VmConfig& config) {
   if (config.net == control::NetKind::None || config.forwards.size() >= control::VmConfig::max_forwards) return;
   const auto key = public_key();

@@ -23,6 +23,9 @@ constexpr uint32_t ssh_guest_port = 22;
 // Tells the guest its name.
 void add_name(control::VmConfig& config);
 
+// Its public half as ssh writes it, without a comment; made where there is none.
+[[nodiscard]] Result<std::string> ssh_public_key();
+
 // Adds both, where they can be had: without ssh on this host, or without a network, the machine runs all the same.
 void add_ssh(control::VmConfig& config);
 
