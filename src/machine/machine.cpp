@@ -246,6 +246,8 @@ Result<> Machine::create() {
   }
   boot_.command_line = config_.append;
   boot_.acpi = acpi_config(layout_, config_.cpus, options.pvpanic);
+  // Linux would have its early ticks by it and see to it that they come, where now it does without any.
+  if (asks_for_hpet(config_.append)) boot_.acpi.hpet = hpet_config();
   boot_.smbios = smbios_config(*model_, config_.cpus, tsc_hz);
   return load();
 }
@@ -285,6 +287,7 @@ void Machine::describe_boot() {
     boot::AcpiConfig tables = acpi_config(layout, config_.cpus, true);
     tables.keyboard_controller = true;
     tables.vga = vga_ != nullptr;
+    tables.hpet = hpet_config();
     return tables;
   };
   firmware_->add_tables(acpi, smbios_config(*model_, config_.cpus, clock_->tsc_hz()), boot_order_);

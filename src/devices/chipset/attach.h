@@ -17,6 +17,7 @@
 #include "devices/chipset/acpi_pm.h"
 #include "devices/chipset/apic_bus.h"
 #include "devices/chipset/debug_exit.h"
+#include "devices/chipset/hpet.h"
 #include "devices/chipset/interrupt_router.h"
 #include "devices/chipset/keyboard_controller.h"
 #include "devices/chipset/layout.h"
@@ -71,8 +72,11 @@ class Chipset {
   Bus& bus_;
   ApicBus apic_bus_;
   InterruptRouter router_;
+  GatedLine pit_gate_;
+  GatedLine rtc_gate_;
   Pit pit_;
   Rtc rtc_;
+  Hpet hpet_;
   Uart com1_;
   AcpiPm acpi_pm_;
   ResetControl reset_control_;

@@ -37,6 +37,8 @@ inline constexpr uint8_t cmos_more_cpus = 0x5f;
 // Memory-mapped.
 inline constexpr uint64_t ioapic_address = 0xfec0'0000;
 inline constexpr uint64_t ioapic_length = 0x1000;
+inline constexpr uint64_t hpet_address = 0xfed0'0000;
+inline constexpr uint64_t hpet_length = 0x400;
 inline constexpr uint64_t local_apic_address = 0xfee0'0000;
 
 // Global system interrupts: ISA interrupt n is GSI n, but ISA 0 (the PIT) comes in at GSI 2 (MADT source override).
