@@ -49,6 +49,10 @@ void add_machine(CLI::App* run, RunOptions& options) {
       ->type_name("FILE");
   run->add_option("--firmware-log", options.firmware_log, "write there what the firmware says on its debug port")
       ->type_name("FILE");
+  run->add_option("--serial2", options.serial2,
+                  "a second serial port (COM2, ttyS1): what the guest writes there is added to FILE; a socket that "
+                  "listens there, or a terminal, is for both ways")
+      ->type_name("FILE");
   run->add_option("--control", options.control, "listen there for caisson screenshot and caisson type")
       ->type_name("SOCKET");
   run->add_option("--disk", options.disks,

@@ -73,6 +73,7 @@ life::Change change_of(const RunOptions& options, const VmSpec& given) {
   if (options.cpu_model != "auto") change.cpu_model = given.cpu_model;
   if (given.net == control::NetKind::None) change.net = given.net, change.forwards = given.forwards;
   if (options.net.find("model=") != std::string::npos) change.net_card = given.net_card;
+  if (!options.serial2.empty()) change.serial2 = given.serial2;
   if (options.no_reboot) change.no_reboot = true;
   if (options.debug_exit) change.debug_exit = true;
   if (options.autostart) change.autostart = true;
@@ -107,6 +108,7 @@ std::expected<Wish, Failure> parse(RunOptions& options, bool kept) {
   wish.spec.created_ms = utc_ms();
   wish.spec.kernel = absolute(options.kernel);
   wish.spec.initrd = absolute(options.initrd);
+  wish.spec.serial2 = absolute(options.serial2);
   wish.spec.firmware_vars = absolute(options.firmware_vars);
   wish.spec.stop_timeout_s = options.stop_timeout;
   wish.spec.autostart = options.autostart;

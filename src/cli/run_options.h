@@ -32,6 +32,7 @@ struct RunOptions {
   std::string firmware;       // "bios", "uefi"; empty: a kernel is started directly
   std::string firmware_vars;  // file of UEFI's variables; empty: one in the machine's folder
   std::string firmware_log;
+  std::string serial2;
   std::string control;  // path of a socket for requests
   std::vector<std::string> disks;
   std::vector<std::string> cdroms;

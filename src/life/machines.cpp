@@ -147,6 +147,7 @@ void apply(const Change& change, store::VmSpec& spec) {
   put(change.cpu_model, spec.cpu_model);
   put(change.net, spec.net);
   put(change.net_card, spec.net_card);
+  put(change.serial2, spec.serial2);
   put(change.no_reboot, spec.no_reboot);
   put(change.debug_exit, spec.debug_exit);
   put(change.autostart, spec.autostart);

@@ -45,6 +45,7 @@ struct Change {
   std::optional<std::string> cpu_model;
   std::optional<control::NetKind> net;
   std::optional<control::NetCard> net_card;
+  std::optional<std::string> serial2;  // an absolute path, or empty
   std::optional<bool> no_reboot;
   std::optional<bool> debug_exit;
   std::optional<bool> autostart;

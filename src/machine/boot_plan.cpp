@@ -7,7 +7,7 @@
 
 namespace caisson::machine {
 
-boot::AcpiConfig acpi_config(const pci::Layout& layout, unsigned cpus, bool pvpanic) {
+boot::AcpiConfig acpi_config(const pci::Layout& layout, unsigned cpus, bool pvpanic, bool com2) {
   boot::AcpiConfig acpi;
   acpi.cpus = cpus;
   acpi.local_apic = chipset::local_apic_address;
@@ -41,6 +41,7 @@ boot::AcpiConfig acpi_config(const pci::Layout& layout, unsigned cpus, bool pvpa
     }
   }
   acpi.serial = {{.port = chipset::com1_port, .irq = chipset::com1_irq}};
+  if (com2) acpi.serial.push_back({.port = chipset::com2_port, .irq = chipset::com2_irq});
   if (pvpanic) acpi.pvpanic_port = chipset::pvpanic_port;
   return acpi;
 }

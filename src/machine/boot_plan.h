@@ -11,7 +11,7 @@
 
 namespace caisson::machine {
 
-[[nodiscard]] boot::AcpiConfig acpi_config(const pci::Layout& layout, unsigned cpus, bool pvpanic);
+[[nodiscard]] boot::AcpiConfig acpi_config(const pci::Layout& layout, unsigned cpus, bool pvpanic, bool com2);
 [[nodiscard]] boot::AcpiConfig::Hpet hpet_config();
 // Whether a kernel's command line has clocksource=hpet or hpet=….
 [[nodiscard]] bool asks_for_hpet(std::string_view command_line);

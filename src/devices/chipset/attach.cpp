@@ -56,6 +56,11 @@ Chipset::Chipset(Bus& bus, Clock& clock, PowerSink& power, CharSink& serial, con
   // The HPET before those whose lines it may have.
   devices_ = {&router_.ioapic(), &router_.pic(),       &hpet_, &pit_, &rtc_, &com1_, &acpi_pm_,
               &reset_control_,   &keyboard_controller_};
+  if (options.serial2 != nullptr) {
+    com2_ = std::make_unique<Uart>("com2", router_.line(chipset::com2_irq), clock, *options.serial2);
+    port(chipset::com2_port, 8, *com2_, 0, bytes);
+    devices_.push_back(com2_.get());
+  }
   if (options.debug_exit) {
     port(chipset::debug_exit_port, 4, debug_exit_, 0, up_to_dwords);
     devices_.push_back(&debug_exit_);

@@ -38,7 +38,8 @@ struct ChipsetOptions {
   uint64_t high_memory = 0;
   bool debug_exit = false;
   bool pvpanic = true;
-  bool keyboard = false;  // one is plugged in
+  bool keyboard = false;        // one is plugged in
+  CharSink* serial2 = nullptr;  // gets what the guest writes to COM2; null: there is no COM2. Outlives the chipset
 };
 
 class Chipset {
@@ -54,6 +55,7 @@ class Chipset {
   [[nodiscard]] LocalApic& local_apic(unsigned cpu) { return apic_bus_.local_apic(cpu); }
   [[nodiscard]] InterruptRouter& router() { return router_; }
   [[nodiscard]] Uart& com1() { return com1_; }
+  [[nodiscard]] Uart* com2() { return com2_.get(); }
   [[nodiscard]] Rtc& rtc() { return rtc_; }
   [[nodiscard]] KeyboardController& keyboard() { return keyboard_controller_; }
   [[nodiscard]] AcpiPm& acpi_pm() { return acpi_pm_; }
@@ -78,6 +80,7 @@ class Chipset {
   Rtc rtc_;
   Hpet hpet_;
   Uart com1_;
+  std::unique_ptr<Uart> com2_;
   AcpiPm acpi_pm_;
   ResetControl reset_control_;
   KeyboardController keyboard_controller_;
