@@ -108,6 +108,7 @@ struct JsonTable<life::Change> {
                       key("net", &Change::net),
                       key("display", &Change::display),
                       key("net_card", &Change::net_card),
+                      key("serial2", &Change::serial2, {0, store::VmSpec::max_path}),
                       key("no_reboot", &Change::no_reboot),
                       key("debug_exit", &Change::debug_exit),
                       key("autostart", &Change::autostart),

@@ -62,6 +62,10 @@ void add_machine(CLI::App* run, RunOptions& options) {
   run->add_option("--keyboard-layout", options.keyboard_layout,
                   "of the guest's keyboard, for viewers that send characters instead of keys: us, de, fr or uk")
       ->type_name("NAME");
+  run->add_option("--serial2", options.serial2,
+                  "a second serial port (COM2, ttyS1): what the guest writes there is added to FILE; a socket that "
+                  "listens there, or a terminal, is for both ways")
+      ->type_name("FILE");
   run->add_option("--control", options.control, "listen there for caisson screenshot, type, click and the like")
       ->type_name("SOCKET");
   run->add_option("--disk", options.disks,

@@ -78,6 +78,7 @@ life::Change change_of(const RunOptions& options, const VmSpec& given) {
   if (!options.vnc.empty()) change.vnc = options.vnc == "none" ? "" : options.vnc;
   if (!options.vnc_password_file.empty()) change.vnc_password_file = absolute(options.vnc_password_file);
   if (!options.keyboard_layout.empty()) change.keyboard_layout = given.keyboard_layout;
+  if (!options.serial2.empty()) change.serial2 = given.serial2;
   if (options.no_reboot) change.no_reboot = true;
   if (options.debug_exit) change.debug_exit = true;
   if (options.autostart) change.autostart = true;
@@ -130,6 +131,7 @@ std::expected<Wish, Failure> parse(RunOptions& options, bool kept) {
   wish.spec.created_ms = utc_ms();
   wish.spec.kernel = absolute(options.kernel);
   wish.spec.initrd = absolute(options.initrd);
+  wish.spec.serial2 = absolute(options.serial2);
   wish.spec.firmware_vars = absolute(options.firmware_vars);
   wish.spec.vnc = options.vnc == "none" ? "" : options.vnc;
   wish.spec.vnc_password_file = absolute(options.vnc_password_file);

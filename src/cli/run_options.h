@@ -37,7 +37,8 @@ struct RunOptions {
   std::string vnc;  // as life/vnc_socket.h has it; empty: nobody can look
   std::string vnc_password_file;
   std::string keyboard_layout;  // empty: us
-  std::string control;          // path of a socket for requests
+  std::string serial2;
+  std::string control;  // path of a socket for requests
   std::vector<std::string> disks;
   std::vector<std::string> cdroms;
   std::string boot;  // what firmware tries first: "disk", "cdrom"; empty: disk

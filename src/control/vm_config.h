@@ -124,6 +124,9 @@ struct VmConfig {
   std::string append;                       // the whole kernel command line
   uint32_t console_fd = 0;                  // a stream socket: the serial console's bytes both ways
 
+  std::optional<uint32_t> serial2_fd;  // COM2: a file that gets its output, or a socket or terminal for both ways
+  std::string serial2_label = "serial port 2";
+
   std::vector<DiskConfig> disks;  // virtio disks are vda, vdb, … in this order
   BootFirst boot_first = BootFirst::Disk;
   NetKind net = NetKind::None;

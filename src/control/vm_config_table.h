@@ -111,6 +111,8 @@ struct JsonTable<VmConfig> {
         key("control_fd", &VmConfig::control_fd, {0, 63}),
         key("append", &VmConfig::append, {0, VmConfig::max_append}),
         key("console_fd", &VmConfig::console_fd, {0, 63}, true),
+        key("serial2_fd", &VmConfig::serial2_fd, {0, 63}),
+        key("serial2_label", &VmConfig::serial2_label, {1, VmConfig::max_label}),
         key("disks", &VmConfig::disks, {0, VmConfig::max_disks}),
         key("boot_first", &VmConfig::boot_first),
         key("net", &VmConfig::net),

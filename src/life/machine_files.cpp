@@ -1,5 +1,12 @@
 #include "life/machine_files.h"
 
+#include <algorithm>
+#include <cerrno>
+
+#include <fcntl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "backend/disk_chain.h"
@@ -64,6 +71,36 @@ Result<> add_disk(Machine& machine, const std::string& path, const store::DiskSp
   disk.read_only = spec.read_only;
   disk.serial = fmt::format("caisson-{}", machine.config.disks.size());
   machine.config.disks.push_back(std::move(disk));
+  return {};
+}
+
+// What stands at the path says what is meant: who has a terminal program listen on a socket wants both ways, all else
+// is a log, which a restart goes on with.
+Result<> add_serial2(Machine& machine, const std::string& path) {
+  const auto failed = [&](int error) { return fail_errno(error, "--serial2 " + path); };
+  struct stat info {};
+  const bool there = ::stat(path.c_str(), &info) == 0;
+  Fd fd;
+  if (there && S_ISSOCK(info.st_mode)) {
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    if (path.size() >= sizeof address.sun_path) return failed(ENAMETOOLONG);
+    std::ranges::copy(path, address.sun_path);
+    fd = Fd{::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)};
+    if (!fd.valid()) return failed(errno);
+    if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
+      return fail("--serial2 {}: nobody listens on this socket; start what is to listen first, or remove it", path);
+    }
+  } else if (there && S_ISCHR(info.st_mode)) {
+    fd = Fd{::open(path.c_str(), O_RDWR | O_NOCTTY | O_CLOEXEC)};
+  } else if (there && !S_ISREG(info.st_mode)) {
+    return fail("--serial2 {}: write a file, a socket that listens, or a terminal", path);
+  } else {
+    fd = Fd{::open(path.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644)};
+  }
+  if (!fd.valid()) return failed(errno);
+  machine.config.serial2_fd = machine.add(std::move(fd));
+  machine.config.serial2_label = label("--serial2 " + path);
   return {};
 }
 
@@ -132,6 +169,9 @@ Result<Machine> open_machine(const store::VmSpec& spec, control::VmConfig config
     if (!initrd) return std::unexpected(initrd.error());
     machine.config.initrd_fd = machine.add(std::move(*initrd));
     machine.config.initrd_label = label("initrd " + spec.initrd);
+  }
+  if (!spec.serial2.empty()) {
+    if (auto added = add_serial2(machine, spec.serial2); !added) return std::unexpected(added.error());
   }
   for (const store::DiskSpec& disk : spec.disks) {
     auto added = add_disk(machine, in_folder(disk.path), disk,

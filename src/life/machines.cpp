@@ -164,6 +164,7 @@ void apply(const Change& change, store::VmSpec& spec) {
   put(change.vnc, spec.vnc);
   put(change.vnc_password_file, spec.vnc_password_file);
   put(change.keyboard_layout, spec.keyboard_layout);
+  put(change.serial2, spec.serial2);
   put(change.no_reboot, spec.no_reboot);
   put(change.debug_exit, spec.debug_exit);
   put(change.autostart, spec.autostart);

@@ -49,6 +49,7 @@ struct Change {
   std::optional<std::string> vnc;
   std::optional<std::string> vnc_password_file;
   std::optional<control::KeyboardLayout> keyboard_layout;
+  std::optional<std::string> serial2;  // an absolute path, or empty
   std::optional<bool> no_reboot;
   std::optional<bool> debug_exit;
   std::optional<bool> autostart;

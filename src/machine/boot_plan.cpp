@@ -1,10 +1,13 @@
 #include "machine/boot_plan.h"
 
+#include <algorithm>
+
+#include "devices/chipset/hpet.h"
 #include "devices/chipset/layout.h"
 
 namespace caisson::machine {
 
-boot::AcpiConfig acpi_config(const pci::Layout& layout, unsigned cpus, bool pvpanic) {
+boot::AcpiConfig acpi_config(const pci::Layout& layout, unsigned cpus, bool pvpanic, bool com2) {
   boot::AcpiConfig acpi;
   acpi.cpus = cpus;
   acpi.local_apic = chipset::local_apic_address;
@@ -38,8 +41,23 @@ boot::AcpiConfig acpi_config(const pci::Layout& layout, unsigned cpus, bool pvpa
     }
   }
   acpi.serial = {{.port = chipset::com1_port, .irq = chipset::com1_irq}};
+  if (com2) acpi.serial.push_back({.port = chipset::com2_port, .irq = chipset::com2_irq});
   if (pvpanic) acpi.pvpanic_port = chipset::pvpanic_port;
   return acpi;
+}
+
+boot::AcpiConfig::Hpet hpet_config() {
+  return {.address = static_cast<uint32_t>(chipset::hpet_address), .capabilities = Hpet::capabilities};
+}
+
+bool asks_for_hpet(std::string_view command_line) {
+  while (!command_line.empty()) {
+    const size_t end = std::min(command_line.find(' '), command_line.size());
+    const std::string_view word = command_line.substr(0, end);
+    if (word == "clocksource=hpet" || word.starts_with("hpet=")) return true;
+    command_line.remove_prefix(std::min(end + 1, command_line.size()));
+  }
+  return false;
 }
 
 boot::SmbiosConfig smbios_config(const x86::CpuModel& model, unsigned cpus, uint64_t tsc_hz) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 
 #include "boot/boot.h"
 #include "devices/pci/layout.h"
@@ -10,7 +11,10 @@
 
 namespace caisson::machine {
 
-[[nodiscard]] boot::AcpiConfig acpi_config(const pci::Layout& layout, unsigned cpus, bool pvpanic);
+[[nodiscard]] boot::AcpiConfig acpi_config(const pci::Layout& layout, unsigned cpus, bool pvpanic, bool com2);
+[[nodiscard]] boot::AcpiConfig::Hpet hpet_config();
+// Whether a kernel's command line has clocksource=hpet or hpet=….
+[[nodiscard]] bool asks_for_hpet(std::string_view command_line);
 [[nodiscard]] boot::SmbiosConfig smbios_config(const x86::CpuModel& model, unsigned cpus, uint64_t tsc_hz);
 // The first CPU's state at a kernel's entry; `reset` is its state after reset.
 [[nodiscard]] CpuState entry_state(const boot::EntryPoint& entry, CpuState reset);

@@ -1,8 +1,10 @@
 #include "machine/machine.h"
 
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -13,6 +15,8 @@
 #include <tuple>
 #include <utility>
 
+#include "backend/char_file.h"
+#include "backend/console_socket.h"
 #include "backend/disk_chain.h"
 #include "backend/qcow2_disk.h"
 #include "backend/raw_image.h"
@@ -86,6 +90,7 @@ class Machine final : public PowerSink {
   [[nodiscard]] Result<> hand_over(std::string why);
   void engine_failed(std::string why);
   [[nodiscard]] Result<> create_console();
+  [[nodiscard]] Result<> create_serial2();
   [[nodiscard]] Result<> create_control();
   [[nodiscard]] Result<> create_disks();
   [[nodiscard]] Result<std::unique_ptr<BlockBackend>> create_disk(const control::DiskConfig& disk);
@@ -133,6 +138,9 @@ class Machine final : public PowerSink {
   std::unique_ptr<ControlServer> control_;
   std::unique_ptr<ConsoleSwitch> consoles_;
   std::unique_ptr<SerialConsole> serial_;
+  std::unique_ptr<CharBackend> serial2_backend_;  // null: no COM2
+  std::unique_ptr<SerialConsole> serial2_;
+  ConsoleSocket* serial2_socket_ = nullptr;  // the backend, where it is one
   std::vector<std::unique_ptr<BlockBackend>> disks_;
   std::unique_ptr<UserNetwork> network_;
   std::unique_ptr<Chipset> chipset_;
@@ -186,6 +194,8 @@ Machine::~Machine() {
   chipset_.reset();
   network_.reset();
   disks_.clear();
+  serial2_.reset();
+  serial2_backend_.reset();
   serial_.reset();
   consoles_.reset();
   console_.reset();
@@ -220,17 +230,21 @@ Result<> Machine::create() {
   serial_ = std::make_unique<SerialConsole>(consoles_->serial());
   serial_->scanner().set_handler([this](std::string line) { tell(control::Panicked{std::move(line)}); });
 
+  if (auto done = create_serial2(); !done) return done;
+
   const ChipsetOptions options{.cpus = config_.cpus,
                                .physical_bits = model_->physical_bits(),
                                .x2apic = model_->has(x86::Feature::X2apic),
                                .low_memory = memory_->low_size(),
                                .high_memory = memory_->high_size(),
                                .debug_exit = config_.debug_exit,
-                               .keyboard = has_display()};
+                               .keyboard = has_display(),
+                               .serial2 = serial2_.get()};
   auto chipset = Chipset::create(bus_, *clock_, *this, *serial_, options);
   if (!chipset) return std::unexpected(chipset.error());
   chipset_ = std::move(*chipset);
   serial_->connect(chipset_->com1());
+  if (serial2_) serial2_->connect(*chipset_->com2());
   if (by_firmware) layout_ = firmware_pci_layout(*memory_, model_->physical_bits());
   bridge_ = std::make_unique<pci::HostBridge>(
       bus_, layout_, [this](unsigned gsi) -> InterruptLine& { return chipset_->router().line(gsi); },
@@ -270,8 +284,10 @@ Result<> Machine::create() {
     boot_.initrd_name = config_.initrd_label;
   }
   boot_.command_line = config_.append;
-  boot_.acpi = acpi_config(layout_, config_.cpus, options.pvpanic);
+  boot_.acpi = acpi_config(layout_, config_.cpus, options.pvpanic, serial2_ != nullptr);
   boot_.acpi.keyboard_controller = boot_.acpi.vga = has_display();
+  // Linux would have its early ticks by it and see to it that they come, where now it does without any.
+  if (asks_for_hpet(config_.append)) boot_.acpi.hpet = hpet_config();
   boot_.smbios = smbios_config(*model_, config_.cpus, tsc_hz);
   return load();
 }
@@ -319,9 +335,10 @@ void Machine::describe_boot() {
   const auto acpi = [this] {
     pci::Layout layout = bridge_->layout();
     if (layout.ecam_buses == 0) layout.ecam_buses = 256;  // firmware has not said where yet
-    boot::AcpiConfig tables = acpi_config(layout, config_.cpus, true);
+    boot::AcpiConfig tables = acpi_config(layout, config_.cpus, true, serial2_ != nullptr);
     tables.keyboard_controller = true;
     tables.vga = vga_ != nullptr;
+    tables.hpet = hpet_config();
     return tables;
   };
   firmware_->add_tables(acpi, smbios_config(*model_, config_.cpus, clock_->tsc_hz()), boot_order_);
@@ -341,6 +358,24 @@ Result<> Machine::create_console() {
                                        control::VmConfig::max_log);
   }
   console_ = std::make_unique<ConsoleHub>(*loop_, std::move(*socket), std::move(log));
+  return {};
+}
+
+Result<> Machine::create_serial2() {
+  if (!config_.serial2_fd) return {};
+  Fd fd = take(*config_.serial2_fd);
+  struct stat info {};
+  if (::fstat(fd.get(), &info) != 0) return fail_errno(errno, config_.serial2_label);
+  if (S_ISSOCK(info.st_mode) || ::isatty(fd.get()) == 1) {
+    Fd input{::fcntl(fd.get(), F_DUPFD_CLOEXEC, 0)};
+    auto socket = ConsoleSocket::create(*loop_, std::move(input), std::move(fd));
+    if (!socket) return with_context(config_.serial2_label, socket.error());
+    serial2_socket_ = socket->get();
+    serial2_backend_ = std::move(*socket);
+  } else {
+    serial2_backend_ = std::make_unique<CharFile>(std::move(fd), config_.serial2_label);
+  }
+  serial2_ = std::make_unique<SerialConsole>(*serial2_backend_);
   return {};
 }
 
@@ -777,6 +812,7 @@ Exited Machine::run() {
     const std::lock_guard hold(bus_.lock());
     for (auto& disk : disks_) disk->drain();
     console_->drain(EventLoop::now_ns() + 10'000'000'000);
+    if (serial2_socket_ != nullptr) serial2_socket_->drain(EventLoop::now_ns() + 2'000'000'000);
     return *end;
   }
 }

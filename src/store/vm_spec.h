@@ -38,6 +38,7 @@ struct VmSpec {
   uint64_t memory_bytes = uint64_t{1} << 30;  // whole MiB
   std::string cpu_model = "auto";
   control::EngineChoice engine = control::EngineChoice::Auto;
+  std::string serial2;  // COM2: the absolute path of a file, a socket that listens, or a terminal; empty: none
   std::vector<DiskSpec> disks;
   std::vector<std::string> backing_folders;  // where backing files may lie, too
   control::NetKind net = control::NetKind::User;

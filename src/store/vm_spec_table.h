@@ -33,6 +33,7 @@ struct JsonTable<store::VmSpec> {
         key("memory_bytes", &VmSpec::memory_bytes, {VmConfig::min_memory, VmConfig::max_memory}, true),
         key("cpu_model", &VmSpec::cpu_model, {1, 32}),
         key("engine", &VmSpec::engine),
+        key("serial2", &VmSpec::serial2, {0, VmSpec::max_path}),
         key("disks", &VmSpec::disks, {0, VmConfig::max_disks}),
         key("backing_folders", &VmSpec::backing_folders, {0, 64, VmSpec::max_path}),
         key("net", &VmSpec::net),

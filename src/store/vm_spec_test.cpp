@@ -18,6 +18,7 @@ VmSpec example() {
   spec.backing_folders = {"/srv/images"};
   spec.forwards = {{control::Protocol::Udp, "0.0.0.0", 5353, 53}};
   spec.net = control::NetKind::User;
+  spec.serial2 = "/tmp/com2.log";
   spec.stop_timeout_s = 7;
   return spec;
 }
@@ -45,6 +46,8 @@ TEST(VmSpec, SaysWhatIsWrong) {
   EXPECT_NE(error_of("\"vmlinuz\"", "\"\"").find("either kernel or firmware"), std::string::npos);
   EXPECT_NE(error_of("\"disk.qcow2\"", "\"../disk.qcow2\"").find("neither an absolute path"), std::string::npos);
   EXPECT_NE(error_of("\"qcow2\"", "\"vdi\"").find("known are raw and qcow2"), std::string::npos);
+  EXPECT_NE(error_of("\"/tmp/com2.log\"", "\"com2.log\"").find("serial2 com2.log is not an absolute path"),
+            std::string::npos);
   EXPECT_NE(error_of("\"user\"", "\"none\"").find("forwards need a network"), std::string::npos);
   EXPECT_FALSE(VmSpec::parse(""));
   EXPECT_FALSE(VmSpec::parse("[]"));

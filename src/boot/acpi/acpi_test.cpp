@@ -32,6 +32,7 @@ AcpiConfig full_config(unsigned cpus) {
   config.keyboard_controller = true;
   config.serial = {{0x3f8, 4}, {0x2f8, 3}};
   config.pvpanic_port = 0x505;
+  config.hpet = {.address = 0xfed0'0000, .capabilities = 0x0098'9680'8086'a201};
   AcpiConfig::Pci pci;
   pci.ecam_base = 0xe000'0000;
   pci.buses = 256;
@@ -63,7 +64,7 @@ Bytes table_at(const acpi::Tables& tables, Gpa at, std::string_view signature) {
 }
 
 struct Parsed {
-  Bytes fadt, dsdt, madt, mcfg;
+  Bytes fadt, dsdt, madt, mcfg, hpet;
 };
 Parsed parse(const acpi::Tables& tables) {
   Parsed out;
@@ -82,6 +83,7 @@ Parsed parse(const acpi::Tables& tables) {
     const Bytes from = all.subspan(address - tables_at);
     if (starts_with(from, "FACP")) out.fadt = table_at(tables, address, "FACP");
     if (starts_with(from, "APIC")) out.madt = table_at(tables, address, "APIC");
+    if (starts_with(from, "HPET")) out.hpet = table_at(tables, address, "HPET");
     if (starts_with(from, "MCFG")) out.mcfg = table_at(tables, address, "MCFG");
   }
   out.dsdt = table_at(tables, *read_le<uint64_t>(out.fadt, 140), "DSDT");
@@ -97,6 +99,9 @@ TEST(Acpi, TablesPointAtEachOtherAndAddUp) {
     EXPECT_EQ(parsed.fadt.size(), 276u);
     EXPECT_EQ(*read_le<uint64_t>(parsed.mcfg, 44), 0xe000'0000u);
     EXPECT_EQ(parsed.mcfg[55], 255);
+    ASSERT_EQ(parsed.hpet.size(), 56u);
+    EXPECT_EQ(*read_le<uint32_t>(parsed.hpet, 36), 0x8086'a201u);
+    EXPECT_EQ(*read_le<uint64_t>(parsed.hpet, 44), 0xfed0'0000u);
     EXPECT_EQ(tables.facs.size(), 64u);
     // The size is known before the address.
     EXPECT_EQ(acpi::build(full_config(cpus), 0, 0).tables.size(), tables.tables.size());

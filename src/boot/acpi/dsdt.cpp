@@ -90,6 +90,10 @@ Aml dsdt_terms(const AcpiConfig& config) {
     system +=
         device("RTC", name("_HID", eisa_id("PNP0B00")) + name("_CRS", resource_template(io_ports(0x70, 2) + irq(8))));
   }
+  if (config.hpet) {
+    system += device("HPET", name("_HID", eisa_id("PNP0103")) +
+                                 name("_CRS", resource_template(memory32_fixed(config.hpet->address, 0x400))));
+  }
   if (config.keyboard_controller) system += keyboard_controller();
   if (config.pvpanic_port) {
     system += device("PEVT", name("_HID", string("QEMU0001")) + name("_STA", integer(present)) +

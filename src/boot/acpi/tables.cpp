@@ -219,6 +219,17 @@ std::vector<uint8_t> mcfg(const AcpiConfig::Pci& pci) {
   return table("MCFG", 1, body);
 }
 
+std::vector<uint8_t> hpet(const AcpiConfig::Hpet& hpet) {
+  std::vector<uint8_t> body;
+  append_le(body, static_cast<uint32_t>(hpet.capabilities));
+  body.insert(body.end(), {0, 64, 0, 0});  // in memory, 64 bits wide
+  append_le(body, uint64_t{hpet.address});
+  append_le<uint8_t>(body, 0);      // number
+  append_le<uint16_t>(body, 1000);  // ticks between interrupts, at least: 10 µs
+  append_le<uint8_t>(body, 0);      // no promises of what else is in its page
+  return table("HPET", 1, body);
+}
+
 std::vector<uint8_t> facs() {
   Facs facs{};
   std::memcpy(facs.signature, "FACS", 4);
@@ -263,6 +274,7 @@ Tables build(const AcpiConfig& config, Gpa tables_at, Gpa facs_at) {
   pointer(offsetof(Fadt, x_dsdt), 8);
   list.push_back(add(madt(config)));
   if (config.pci && config.pci->ecam_base != 0) list.push_back(add(mcfg(*config.pci)));
+  if (config.hpet) list.push_back(add(hpet(*config.hpet)));
   std::vector<uint8_t> short_list, long_list;
   for (const Gpa at : list) {
     append_le(short_list, static_cast<uint32_t>(at));

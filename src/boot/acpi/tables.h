@@ -1,6 +1,6 @@
 // The ACPI tables of the machine.
-//   Spec     ACPI 6.5, chapter 5 (tables), 4.8 (fixed hardware); PCI Firmware 3.3, 4.1 (MCFG)
-//   Models   RSDP, XSDT, FADT, FACS, DSDT (dsdt.cpp), MADT, MCFG
+//   Spec     ACPI 6.5, chapter 5 (tables), 4.8 (fixed hardware); PCI Firmware 3.3, 4.1 (MCFG); IA-PC HPET 1.0a, 3.2.4
+//   Models   RSDP, XSDT, FADT, FACS, DSDT (dsdt.cpp), MADT, MCFG, HPET
 //   Omits    SMM (the machine is always in ACPI mode), PIC-mode interrupt routing (_PRT names GSIs only), sleep states
 //   but S5 Threads  none
 #pragma once
@@ -66,6 +66,11 @@ struct AcpiConfig {
   };
   std::vector<Serial> serial;  // at most 4
   std::optional<uint16_t> pvpanic_port;
+  struct Hpet {
+    uint32_t address = 0xfed0'0000;
+    uint64_t capabilities = 0;  // its first register
+  };
+  std::optional<Hpet> hpet;
 };
 
 namespace acpi {

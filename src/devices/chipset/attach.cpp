@@ -15,8 +15,12 @@ Chipset::Chipset(Bus& bus, Clock& clock, PowerSink& power, CharSink& serial, con
       apic_bus_(bus.lock(), clock,
                 {.cpus = options.cpus, .physical_bits = options.physical_bits, .x2apic = options.x2apic}),
       router_(apic_bus_),
-      pit_(router_.line(chipset::pit_irq), clock),
-      rtc_(router_.line(chipset::rtc_irq), clock),
+      pit_gate_(router_.line(chipset::pit_irq)),
+      rtc_gate_(router_.line(chipset::rtc_irq)),
+      pit_(pit_gate_, clock),
+      rtc_(rtc_gate_, clock),
+      hpet_(
+          clock, [this](unsigned gsi) { return router_.shared_line(gsi); }, pit_gate_, rtc_gate_),
       com1_("com1", router_.line(chipset::com1_irq), clock, serial),
       acpi_pm_(router_.line(chipset::sci_gsi), clock, power),
       reset_control_(power),
@@ -48,9 +52,16 @@ Chipset::Chipset(Bus& bus, Clock& clock, PowerSink& power, CharSink& serial, con
   port(chipset::gpe0_port, chipset::gpe0_length, acpi_pm_, 3, up_to_dwords);
   raise_reset_port();
   bus.map(Space::Memory, chipset::ioapic_address, chipset::ioapic_length, router_.ioapic(), 0, dwords);
+  bus.map(Space::Memory, chipset::hpet_address, chipset::hpet_length, hpet_, 0, {4, 8});
 
-  devices_ = {&router_.ioapic(), &router_.pic(),       &pit_, &rtc_, &com1_, &acpi_pm_,
+  // The HPET before those whose lines it may have.
+  devices_ = {&router_.ioapic(), &router_.pic(),       &hpet_, &pit_, &rtc_, &com1_, &acpi_pm_,
               &reset_control_,   &keyboard_controller_};
+  if (options.serial2 != nullptr) {
+    com2_ = std::make_unique<Uart>("com2", router_.line(chipset::com2_irq), clock, *options.serial2);
+    port(chipset::com2_port, 8, *com2_, 0, bytes);
+    devices_.push_back(com2_.get());
+  }
   if (options.debug_exit) {
     port(chipset::debug_exit_port, 4, debug_exit_, 0, up_to_dwords);
     devices_.push_back(&debug_exit_);

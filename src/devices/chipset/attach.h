@@ -17,6 +17,7 @@
 #include "devices/chipset/acpi_pm.h"
 #include "devices/chipset/apic_bus.h"
 #include "devices/chipset/debug_exit.h"
+#include "devices/chipset/hpet.h"
 #include "devices/chipset/interrupt_router.h"
 #include "devices/chipset/keyboard_controller.h"
 #include "devices/chipset/layout.h"
@@ -38,6 +39,7 @@ struct ChipsetOptions {
   bool debug_exit = false;
   bool pvpanic = true;
   bool keyboard = false;  // one is plugged in, and a mouse
+  CharSink* serial2 = nullptr;  // gets what the guest writes to COM2; null: there is no COM2. Outlives the chipset
 };
 
 class Chipset {
@@ -53,6 +55,7 @@ class Chipset {
   [[nodiscard]] LocalApic& local_apic(unsigned cpu) { return apic_bus_.local_apic(cpu); }
   [[nodiscard]] InterruptRouter& router() { return router_; }
   [[nodiscard]] Uart& com1() { return com1_; }
+  [[nodiscard]] Uart* com2() { return com2_.get(); }
   [[nodiscard]] Rtc& rtc() { return rtc_; }
   [[nodiscard]] KeyboardController& keyboard() { return keyboard_controller_; }
   [[nodiscard]] AcpiPm& acpi_pm() { return acpi_pm_; }
@@ -71,9 +74,13 @@ class Chipset {
   Bus& bus_;
   ApicBus apic_bus_;
   InterruptRouter router_;
+  GatedLine pit_gate_;
+  GatedLine rtc_gate_;
   Pit pit_;
   Rtc rtc_;
+  Hpet hpet_;
   Uart com1_;
+  std::unique_ptr<Uart> com2_;
   AcpiPm acpi_pm_;
   ResetControl reset_control_;
   KeyboardController keyboard_controller_;

@@ -2,6 +2,7 @@
 // should.
 #include "devices/chipset/attach.h"
 
+#include <array>
 #include <string>
 
 #include <gtest/gtest.h>
@@ -54,6 +55,20 @@ TEST_F(ChipsetTest, RefusesImpossibleCpuCounts) {
   Bus bus;
   EXPECT_FALSE(Chipset::create(bus, clock_, power_, serial_, {.cpus = 0}).has_value());
   EXPECT_FALSE(Chipset::create(bus, clock_, power_, serial_, {.cpus = 256}).has_value());
+}
+
+TEST_F(ChipsetTest, ASecondSerialPortIsThereWhereItIsWanted) {
+  EXPECT_EQ(in(0x2fd), 0xffu);
+  Bus bus;
+  StringSink second;
+  auto chipset = *Chipset::create(bus, clock_, power_, serial_, {.cpus = 1, .serial2 = &second});
+  bus.write(Space::Port, 0x2f8, 1, 'x');
+  EXPECT_EQ(second.text, "x");
+  EXPECT_TRUE(serial_.text.empty());
+  const std::lock_guard hold(bus.lock());
+  ASSERT_NE(chipset->com2(), nullptr);
+  const std::array<uint8_t, 1> more{'y'};
+  EXPECT_EQ(chipset->com2()->receive(more), 1u);
 }
 
 TEST_F(ChipsetTest, EverythingAnswersAtItsPlace) {

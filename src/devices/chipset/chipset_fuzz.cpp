@@ -78,7 +78,15 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
         break;
       }
       case 2: bus.write(Space::Memory, 0xfec0'0000 + (input.take(1) & 0x7f), sizes[op >> 4 & 3], input.take(8)); break;
-      case 3: (void)bus.read(Space::Memory, 0xfec0'0000 + (input.take(1) & 0x7f), sizes[op >> 4 & 3]); break;
+      case 3:
+        if ((op & 0x80) != 0) {  // the HPET, with times that come soon
+          const uint64_t at = chipset::hpet_address + (input.take(1) * 4 & 0x1ff);
+          bus.write(Space::Memory, at, sizes[op >> 4 & 3], input.take((op & 0x40) != 0 ? 8 : 2));
+          (void)bus.read(Space::Memory, at, sizes[op >> 4 & 3]);
+          break;
+        }
+        (void)bus.read(Space::Memory, 0xfec0'0000 + (input.take(1) & 0x7f), sizes[op >> 4 & 3]);
+        break;
       case 4:
         apic.write_register(static_cast<uint32_t>(input.take(1) << 4), static_cast<uint32_t>(input.take(4)));
         break;

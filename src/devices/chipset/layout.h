@@ -16,6 +16,7 @@ inline constexpr uint16_t rtc_port = 0x70;
 inline constexpr uint16_t system_control_a_port = 0x92;  // fast A20 and reset
 inline constexpr uint16_t pic_secondary_port = 0xa0;
 inline constexpr uint16_t debug_exit_port = 0xf4;
+inline constexpr uint16_t com2_port = 0x2f8;
 inline constexpr uint16_t com1_port = 0x3f8;
 inline constexpr uint16_t elcr_port = 0x4d0;
 inline constexpr uint16_t pvpanic_port = 0x505;
@@ -37,6 +38,8 @@ inline constexpr uint8_t cmos_more_cpus = 0x5f;
 // Memory-mapped.
 inline constexpr uint64_t ioapic_address = 0xfec0'0000;
 inline constexpr uint64_t ioapic_length = 0x1000;
+inline constexpr uint64_t hpet_address = 0xfed0'0000;
+inline constexpr uint64_t hpet_length = 0x400;
 inline constexpr uint64_t local_apic_address = 0xfee0'0000;
 
 // Global system interrupts: ISA interrupt n is GSI n, but ISA 0 (the PIT) comes in at GSI 2 (MADT source override).
@@ -45,6 +48,7 @@ inline constexpr unsigned isa_irq_count = 16;
 inline constexpr unsigned pit_irq = 0;
 inline constexpr unsigned pit_gsi = 2;
 inline constexpr unsigned keyboard_irq = 1;
+inline constexpr unsigned com2_irq = 3;
 inline constexpr unsigned com1_irq = 4;
 inline constexpr unsigned rtc_irq = 8;
 inline constexpr unsigned sci_gsi = 9;  // level, active high (MADT source override)
