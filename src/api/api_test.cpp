@@ -136,6 +136,15 @@ TEST_F(ApiTest, AMachinesLife) {
   const Answer changed = ask(Role::Admin, "PATCH", "/v1/machines/one", {{"cpus", 3}, {"autostart", true}});
   EXPECT_EQ(changed.status, 200u);
   EXPECT_EQ(Json::parse(changed.body)["config"]["cpus"], 3);
+  const Json forward{{"host_port", 18080}, {"guest_port", 80}};
+  EXPECT_EQ(status("POST", "/v1/machines/one/forwards", forward), 200u);
+  EXPECT_EQ(status("POST", "/v1/machines/one/forwards", forward), 409u);
+  EXPECT_EQ(status("POST", "/v1/machines/one/forwards",
+                   {{"host_port", 1}, {"guest_port", 80}, {"host_address", "localhost"}}),
+            422u);
+  EXPECT_EQ(status("DELETE", "/v1/machines/one/forwards/udp/18080"), 409u);
+  EXPECT_EQ(status("DELETE", "/v1/machines/one/forwards/tcp/18080"), 204u);
+  EXPECT_EQ(status("DELETE", "/v1/machines/one/forwards/tcp/x"), 404u);
   for (const char* action : {"kill", "stop", "pause", "resume", "reset", "power-button"}) {
     EXPECT_EQ(status("POST", std::string{"/v1/machines/one/"} + action), 409u) << action;
   }

@@ -17,6 +17,8 @@ Answer create_machine(Call& call);
 Answer get_machine(Call& call);
 Answer change_machine(Call& call);
 Answer remove_machine(Call& call);
+Answer add_forward(Call& call);
+Answer remove_forward(Call& call);
 Answer start_machine(Call& call);
 Answer stop_machine(Call& call);
 Answer restart_machine(Call& call);

@@ -1,5 +1,7 @@
 #include <algorithm>
+#include <charconv>
 
+#include <arpa/inet.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -9,6 +11,7 @@
 #include "base/tsc_reading.h"
 #include "base/utc.h"
 #include "life/creation.h"
+#include "life/forwards.h"
 #include "life/host.h"
 #include "life/launch.h"
 #include "life/look.h"
@@ -198,6 +201,33 @@ Answer remove_machine(Call& call) {
   if (!folder) return folder.error();
   const std::string* force = call.parameter("force");
   if (auto done = life::remove(*folder, force != nullptr && *force == "true", {}); !done) return conflict(done.error());
+  return no_content();
+}
+
+Answer add_forward(Call& call) {
+  const auto folder = machine_of(call);
+  if (!folder) return folder.error();
+  const auto forward = body_as<control::PortForward>(call);
+  if (!forward) return forward.error();
+  in_addr address{};
+  if (::inet_pton(AF_INET, forward->host_address.c_str(), &address) != 1) {
+    return problem(422, "host_address: not an IPv4 address such as 127.0.0.1");
+  }
+  if (auto done = life::add_forward(*folder, *forward); !done) return conflict(done.error());
+  return show(200, folder->name());
+}
+
+Answer remove_forward(Call& call) {
+  const auto folder = machine_of(call);
+  if (!folder) return folder.error();
+  life::HostPort which;
+  const std::string& protocol = call.word("protocol");
+  const std::string& port = call.word("port");
+  if (protocol != "tcp" && protocol != "udp") return problem(404, "protocol: tcp or udp");
+  if (protocol == "udp") which.protocol = control::Protocol::Udp;
+  const auto [end, error] = std::from_chars(port.data(), port.data() + port.size(), which.port);
+  if (error != std::errc{} || end != port.data() + port.size()) return problem(404, "port: not a number");
+  if (auto done = life::remove_forward(*folder, which); !done) return conflict(done.error());
   return no_content();
 }
 

@@ -250,11 +250,22 @@ Result<> UserNetwork::Impl::start() {
   return {};
 }
 
-Result<> UserNetwork::Impl::listen(const PortForward& forward) {
-  sockaddr_in host{}, guest{};
-  host.sin_family = guest.sin_family = AF_INET;
+namespace {
+
+sockaddr_in host_side(const PortForward& forward) {
+  sockaddr_in host{};
+  host.sin_family = AF_INET;
   std::memcpy(&host.sin_addr, forward.address.data(), forward.address.size());
   host.sin_port = htons(forward.host_port);
+  return host;
+}
+
+}  // namespace
+
+Result<> UserNetwork::Impl::listen(const PortForward& forward) {
+  const sockaddr_in host = host_side(forward);
+  sockaddr_in guest{};
+  guest.sin_family = AF_INET;
   guest.sin_addr = address4(guest4);
   guest.sin_port = htons(forward.guest_port);
   if (slirp_add_hostxfwd(slirp, reinterpret_cast<const sockaddr*>(&host), sizeof host,
@@ -483,6 +494,19 @@ void UserNetwork::set_receiver(Receiver receiver) {
 void UserNetwork::receive_ready() {
   impl_->blocked = false;
   if (!impl_->to_guest.empty()) impl_->deliver_later();
+}
+
+Result<> UserNetwork::add_forward(const PortForward& forward) {
+  auto done = impl_->listen(forward);
+  impl_->refresh();
+  return done;
+}
+
+void UserNetwork::remove_forward(const PortForward& forward) {
+  const sockaddr_in host = host_side(forward);
+  slirp_remove_hostxfwd(impl_->slirp, reinterpret_cast<const sockaddr*>(&host), sizeof host,
+                        forward.udp ? SLIRP_HOSTFWD_UDP : 0);
+  impl_->refresh();
 }
 
 uint64_t UserNetwork::dropped() const { return impl_->to_guest.dropped(); }

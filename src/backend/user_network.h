@@ -40,6 +40,10 @@ class UserNetwork final : public NetBackend {
   [[nodiscard]] static Result<std::unique_ptr<UserNetwork>> create(EventLoop& loop, UserNetworkOptions options);
   ~UserNetwork() override;  // under the device lock
 
+  // While it runs. A forward that goes takes no new connections; those it has made stay.
+  [[nodiscard]] Result<> add_forward(const PortForward& forward);
+  void remove_forward(const PortForward& forward);
+
   void send(std::span<const uint8_t> frame) override;
   void set_receiver(Receiver receiver) override;
   void receive_ready() override;

@@ -405,6 +405,30 @@ TEST_F(UserNetworkTest, TcpForwardReachesTheGuest) {
   }));
 }
 
+TEST_F(UserNetworkTest, ForwardsComeAndGoWhileItRuns) {
+  open({.forwards = {}, .hostname = {}, .ipv6 = {}, .resolver = {}, .search_domains = {}});
+  const PortForward forward{.host_port = free_port(SOCK_STREAM), .guest_port = 22};
+  const auto connects = [&] {
+    const Fd client{::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)};
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_port = htons(forward.host_port);
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    return ::connect(client.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) == 0;
+  };
+  EXPECT_FALSE(connects());
+  for (unsigned round = 0; round < 3; ++round) {
+    const auto added = network->add_forward(forward);
+    ASSERT_TRUE(added) << added.error().message;
+    EXPECT_FALSE(network->add_forward(forward));
+    EXPECT_TRUE(connects());
+    std::ignore = wait_for_tcp(22, [](const Segment& s) { return (s.flags & syn) != 0; });
+    network->remove_forward(forward);
+    EXPECT_FALSE(connects());
+    network->remove_forward(forward);  // gone already
+  }
+}
+
 TEST_F(UserNetworkTest, UdpForwardReachesTheGuest) {
   const uint16_t port = free_port(SOCK_DGRAM);
   open({.forwards = {{.host_port = port, .guest_port = 53, .udp = true}},

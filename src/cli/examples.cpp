@@ -37,7 +37,7 @@ const std::vector<Examples>& table() {
       {{"logs"}, {"logs web", "logs web --lines 50 --follow"}},
       {{"console"}, {"console web"}},
       {{"wait"}, {"wait web; echo $?"}},
-      {{"port"}, {"port web"}},
+      {{"port"}, {"port web", "port web --add 8080:80", "port web --rm 8080"}},
       {{"set"}, {"set web --memory 4G --cpus 2", "set web -p 8080:80 -p 2222:22", "set web --autostart"}},
       {{"man"}, {"man | man -l -", "man ~/.local/share/man/man1"}},
       {{"image"}, {"image build debian:12", "image ls", "image rm debian:11"}},

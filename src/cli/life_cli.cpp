@@ -23,6 +23,7 @@ struct LifeCli {
   std::optional<unsigned> timeout_s;
   std::optional<unsigned> lines;
   std::string from;
+  std::vector<std::string> add, remove;
   bool recursive = false;
   bool all = false;
   bool quiet = false;
@@ -92,9 +93,17 @@ std::shared_ptr<LifeCli> add_life(CLI::App& app) {
   one("console", "A machine's console on this terminal; Ctrl-] q leaves it",
       [&cli] { return console_command(cli.name); });
   one("wait", "Wait for a machine's end; the exit status is that of run", [&cli] { return wait_command(cli.name); });
-  one("port", "List a machine's port forwards", [&cli] {
-    return port_command(cli.name, cli.json);
-  })->add_flag("--json", cli.json, "as JSON");
+  auto* port = one("port", "List a machine's port forwards, or change them, at once and for later",
+                   [&cli] { return port_command(cli.name, cli.add, cli.remove, cli.json); });
+  port->add_option("--add", cli.add, "a further one; again for more")
+      ->type_name("[udp:][ADDRESS:]HOST:GUEST")
+      ->take_all()
+      ->allow_extra_args(false);
+  port->add_option("--rm", cli.remove, "take away the one of this port of the host; again for more")
+      ->type_name("[udp:][ADDRESS:]HOST")
+      ->take_all()
+      ->allow_extra_args(false);
+  port->add_flag("--json", cli.json, "as JSON");
   // What follows the machine's name is not ours, options included.
   const auto foreign = [&](const char* command, const char* what, int (*work)(const std::string&, const Names&)) {
     CLI::App* const added = one(command, what, [] { return 0; });

@@ -14,7 +14,9 @@
 #include "base/utc.h"
 #include "base/write_all.h"
 #include "cli/exit_status.h"
+#include "cli/run_options.h"
 #include "cli/table.h"
+#include "life/forwards.h"
 #include "life/look.h"
 #include "life/machines.h"
 #include "store/files.h"
@@ -27,9 +29,9 @@ using Json = nlohmann::json;
 using store::Store;
 using store::VmFolder;
 
-int report(const Error& error) {
+int report(const Error& error, int status = exit_failure) {
   log::error("{}", error.message);
-  return exit_failure;
+  return status;
 }
 
 std::string span_of(uint64_t from_ms) {
@@ -83,6 +85,30 @@ int follow_log(const VmFolder& folder, off_t at) {
     const timespec pause{0, 100'000'000};
     ::nanosleep(&pause, nullptr);
   }
+}
+
+int change_ports(const store::VmFolder& folder, const std::vector<std::string>& add,
+                 const std::vector<std::string>& remove) {
+  // All are understood before the first is done.
+  std::vector<control::PortForward> added;
+  std::vector<life::HostPort> removed;
+  for (const std::string& text : add) {
+    auto forward = parse_forward(text);
+    if (!forward) return report(forward.error(), exit_usage);
+    added.push_back(*forward);
+  }
+  for (const std::string& text : remove) {
+    auto port = parse_host_port(text);
+    if (!port) return report(port.error(), exit_usage);
+    removed.push_back(*port);
+  }
+  for (const life::HostPort& one : removed) {
+    if (auto done = life::remove_forward(folder, one); !done) return report(done.error());
+  }
+  for (const control::PortForward& one : added) {
+    if (auto done = life::add_forward(folder, one); !done) return report(done.error());
+  }
+  return exit_ok;
 }
 
 }  // namespace
@@ -151,10 +177,13 @@ int logs_command(const std::string& name, std::optional<unsigned> lines, bool fo
   return follow ? follow_log(*folder, static_cast<off_t>(console.log_bytes)) : exit_ok;
 }
 
-int port_command(const std::string& name, bool json) {
+int port_command(const std::string& name, const std::vector<std::string>& add, const std::vector<std::string>& remove,
+                 bool json) {
   auto store = Store::open();
   if (!store) return report(store.error());
-  if (auto folder = store->find(name); !folder) return report(folder.error());
+  auto folder = store->find(name);
+  if (!folder) return report(folder.error());
+  if (!add.empty() || !remove.empty()) return change_ports(*folder, add, remove);
   const auto list = life::look(*store, {name});
   if (list.empty() || !list.front().spec) {
     return report(list.empty() ? Error{"machine " + name + " has been removed"} : list.front().spec.error());

@@ -14,6 +14,8 @@ namespace caisson::cli {
 [[nodiscard]] int inspect_command(const std::vector<std::string>& names);
 // `lines`: the last of them only.
 [[nodiscard]] int logs_command(const std::string& name, std::optional<unsigned> lines, bool follow);
-[[nodiscard]] int port_command(const std::string& name, bool json);
+// `add`, `remove`: forwards as run -p takes them, host ports; then nothing is listed.
+[[nodiscard]] int port_command(const std::string& name, const std::vector<std::string>& add,
+                               const std::vector<std::string>& remove, bool json);
 
 }  // namespace caisson::cli

@@ -138,36 +138,43 @@ Result<DiskOption> parse_disk(std::string_view text) {
   return disk;
 }
 
-Result<control::PortForward> parse_forward(std::string_view text) {
-  const auto bad = [&] {
-    return fail("-p {}: not a port forward; write HOST:GUEST, for example 2222:22 or udp:5353:53", text);
-  };
-  control::PortForward forward;
+Result<life::HostPort> parse_host_port(std::string_view text) {
+  life::HostPort host;
   std::string_view rest = text;
   if (rest.starts_with("tcp:")) {
     rest.remove_prefix(4);
   } else if (rest.starts_with("udp:")) {
-    forward.protocol = control::Protocol::Udp;
+    host.protocol = control::Protocol::Udp;
     rest.remove_prefix(4);
   }
-  const auto guest_colon = rest.rfind(':');
-  if (guest_colon == std::string_view::npos) return bad();
-  const auto guest = parse_number<uint32_t>(rest.substr(guest_colon + 1));
-  rest = rest.substr(0, guest_colon);
-  if (const auto host_colon = rest.rfind(':'); host_colon != std::string_view::npos) {
-    forward.host_address = rest.substr(0, host_colon);
-    rest = rest.substr(host_colon + 1);
+  if (const auto colon = rest.rfind(':'); colon != std::string_view::npos) {
+    host.address = rest.substr(0, colon);
+    rest = rest.substr(colon + 1);
     in_addr address{};
-    if (::inet_pton(AF_INET, forward.host_address.c_str(), &address) != 1) {
-      return fail("-p {}: {} is not an IPv4 address", text, forward.host_address);
+    if (::inet_pton(AF_INET, host.address->c_str(), &address) != 1) {
+      return fail("{}: {} is not an IPv4 address", text, *host.address);
     }
   }
-  const auto host = parse_number<uint32_t>(rest);
-  if (!host || !guest) return bad();
-  for (const uint32_t port : {*host, *guest}) {
-    if (port == 0 || port > 65535) return fail("-p {}: port {} does not exist; ports are 1 to 65535", text, port);
+  const auto port = parse_number<uint32_t>(rest);
+  if (!port) return fail("{}: not a port; write for example 8080, udp:5353 or 0.0.0.0:80", text);
+  if (*port == 0 || *port > 65535) return fail("{}: port {} does not exist; ports are 1 to 65535", text, *port);
+  host.port = *port;
+  return host;
+}
+
+Result<control::PortForward> parse_forward(std::string_view text) {
+  const auto colon = text.rfind(':');
+  const auto guest = colon == std::string_view::npos ? std::nullopt : parse_number<uint32_t>(text.substr(colon + 1));
+  if (!guest) {
+    return fail("-p {}: not a port forward; write HOST:GUEST, for example 2222:22 or udp:5353:53", text);
   }
-  forward.host_port = *host;
+  if (*guest == 0 || *guest > 65535) return fail("-p {}: port {} does not exist; ports are 1 to 65535", text, *guest);
+  auto host = parse_host_port(text.substr(0, colon));
+  if (!host) return with_context("-p", host.error());
+  control::PortForward forward;
+  forward.protocol = host->protocol;
+  if (host->address) forward.host_address = *host->address;
+  forward.host_port = host->port;
   forward.guest_port = *guest;
   return forward;
 }

@@ -12,6 +12,7 @@
 #include "backend/disk_format.h"
 #include "base/result.h"
 #include "control/vm_config.h"
+#include "life/forwards.h"
 #include "life/seed.h"
 
 namespace caisson::cli {
@@ -82,6 +83,8 @@ struct RunOptions {
 [[nodiscard]] Result<DiskOption> parse_disk(std::string_view text);
 // "[tcp:|udp:][ADDRESS:]HOST:GUEST"
 [[nodiscard]] Result<control::PortForward> parse_forward(std::string_view text);
+// "8080", "udp:5353" or "0.0.0.0:80": what a forward listens on.
+[[nodiscard]] Result<life::HostPort> parse_host_port(std::string_view text);
 // "CLASS,CLASS…", each a name in control::jit_classes; every name once.
 [[nodiscard]] Result<std::vector<std::string>> parse_jit_off(const std::vector<std::string>& given);
 

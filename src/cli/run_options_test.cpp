@@ -57,6 +57,17 @@ TEST(RunOptions, Forward) {
   }
 }
 
+TEST(RunOptions, HostPort) {
+  const auto port = parse_host_port("udp:0.0.0.0:53");
+  ASSERT_TRUE(port);
+  EXPECT_EQ(port->protocol, control::Protocol::Udp);
+  EXPECT_EQ(port->address, "0.0.0.0");
+  EXPECT_EQ(port->port, 53u);
+  EXPECT_FALSE(parse_host_port("8080").value().address);
+  for (const char* bad : {"", "0", "65536", "x", "80:x", "localhost:80", "1:2:3"})
+    EXPECT_FALSE(parse_host_port(bad)) << bad;
+}
+
 TEST(RunOptions, CommandLineGetsConsoleAndPanic) {
   EXPECT_EQ(life::command_line("", "").value_or(""), "console=ttyS0 panic=-1");
   EXPECT_EQ(life::command_line("root=/dev/vda", "quiet").value_or(""), "console=ttyS0 panic=-1 root=/dev/vda quiet");

@@ -71,13 +71,21 @@ struct Attach {  // to the console: answered by Attached, which comes with a str
   uint32_t replay = 0;  // bytes of the console's past that come first, at most
   bool operator==(const Attach&) const = default;
 };
+struct AddForward {  // of a host's port to the guest, now; an error where it cannot listen
+  PortForward forward;
+  bool operator==(const AddForward&) const = default;
+};
+struct RemoveForward {  // takes no new connections; those there are stay
+  PortForward forward;
+  bool operator==(const RemoveForward&) const = default;
+};
 struct Connect {  // to a port of the guest by the socket device: answered by Attached, whose stream ends at once where
                   // nobody listens there
   uint32_t port = 0;
   bool operator==(const Connect&) const = default;
 };
 using Request = std::variant<Start, PowerButton, Reset, Stop, Resize, Screenshot, Type, Point, Pause, Resume, Query,
-                             Watch, Attach, Connect>;
+                             Watch, Attach, Connect, AddForward, RemoveForward>;
 
 // Events
 struct Started {          // CPUs begin to run

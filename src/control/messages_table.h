@@ -51,6 +51,8 @@ CAISSON_MESSAGE(Query, "query")
 CAISSON_MESSAGE(Watch, "watch")
 CAISSON_MESSAGE(Attach, "attach")
 CAISSON_MESSAGE(Connect, "connect")
+CAISSON_MESSAGE(AddForward, "add_forward")
+CAISSON_MESSAGE(RemoveForward, "remove_forward")
 CAISSON_MESSAGE(Started, "started")
 CAISSON_MESSAGE(Notice, "notice")
 CAISSON_MESSAGE(Panicked, "panicked")
@@ -139,6 +141,14 @@ struct JsonTable<Exited> {
 template <>
 struct JsonTable<Attach> {
   static constexpr auto fields() { return std::tuple{key("replay", &Attach::replay, {0, Attach::max_replay})}; }
+};
+template <>
+struct JsonTable<AddForward> {
+  static constexpr auto fields() { return std::tuple{key("forward", &AddForward::forward, {}, true)}; }
+};
+template <>
+struct JsonTable<RemoveForward> {
+  static constexpr auto fields() { return std::tuple{key("forward", &RemoveForward::forward, {}, true)}; }
 };
 template <>
 struct JsonTable<Connect> {

@@ -1,6 +1,5 @@
 #include "machine/machine.h"
 
-#include <arpa/inet.h>
 #include <fcntl.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -20,7 +19,6 @@
 #include "backend/disk_chain.h"
 #include "backend/qcow2_disk.h"
 #include "backend/raw_image.h"
-#include "backend/user_network.h"
 #include "base/event_loop.h"
 #include "base/log.h"
 #include "base/utc.h"
@@ -42,6 +40,7 @@
 #include "machine/firmware.h"
 #include "machine/inputs.h"
 #include "machine/machine_clock.h"
+#include "machine/network.h"
 #include "machine/screen.h"
 #include "machine/serial_console.h"
 #include "machine/vnc.h"
@@ -142,7 +141,7 @@ class Machine final : public PowerSink {
   std::unique_ptr<SerialConsole> serial2_;
   ConsoleSocket* serial2_socket_ = nullptr;  // the backend, where it is one
   std::vector<std::unique_ptr<BlockBackend>> disks_;
-  std::unique_ptr<UserNetwork> network_;
+  std::unique_ptr<Network> network_;
   std::unique_ptr<Chipset> chipset_;
   std::unique_ptr<Firmware> firmware_;
   std::unique_ptr<pci::HostBridge> bridge_;
@@ -476,26 +475,16 @@ Result<std::unique_ptr<BlockBackend>> Machine::create_disk(const control::DiskCo
 
 Result<> Machine::create_network() {
   if (config_.net == control::NetKind::None) return {};
-  UserNetworkOptions options;
-  for (const control::PortForward& forward : config_.forwards) {
-    PortForward& to = options.forwards.emplace_back();
-    to.udp = forward.protocol == control::Protocol::Udp;
-    to.host_port = static_cast<uint16_t>(forward.host_port);
-    to.guest_port = static_cast<uint16_t>(forward.guest_port);
-    if (inet_pton(AF_INET, forward.host_address.c_str(), to.address.data()) != 1) {
-      return fail("port forward: {} is not an IPv4 address; write it as in 127.0.0.1:8080:80", forward.host_address);
-    }
-  }
-  auto network = UserNetwork::create(*loop_, std::move(options));
+  auto network = Network::create(*loop_, config_.forwards);
   if (!network) return std::unexpected(network.error());
   network_ = std::move(*network);
   if (config_.net_card == control::NetCard::E1000) {
-    network::add_e1000(*bridge_, *memory_, *clock_, *network_, virtio::Net::Options{}.mac);
+    network::add_e1000(*bridge_, *memory_, *clock_, network_->backend(), virtio::Net::Options{}.mac);
     return {};
   }
   const virtio::Services services{*memory_, chipset_->msi(),
                                   [this](std::function<void()> task) { loop_->post(std::move(task)); }};
-  virtio::add_net(*bridge_, services, *network_);
+  virtio::add_net(*bridge_, services, network_->backend());
   return {};
 }
 
@@ -667,6 +656,11 @@ void Machine::handle_request(const control::Request& message, const std::vector<
     auto console = console_->attach(attach->replay);
     if (!console) return reply(Refused{console.error().message}, {});
     reply(control::Attached{}, std::move(*console));
+  } else if (const auto* add = std::get_if<control::AddForward>(&message)) {
+    answer(network_ ? network_->add(add->forward)
+                    : fail("this machine has no network; it was started with --net none"));
+  } else if (const auto* remove = std::get_if<control::RemoveForward>(&message)) {
+    answer(network_ ? network_->remove(remove->forward) : fail("this machine has no network"));
   } else if (const auto* connect = std::get_if<control::Connect>(&message)) {
     auto stream = connect_guest(connect->port);
     if (!stream) return reply(Refused{stream.error().message}, {});
@@ -717,7 +711,7 @@ control::Status Machine::status() {
   status.resets = resets_;
   status.consoles = console_->attached();
   status.vsock = vsock_ != nullptr;
-  status.forwards = config_.forwards;
+  if (network_) status.forwards = network_->forwards();
   return status;
 }
 

@@ -46,8 +46,23 @@ until printf 'GET / HTTP/1.0\r\n\r\n' | timeout 5 busybox nc 127.0.0.1 "$port" 2
   sleep 0.2
 done
 
+# A forward comes and goes while the machine runs, and is there after a restart.
+first=$port
+free_port
+fetch() { printf 'GET / HTTP/1.0\r\n\r\n' | timeout 5 busybox nc 127.0.0.1 "$1" 2>/dev/null; }
+"$CAISSON" port web --add "$port:80"
+fetch "$port" | grep -q 'hello from inside' || die "no answer through a forward that was added"
+"$CAISSON" ps | grep -q "127.0.0.1:$port->80/tcp" || die "ps does not show it: $("$CAISSON" ps)"
+expect_error 1 "$CAISSON" port web --add "$port:81"
+expect_error 2 "$CAISSON" port web --add "$port"
+"$CAISSON" port web --rm "$first"
+fetch "$first" | grep -q . && die "a forward that was taken away still answers"
+expect_error 1 "$CAISSON" port web --rm "$first"
+
 # What is written stays, and stays its machine's own.
 "$CAISSON" restart web 2>/dev/null
+[ "$("$CAISSON" port web | grep -c -- '->80/tcp')" = 1 ] && "$CAISSON" port web | grep -q ":$port->80/tcp" ||
+  die "after a restart: $("$CAISSON" port web)"
 [ "$("$CAISSON" exec web sh -c 'ls /srv')" = folder ] || die "the disk has not kept what was written"
 [ -z "$("$CAISSON" exec two ls /srv)" ] || die "two machines share what was written"
 
