@@ -59,9 +59,8 @@ Result<> VmConfig::validate(size_t descriptors) const {
     return fail("VM configuration: the kvm engine without kvm_fd");
   }
   const std::pair<const std::optional<uint32_t>&, std::string_view> others[]{
-      {dump_fd, "dump_fd"},       {alive_fd, "alive_fd"}, {listen_fd, "listen_fd"},  {events_fd, "events_fd"},
-      {serial2_fd, "serial2_fd"}, {log_fd, "log_fd"},     {old_log_fd, "old_log_fd"},
-      {vnc_fd, "vnc_fd"}};
+      {dump_fd, "dump_fd"},       {alive_fd, "alive_fd"}, {listen_fd, "listen_fd"},   {events_fd, "events_fd"},
+      {serial2_fd, "serial2_fd"}, {log_fd, "log_fd"},     {old_log_fd, "old_log_fd"}, {vnc_fd, "vnc_fd"}};
   for (const auto& [index, what] : others) {
     if (!index) continue;
     if (auto ok = take(*index, what); !ok) return ok;

@@ -38,7 +38,7 @@ struct ChipsetOptions {
   uint64_t high_memory = 0;
   bool debug_exit = false;
   bool pvpanic = true;
-  bool keyboard = false;  // one is plugged in, and a mouse
+  bool keyboard = false;        // one is plugged in, and a mouse
   CharSink* serial2 = nullptr;  // gets what the guest writes to COM2; null: there is no COM2. Outlives the chipset
 };
 
