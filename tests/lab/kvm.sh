@@ -42,6 +42,23 @@ no_device() { # no_device ENGINE STATUS
   [ "$status" = "$2" ] && [ "$(wc -l </tmp/err)" = 1 ] || { cat /tmp/err; return 1; }
 }
 
+# A machine of the store stands still and goes on: its CPUs' and local APICs' state leaves the kernel and comes back.
+pause() {
+  export XDG_DATA_HOME=/tmp/data
+  caisson run -d --name paused --kernel $GUESTS/cloud-amd64/vmlinuz --initrd $GUESTS/cloud-amd64/initrd.gz \
+    --append 'quiet test=button' --engine kvm --cpu-model $model --cpus 2 --memory 256M --net none || return 1
+  waited=0
+  until caisson logs paused | grep -q 'caisson-test: waiting'; do
+    waited=$((waited + 1))
+    [ "$waited" -lt 120 ] || { caisson logs paused; return 1; }
+    sleep 1
+  done
+  for round in 1 2 3; do
+    caisson pause paused && caisson ps | grep -q '^paused *paused' && sleep 1 && caisson resume paused || return 1
+  done
+  caisson stop --timeout 60 paused && caisson logs paused | grep -q 'caisson-test: pressed' || { caisson logs paused; return 1; }
+}
+
 # Of the VMM after a boot: what it shares with nobody, less the guest's memory. Printed; the aim is 5 MiB.
 footprint() {
   caisson run --kernel $GUESTS/cloud-amd64/vmlinuz --initrd $GUESTS/cloud-amd64/initrd.gz --append 'quiet test=wait' \
@@ -73,6 +90,7 @@ check "no /dev/kvm, forced" no_device kvm 1
 for case in boot-1 boot-2 boot-4 work disk net console reset panic button stop; do
   check "$case" case_of "$case" kvm
 done
+check "pause" pause
 check "footprint" footprint
 check "boot-2, auto" case_of boot-2 auto
 exit $failed
