@@ -16,9 +16,6 @@
 
 #include "backend/char_file.h"
 #include "backend/console_socket.h"
-#include "backend/disk_chain.h"
-#include "backend/qcow2_disk.h"
-#include "backend/raw_image.h"
 #include "base/event_loop.h"
 #include "base/log.h"
 #include "base/utc.h"
@@ -28,14 +25,12 @@
 #include "devices/network/attach.h"
 #include "devices/pci/host_bridge.h"
 #include "devices/pci/lpc_bridge.h"
-#include "devices/storage/ata_disk.h"
-#include "devices/storage/attach.h"
-#include "devices/storage/cdrom.h"
 #include "devices/virtio/attach.h"
 #include "machine/boot_plan.h"
 #include "machine/console_hub.h"
 #include "machine/console_switch.h"
 #include "machine/control_server.h"
+#include "machine/disks.h"
 #include "machine/engine_choice.h"
 #include "machine/firmware.h"
 #include "machine/inputs.h"
@@ -91,9 +86,7 @@ class Machine final : public PowerSink {
   [[nodiscard]] Result<> create_console();
   [[nodiscard]] Result<> create_serial2();
   [[nodiscard]] Result<> create_control();
-  [[nodiscard]] Result<> create_disks();
-  [[nodiscard]] Result<std::unique_ptr<BlockBackend>> create_disk(const control::DiskConfig& disk);
-  [[nodiscard]] Result<> create_network();
+  [[nodiscard]] Result<> create_network(const virtio::Services& services);
   [[nodiscard]] Result<> create_firmware();
   [[nodiscard]] bool has_display() const { return config_.display || config_.firmware != control::FirmwareKind::None; }
   void add_vga();
@@ -140,7 +133,7 @@ class Machine final : public PowerSink {
   std::unique_ptr<CharBackend> serial2_backend_;  // null: no COM2
   std::unique_ptr<SerialConsole> serial2_;
   ConsoleSocket* serial2_socket_ = nullptr;  // the backend, where it is one
-  std::vector<std::unique_ptr<BlockBackend>> disks_;
+  Disks disks_;
   std::unique_ptr<Network> network_;
   std::unique_ptr<Chipset> chipset_;
   std::unique_ptr<Firmware> firmware_;
@@ -156,7 +149,6 @@ class Machine final : public PowerSink {
   std::vector<std::thread> threads_;
   pci::Layout layout_;
   boot::BootConfig boot_;
-  std::vector<boot::firmware::BootDevice> boot_order_;
 
   std::mutex power_lock_;
   std::optional<std::pair<PowerEvent, uint8_t>> power_event_;
@@ -192,7 +184,7 @@ Machine::~Machine() {
   firmware_.reset();
   chipset_.reset();
   network_.reset();
-  disks_.clear();
+  disks_.close();
   serial2_.reset();
   serial2_backend_.reset();
   serial_.reset();
@@ -254,10 +246,10 @@ Result<> Machine::create() {
   } else if (has_display()) {
     add_vga();
   }
-  if (auto done = create_disks(); !done) return done;
-  if (auto done = create_network(); !done) return done;
   const virtio::Services services{*memory_, chipset_->msi(),
                                   [this](std::function<void()> task) { loop_->post(std::move(task)); }};
+  if (auto done = disks_.add(config_, fds_, *loop_, *bridge_, services); !done) return done;
+  if (auto done = create_network(services); !done) return done;
   virtio::add_rng(*bridge_, services);
   if (config_.vsock) vsock_ = &virtio::add_vsock(*bridge_, services);
   virtio::add_console(*bridge_, services, consoles_->virtio());
@@ -340,7 +332,7 @@ void Machine::describe_boot() {
     tables.hpet = hpet_config();
     return tables;
   };
-  firmware_->add_tables(acpi, smbios_config(*model_, config_.cpus, clock_->tsc_hz()), boot_order_);
+  firmware_->add_tables(acpi, smbios_config(*model_, config_.cpus, clock_->tsc_hz()), disks_.boot_order());
   // SeaBIOS shows its text screen on the serial port, too.
   firmware_->files().add_file(boot::firmware::serial_console_file,
                               std::vector<uint8_t>{chipset::com1_port & 0xff, chipset::com1_port >> 8});
@@ -419,61 +411,7 @@ Result<> Machine::create_cpus() {
   return {};
 }
 
-Result<> Machine::create_disks() {
-  const virtio::Services services{*memory_, chipset_->msi(),
-                                  [this](std::function<void()> task) { loop_->post(std::move(task)); }};
-  std::optional<storage::AddedAhci> ahci;
-  std::vector<boot::firmware::BootDevice> cdroms;
-  for (const control::DiskConfig& disk : config_.disks) {
-    auto image = create_disk(disk);
-    if (!image) return std::unexpected(image.error());
-    disks_.push_back(std::move(*image));
-    BlockBackend& backend = *disks_.back();
-    if (disk.bus == control::DiskBus::Virtio) {
-      const unsigned slot = *bridge_->free_slot();
-      virtio::add_blk(*bridge_, services, backend, {.serial = disk.serial}, slot);
-      boot_order_.push_back({.slot = slot});
-      continue;
-    }
-    if (disk.bus == control::DiskBus::Nvme) {
-      const unsigned slot = storage::add_nvme(*bridge_, *memory_, chipset_->msi(), backend, disk.serial);
-      boot_order_.push_back({.slot = slot, .nvme = true});
-      continue;
-    }
-    if (!ahci) ahci.emplace(storage::add_ahci(*bridge_, *memory_));
-    const unsigned port = *ahci->controller.free_port();
-    const bool cdrom = disk.bus == control::DiskBus::Cdrom;
-    if (cdrom) {
-      ahci->controller.connect(port, std::make_unique<storage::Cdrom>(&backend), &backend);
-    } else {
-      ahci->controller.connect(port, std::make_unique<storage::AtaDisk>(backend, disk.serial), &backend);
-    }
-    (cdrom ? cdroms : boot_order_).push_back({.slot = ahci->slot, .port = static_cast<int>(port)});
-  }
-  const bool first = config_.boot_first == control::BootFirst::Cdrom;
-  boot_order_.insert(first ? boot_order_.begin() : boot_order_.end(), cdroms.begin(), cdroms.end());
-  return {};
-}
-
-Result<std::unique_ptr<BlockBackend>> Machine::create_disk(const control::DiskConfig& disk) {
-  if (disk.format == control::DiskImage::Raw) {
-    return RawImage::create(*loop_, take(disk.image_fd),
-                            {.name = disk.label, .id = disk.serial, .read_only = disk.read_only});
-  }
-  std::vector<DiskLayer> layers;
-  for (const control::DiskLayerConfig& layer : disk.backing) {
-    layers.push_back({take(layer.image_fd),
-                      layer.format == control::DiskImage::Raw ? DiskFormat::Raw : DiskFormat::Qcow2, layer.label});
-  }
-  auto backing = assemble_backing(std::move(layers));
-  if (!backing) return std::unexpected(backing.error());
-  auto image = qcow2::Image::open(take(disk.image_fd),
-                                  {.name = disk.label, .read_only = disk.read_only, .backing = std::move(*backing)});
-  if (!image) return std::unexpected(image.error());
-  return Qcow2Disk::create(*loop_, std::move(*image), {.name = disk.label, .id = disk.serial});
-}
-
-Result<> Machine::create_network() {
+Result<> Machine::create_network(const virtio::Services& services) {
   if (config_.net == control::NetKind::None) return {};
   auto network = Network::create(*loop_, config_.forwards);
   if (!network) return std::unexpected(network.error());
@@ -482,8 +420,6 @@ Result<> Machine::create_network() {
     network::add_e1000(*bridge_, *memory_, *clock_, network_->backend(), virtio::Net::Options{}.mac);
     return {};
   }
-  const virtio::Services services{*memory_, chipset_->msi(),
-                                  [this](std::function<void()> task) { loop_->post(std::move(task)); }};
   virtio::add_net(*bridge_, services, network_->backend());
   return {};
 }
@@ -804,7 +740,7 @@ Exited Machine::run() {
     if (!end) continue;
     if (config_.profile) tell(profiled(engine_.engine->profile()));
     const std::lock_guard hold(bus_.lock());
-    for (auto& disk : disks_) disk->drain();
+    disks_.drain();
     console_->drain(EventLoop::now_ns() + 10'000'000'000);
     if (serial2_socket_ != nullptr) serial2_socket_->drain(EventLoop::now_ns() + 2'000'000'000);
     return *end;
