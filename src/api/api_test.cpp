@@ -9,10 +9,10 @@
 #include <sys/stat.h>
 
 #include "api/bodies.h"
-#include "api/feed.h"
 #include "api/generate.h"
 #include "api/schema_check.h"
 #include "api/store_image.h"
+#include "life/feed.h"
 #include "life/machines.h"
 #include "store/files.h"
 
@@ -239,7 +239,7 @@ TEST_F(ApiTest, JobsEndAndAreRecorded) {
 
 TEST_F(ApiTest, TheFeedTellsWhatHasChanged) {
   make("one");
-  Feed feed;
+  life::Feed feed;
   EXPECT_TRUE(feed.look().empty());
   const auto types = [&] {
     std::vector<std::string> list;

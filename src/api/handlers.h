@@ -53,7 +53,6 @@ Answer get_openapi(Call& call);
 
 [[nodiscard]] Answer json_answer(unsigned status, const control::Json& json);
 // One event of a machine's record: at_ms, machine, type, detail.
-[[nodiscard]] control::Json event_json(std::string_view machine, const store::TimedEvent& event);
 
 // The body as T: an Answer that names what is wrong otherwise.
 template <class T>

@@ -11,6 +11,7 @@
 #include "base/tsc_reading.h"
 #include "base/utc.h"
 #include "life/creation.h"
+#include "life/feed.h"
 #include "life/forwards.h"
 #include "life/host.h"
 #include "life/launch.h"
@@ -135,15 +136,6 @@ Result<std::string> take_screenshot(const VmFolder& folder, bool text) {
 }  // namespace
 
 Answer json_answer(unsigned status, const Json& json) { return {status, control::dump_json(json) + "\n"}; }
-
-Json event_json(std::string_view machine, const store::TimedEvent& event) {
-  Json detail = Json::parse(control::serialise(event.event), nullptr, false);
-  const std::string type = detail.value("type", "");
-  detail.erase("type");
-  Json json{{"at_ms", event.at_ms}, {"machine", std::string{machine}}, {"type", type}};
-  if (!detail.empty()) json["detail"] = std::move(detail);
-  return json;
-}
 
 Answer list_machines(Call& call) {
   auto store = Store::open();
@@ -320,7 +312,7 @@ Answer get_record(Call& call) {
   const auto folder = machine_of(call);
   if (!folder) return folder.error();
   Json list = Json::array();
-  for (const store::TimedEvent& event : folder->events()) list.push_back(event_json(folder->name(), event));
+  for (const store::TimedEvent& event : folder->events()) list.push_back(life::event_json(folder->name(), event));
   return json_answer(200, {{"events", list}});
 }
 

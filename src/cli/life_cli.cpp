@@ -7,6 +7,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include "cli/events_command.h"
 #include "cli/guest_copy.h"
 #include "cli/guest_exec.h"
 #include "cli/life_commands.h"
@@ -31,6 +32,8 @@ struct LifeCli {
   bool json = false;
   bool follow = false;
   StatsOptions stats;
+  EventsOptions events;
+  bool dry_run = false;
   std::vector<std::pair<CLI::App*, std::function<int()>>> commands;
 };
 
@@ -52,23 +55,37 @@ std::shared_ptr<LifeCli> add_life(CLI::App& app) {
     added->add_option("NAME", cli.name, "the machine")->required();
     return added;
   };
+  // What changes something may be asked what it would do.
+  const auto dry = [&](CLI::App* command) {
+    command->add_flag("--dry-run", cli.dry_run, "say what would be done, and whether it could be, and do nothing");
+    return command;
+  };
   const auto timeout = [&](CLI::App* command) {
     command
         ->add_option("-t,--timeout", cli.timeout_s, "seconds for shutting down; default: the machine's --stop-timeout")
         ->type_name("SECONDS")
         ->check(CLI::Range(0u, 86400u));
   };
-  many("start", "Start machines that run on their own", [&cli] { return start_command(cli.names); });
-  timeout(
-      many("stop", "Press the power button, then insist", [&cli] { return stop_command(cli.names, cli.timeout_s); }));
-  timeout(many("restart", "Stop and start again", [&cli] { return restart_command(cli.names, cli.timeout_s); }));
-  many("kill", "Stop at once, as pulling the plug", [&cli] { return kill_command(cli.names); });
-  many("reset", "Press the reset button", [&cli] { return reset_command(cli.names); });
-  many("pause", "Have CPUs and clocks stand still", [&cli] { return pause_command(cli.names); });
-  many("resume", "Go on after pause", [&cli] { return resume_command(cli.names); });
-  many("rm", "Remove machines with their own disks", [&cli] {
-    return remove_command(cli.names, cli.force);
-  })->add_flag("-f,--force", cli.force, "those that run as well: they are stopped at once");
+  dry(many("start", "Start machines that run on their own",
+           [&cli] { return cli.dry_run ? would(Operation::Start, cli.names) : start_command(cli.names); }));
+  timeout(dry(many("stop", "Press the power button, then insist", [&cli] {
+    return cli.dry_run ? would(Operation::Stop, cli.names) : stop_command(cli.names, cli.timeout_s);
+  })));
+  timeout(dry(many("restart", "Stop and start again", [&cli] {
+    return cli.dry_run ? would(Operation::Restart, cli.names) : restart_command(cli.names, cli.timeout_s);
+  })));
+  dry(many("kill", "Stop at once, as pulling the plug",
+           [&cli] { return cli.dry_run ? would(Operation::Kill, cli.names) : kill_command(cli.names); }));
+  dry(many("reset", "Press the reset button",
+           [&cli] { return cli.dry_run ? would(Operation::Reset, cli.names) : reset_command(cli.names); }));
+  dry(many("pause", "Have CPUs and clocks stand still",
+           [&cli] { return cli.dry_run ? would(Operation::Pause, cli.names) : pause_command(cli.names); }));
+  dry(many("resume", "Go on after pause",
+           [&cli] { return cli.dry_run ? would(Operation::Resume, cli.names) : resume_command(cli.names); }));
+  dry(many("rm", "Remove machines with their own disks", [&cli] {
+    return cli.dry_run ? would(cli.force ? Operation::ForcedRemove : Operation::Remove, cli.names)
+                       : remove_command(cli.names, cli.force);
+  }))->add_flag("-f,--force", cli.force, "those that run as well: they are stopped at once");
   one("rename", "Give a machine another name", [&cli] { return rename_command(cli.name, cli.to); })
       ->add_option("NEW-NAME", cli.to, "its new name")
       ->required();
@@ -85,6 +102,13 @@ std::shared_ptr<LifeCli> add_life(CLI::App& app) {
     cli.stats.follow = cli.stats.by_use = true;
     return stats_command(cli.stats);
   });
+  auto* events = add("events", "What happened to machines: made, started, ended, killed …",
+                     [&cli] { return events_command(cli.events); });
+  events->add_option("NAME", cli.events.names, "machines; default: all");
+  events->add_flag("-f,--follow", cli.events.follow, "what happens from now on, until Ctrl-C");
+  events->add_option("--since", cli.events.since, "only what is newer, also before --follow")->type_name("SPAN|TIME");
+  events->add_flag("--json", cli.events.json, "as JSON lines");
+  events->footer("Examples:\n  caisson events web --since 2h\n  caisson events --follow --json");
   many("inspect", "All that is known of machines, as JSON", [&cli] { return inspect_command(cli.names); });
   auto* logs = one("logs", "What a machine has printed on its console",
                    [&cli] { return logs_command(cli.name, cli.lines, cli.follow); });

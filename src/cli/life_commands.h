@@ -12,7 +12,11 @@ namespace caisson::cli {
 
 using Names = std::vector<std::string>;
 
+enum class Operation { Start, Stop, Restart, Kill, Reset, Pause, Resume, Remove, ForcedRemove };
+
 // Exit statuses.
+// --dry-run: says for each machine what would be done, or why it could not be; nothing is.
+[[nodiscard]] int would(Operation operation, const Names& names);
 [[nodiscard]] int start_command(const Names& names);
 // `timeout_s`: how long the guest may take to shut down; none: as the machine's configuration says.
 [[nodiscard]] int stop_command(const Names& names, std::optional<unsigned> timeout_s);

@@ -115,6 +115,8 @@ void add_machine(CLI::App* run, RunOptions& options) {
   run->add_flag("--autostart", options.autostart, "start it when caissond starts");
   run->add_flag("--no-reboot", options.no_reboot, "end with status 4 when the guest resets itself");
   run->add_flag("--debug-exit", options.debug_exit, "end when the guest writes to port 0xf4");
+  run->add_flag("--dry-run", options.dry_run,
+                "say what would be got, made and started, as far as it is known, and do nothing");
   run->add_flag("--json", options.json, "events as JSON lines on standard error");
   const auto first = "First start, by the cloud-init of images from elsewhere";
   const auto seed = [&](const char* name, std::vector<std::string>& into, const char* what, const char* type) {

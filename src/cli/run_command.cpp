@@ -94,11 +94,16 @@ struct Wish {
 };
 
 // An image that is not here, where the catalogue says how to get it.
-std::expected<void, Failure> get_image(const life::ImageName& name, bool json) {
+std::expected<void, Failure> get_image(const life::ImageName& name, bool json, bool dry_run) {
   const auto here = life::find_image(name);
   if (here && *here) return {};
   const auto entry = life::catalogue_entry(name);
   if (!entry) return std::unexpected(Failure{entry.error(), exit_usage});
+  if (dry_run) {
+    return std::unexpected(Failure{
+        Error{fmt::format("would get image {} from {} first; what follows depends on it", entry->name, entry->url)},
+        exit_ok});
+  }
   const auto folder = pull_image(*entry, {.json = json});
   if (!folder) return std::unexpected(Failure{folder.error()});
   return {};
@@ -115,7 +120,7 @@ std::expected<Wish, Failure> parse(RunOptions& options, bool kept) {
     if (options.name.empty()) options.name = options.target == "debian" ? "debian" : name->folder();
     if (!options.firmware.empty()) return usage(Error{"--firmware starts what is on --disk; leave out the image"});
     if (!name->built_here()) {
-      if (auto got = get_image(*name, options.json); !got) return std::unexpected(got.error());
+      if (auto got = get_image(*name, options.json, options.dry_run); !got) return std::unexpected(got.error());
       const auto manifest = life::manifest_of(*name);
       if (!manifest) return usage(manifest.error());
       if (manifest->boot != life::BootBy::Kernel && options.kernel.empty()) options.firmware = name_of(manifest->boot);
@@ -281,12 +286,61 @@ int report_end(const RunOptions& options, const control::Exited& exited) {
   return exit_status_of(exited);
 }
 
+// --dry-run: what would be got, made and started.
+int tell(const RunOptions& options, const Wish& wish, bool starts) {
+  const auto store = store::Store::open();
+  if (!store) return report(options, {store.error()});
+  const std::string& name = wish.config.name;
+  const bool there = store->has(name);
+  VmSpec spec = wish.spec;
+  if (there && (!starts || !wish.image)) return report(options, {life::check_new(*store, name).error()});
+  if (there) {
+    const auto folder = store->find(name);
+    const auto had = folder ? folder->spec() : std::unexpected(folder.error());
+    if (!had) return report(options, {had.error()});
+    if (folder->alive()) return report(options, {Error{"machine " + name + " is running already"}});
+    if (wish.seed)
+      return report(options,
+                    {Error{"machine " + name + " is there already, and cloud-init acts at a first start only"}});
+    spec = *had;
+    life::apply(change_of(options, wish.spec), spec);
+  } else if (wish.image) {
+    const auto here = life::find_image(*wish.image);
+    if (here && !*here) fmt::print("would build image {}\n", wish.image->text());
+    spec.image = wish.image->text();
+  }
+  for (const store::DiskSpec& disk : spec.disks) {
+    if (disk.path.front() == '/' && ::access(disk.path.c_str(), F_OK) != 0) {
+      return report(options, {fail_errno(errno, "--disk " + disk.path).error()});
+    }
+  }
+  for (const auto& [what, file] : {std::pair{"kernel ", &wish.spec.kernel}, std::pair{"initrd ", &wish.spec.initrd}}) {
+    if (!file->empty() && ::access(file->c_str(), R_OK) != 0) {
+      return report(options, {fail_errno(errno, what + *file).error()});
+    }
+  }
+  fmt::print("would {} {}{}\n{}",
+             there    ? "start"
+             : starts ? "make and start"
+                      : "make",
+             name, wish.seed ? ", with a disk for cloud-init" : "", spec.serialise());
+  return exit_ok;
+}
+
+// One that is no failure is what --dry-run says.
+int report_parse(const RunOptions& options, const Failure& failure) {
+  if (failure.status != exit_ok) return report(options, failure);
+  fmt::print("{}\n", failure.error.message);
+  return exit_ok;
+}
+
 }  // namespace
 
 int run(RunOptions options) {
   const TscReading before = read_tsc();
   auto wish = parse(options, options.detached && !options.remove);
-  if (!wish) return report(options, wish.error());
+  if (!wish) return report_parse(options, wish.error());
+  if (options.dry_run) return tell(options, *wish, true);
   const auto fail_with = [&](const Error& error) { return report(options, {error}); };
 
   auto store = store::Store::open();
@@ -374,7 +428,8 @@ int set(const RunOptions& options, const SetOptions& more) {
 
 int create(RunOptions options) {
   auto wish = parse(options, true);
-  if (!wish) return report(options, wish.error());
+  if (!wish) return report_parse(options, wish.error());
+  if (options.dry_run) return tell(options, *wish, false);
   auto store = store::Store::open();
   if (!store) return report(options, {store.error()});
   auto placed = place(*store, *wish, options, false);

@@ -64,6 +64,7 @@ struct RunOptions {
   bool detached = false;
   bool remove = false;  // a detached machine goes when it ends
   bool autostart = false;
+  bool dry_run = false;               // say what would be made or started
   std::string cloud_init;             // a file with user-data
   std::string user;                   // what cloud-init shall make, see life/seed.h
   std::vector<std::string> ssh_keys;  // lines, or files with them

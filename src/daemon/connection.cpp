@@ -235,7 +235,7 @@ asio::awaitable<std::shared_ptr<Listeners::Queue>> Listeners::add() {
   auto executor = co_await asio::this_coro::executor;
   auto queue = std::make_shared<Queue>(executor);
   if (!feed_) {
-    feed_ = std::make_shared<api::Feed>();
+    feed_ = std::make_shared<life::Feed>();
     queues_.insert(queue);
     co_await look();
     asio::co_spawn(executor, watch(), asio::detached);

@@ -24,8 +24,8 @@
 #include <boost/beast/core/tcp_stream.hpp>
 
 #include "api/api.h"
-#include "api/feed.h"
 #include "daemon/tokens.h"
+#include "life/feed.h"
 
 namespace caisson::daemon {
 
@@ -57,7 +57,7 @@ class Listeners {
 
   asio::thread_pool& pool_;
   std::set<std::shared_ptr<Queue>> queues_;
-  std::shared_ptr<api::Feed> feed_;  // while watch() runs
+  std::shared_ptr<life::Feed> feed_;  // while watch() runs
 };
 
 // What connections share.

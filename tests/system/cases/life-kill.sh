@@ -1,11 +1,15 @@
-# kill -9 of the command or of the VMM at a random moment of a random command of a machine's life. Afterwards each machine
-# is there or not, runs or not, its processes are those that the store knows, and the next command works. LIFE_KILLS tries.
+# kill -9 of the command, of the VMM or of the daemon at a random moment of a random command of a machine's life. Afterwards
+# each machine is there or not, runs or not, its processes are those that the store knows, and the next command works.
+# LIFE_KILLS tries, every third of them by the daemon.
 kernel=$GUESTS/cloud-amd64/vmlinuz
 initrd=$GUESTS/cloud-amd64/initrd.gz
 vms=$XDG_DATA_HOME/caisson/vms
 options="--memory 96M --cpus 1 --kernel $kernel --initrd $initrd --append test=button"
 tries=${LIFE_KILLS-25}
-trap '"$CAISSON" rm -f a b c $("$CAISSON" ps | sed -n "s/^\(vm-[0-9]*\) .*/\1/p") 2>/dev/null || :' EXIT
+caissond=${CAISSON}d
+daemon=
+trap '[ -z "$daemon" ] || kill -KILL "$daemon" 2>/dev/null || :
+  "$CAISSON" rm -f a b c $("$CAISSON" ps | sed -n "s/^\(vm-[0-9]*\) .*/\1/p") 2>/dev/null || :' EXIT
 
 random() { # random N: 0 to N - 1
   number=$(od -An -N4 -tu4 /dev/urandom)
@@ -59,6 +63,47 @@ try() {
   wait "$pid" 2>/dev/null || :
 }
 
+start_daemon() {
+  "$caissond" --socket "$PWD/s" 2>>daemon.err &
+  daemon=$!
+  i=0
+  until curl -s -o /dev/null --unix-socket s http://x/v1/host; do
+    i=$((i + 1))
+    [ "$i" -lt 200 ] || die "caissond does not come up: $(tail -n 3 daemon.err)"
+    sleep 0.05
+  done
+}
+# The same by the daemon, which is killed meanwhile and comes back.
+try_daemon() {
+  name=$(pick a b)
+  command=$(pick create create start start start stop kill restart pause resume rm rename)
+  body='{}'
+  method=POST
+  path=machines/$name/$command
+  case $command in
+    create)
+      path=machines
+      body="{\"name\": \"$name\", \"kernel\": \"$kernel\", \"initrd\": \"$initrd\", \"append\": \"test=button\", \"memory_bytes\": 100663296, \"cpus\": 1}"
+      ;;
+    stop | restart) body="{\"timeout_s\": $(random 2)}" ;;
+    rename) body="{\"name\": \"$(pick a b)\"}" ;;
+    rm)
+      method=DELETE
+      path="machines/$name?force=true"
+      ;;
+    *) body= ;;
+  esac
+  delay=$(pick 0 0.001 0.003 0.005 0.01 0.02 0.04 0.08 0.16)
+  echo "$method $path; kill the daemon after $delay s" >>tries.log
+  curl -s -m 30 -o answer.json --unix-socket s -X "$method" ${body:+-H "Content-Type: application/json" -d "$body"} "http://x/v1/$path" &
+  pid=$!
+  sleep "$delay"
+  kill -KILL "$daemon"
+  wait "$daemon" 2>/dev/null || :
+  wait "$pid" || :
+  start_daemon
+}
+
 consistent() {
   "$CAISSON" ps -a >table || { why="ps fails"; return 1; }
   why=$(grep -E '^[^ ]+ +(broken|starting) ' table) && return 1
@@ -76,10 +121,11 @@ consistent() {
 }
 
 "$CAISSON" ps >/dev/null
+[ ! -x "$caissond" ] || start_daemon
 n=0
 while [ "$n" -lt "$tries" ]; do
   n=$((n + 1))
-  try
+  if [ -n "$daemon" ] && [ $((n % 3)) = 0 ]; then try_daemon; else try; fi
   # What was killed may need a moment to be gone.
   i=0
   until consistent; do

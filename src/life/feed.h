@@ -8,17 +8,21 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "control/json_fields.h"
 #include "store/store.h"
 
-namespace caisson::api {
+namespace caisson::life {
+
+// As the interface and `caisson events` tell it: "at_ms", "machine", "type", and "detail" where there is more.
+[[nodiscard]] control::Json event_json(std::string_view machine, const store::TimedEvent& event);
 
 class Feed {
  public:
   // The events since the last look, in order for each machine; the first
-  // one finds none. Each is an Event of the schemas.
+  // one finds none. Each is as of event_json().
   [[nodiscard]] std::vector<control::Json> look();
 
  private:
@@ -37,4 +41,4 @@ class Feed {
   std::map<std::string, Seen> machines_;
 };
 
-}  // namespace caisson::api
+}  // namespace caisson::life

@@ -1,14 +1,14 @@
-#include "api/feed.h"
+#include "life/feed.h"
 
 #include <algorithm>
 
 #include <fcntl.h>
 #include <sys/stat.h>
 
-#include "api/handlers.h"
 #include "base/utc.h"
+#include "control/messages.h"
 
-namespace caisson::api {
+namespace caisson::life {
 namespace {
 
 using control::Json;
@@ -27,6 +27,15 @@ uint64_t inode_of(int folder, const char* name, uint64_t* size = nullptr) {
 }
 
 }  // namespace
+
+Json event_json(std::string_view machine, const store::TimedEvent& event) {
+  Json detail = Json::parse(control::serialise(event.event), nullptr, false);
+  const std::string type = detail.value("type", "");
+  detail.erase("type");
+  Json json{{"at_ms", event.at_ms}, {"machine", std::string{machine}}, {"type", type}};
+  if (!detail.empty()) json["detail"] = std::move(detail);
+  return json;
+}
 
 void Feed::look_at(const store::VmFolder& folder, Seen& seen, bool tell, std::vector<Json>& events) {
   using store::VmFolder;
@@ -117,4 +126,4 @@ std::vector<Json> Feed::look() {
   return events;
 }
 
-}  // namespace caisson::api
+}  // namespace caisson::life
