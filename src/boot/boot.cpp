@@ -52,7 +52,8 @@ Result<EntryPoint> load(GuestMemory& memory, const BootConfig& config) {
                       .initrd_name = config.initrd_name,
                       .command_line = config.command_line,
                       .map = map,
-                      .rsdp = acpi::rsdp_address};
+                      .rsdp = acpi::rsdp_address,
+                      .screen = config.screen};
   context.low_end = write_firmware_tables(memory, map, config);
   if (const auto* linux = std::get_if<BzImage>(&*kernel)) {
     return load_linux(memory, *linux, config.unpack, context);

@@ -3,6 +3,7 @@
 //   Threads  one call, before any CPU runs; on a machine reset again, after the memory was cleared
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -25,6 +26,7 @@ struct BootConfig {
   Unpack unpack = Unpack::Host;
   AcpiConfig acpi;  // the number of CPUs stands here
   SmbiosConfig smbios;
+  std::optional<FrameBuffer> screen;
   std::vector<MemoryRange> reserved;  // beside ECAM and the APICs, which are taken from `acpi`
 };
 

@@ -179,6 +179,23 @@ TEST(LinuxBoot, HostUnpackFallsBack) {
   }
 }
 
+TEST(LinuxBoot, AScreenIsTold) {
+  Machine machine(128 * mib);
+  machine.kernel(make_bzimage({}));
+  ASSERT_EQ(machine.error(), "");
+  EXPECT_EQ(machine.at<uint8_t>(low::zero_page + 0x0f), 0) << "no screen";
+  machine.config.screen = FrameBuffer{0x1'c000'0000, 1024, 768};
+  ASSERT_EQ(machine.error(), "");
+  EXPECT_EQ(machine.at<uint8_t>(low::zero_page + 0x0f), 0x70);
+  EXPECT_EQ(machine.at<uint32_t>(low::zero_page + 0x12), 1024u | 768u << 16);
+  EXPECT_EQ(machine.at<uint16_t>(low::zero_page + 0x16), 32);
+  EXPECT_EQ(machine.at<uint32_t>(low::zero_page + 0x18), 0xc000'0000u);
+  EXPECT_EQ(machine.at<uint32_t>(low::zero_page + 0x1c), 1024u * 768 * 4);
+  EXPECT_EQ(machine.at<uint16_t>(low::zero_page + 0x24), 4096);
+  EXPECT_EQ(machine.at<uint32_t>(low::zero_page + 0x36), 2u);
+  EXPECT_EQ(machine.at<uint32_t>(low::zero_page + 0x3a), 1u);
+}
+
 TEST(LinuxBoot, InitrdGoesAsHighAsTheKernelAllows) {
   const Image cpio = make_cpio(1000);
   BzImageSpec spec;

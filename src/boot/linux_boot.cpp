@@ -19,6 +19,17 @@ constexpr size_t acpi_rsdp_addr = 0x70, ext_ramdisk_image = 0xc0, ext_ramdisk_si
                  e820_entries = 0x1e8, e820_table = 0x2d0, e820_max = 128, e820_entry_size = 20, size = 4096;
 }
 
+// Offsets in the zero page's screen_info (Linux include/uapi/linux/screen_info.h).
+namespace screen_info {
+constexpr size_t video_type = 0x0f, lfb_width = 0x12, lfb_height = 0x14, lfb_depth = 0x16, lfb_base = 0x18,
+                 lfb_size = 0x1c, lfb_line_length = 0x24, colours = 0x26, capabilities = 0x36, ext_lfb_base = 0x3a;
+// Linux's drivers take a frame buffer of this type whoever set it up; that of VESA needs one that cloud kernels lack.
+constexpr uint8_t type_efi = 0x70;
+constexpr uint32_t base_64bit = 1u << 1;
+// Size and position in bits of red, green, blue and the rest.
+constexpr std::array<uint8_t, 8> xrgb{8, 16, 8, 8, 8, 0, 8, 24};
+}  // namespace screen_info
+
 constexpr uint8_t loader_undefined = 0xff;
 constexpr uint16_t vid_mode_normal = 0xffff;
 constexpr uint8_t kaslr_flag = 1u << 1, can_use_heap = 1u << 7;
@@ -61,6 +72,20 @@ void fill_zero_page(ZeroPage& page, const BzImage& kernel, const LoadContext& co
     page.put(at + 8, ranges[i].size);
     page.put(at + 16, static_cast<uint32_t>(ranges[i].type));
   }
+}
+
+void fill_screen(ZeroPage& page, const FrameBuffer& screen) {
+  constexpr uint32_t pixel_bytes = 4;
+  page.put(screen_info::video_type, screen_info::type_efi);
+  page.put(screen_info::lfb_width, screen.width);
+  page.put(screen_info::lfb_height, screen.height);
+  page.put(screen_info::lfb_depth, uint16_t{8 * pixel_bytes});
+  page.put(screen_info::lfb_base, static_cast<uint32_t>(screen.base));
+  page.put(screen_info::ext_lfb_base, static_cast<uint32_t>(screen.base >> 32));
+  page.put(screen_info::lfb_size, pixel_bytes * screen.width * screen.height);
+  page.put(screen_info::lfb_line_length, static_cast<uint16_t>(pixel_bytes * screen.width));
+  page.put(screen_info::colours, screen_info::xrgb);
+  if (screen.base >> 32 != 0) page.put(screen_info::capabilities, screen_info::base_64bit);
 }
 
 struct Loaded {
@@ -123,6 +148,7 @@ Result<EntryPoint> load_linux(GuestMemory& memory, const BzImage& kernel, Unpack
   }
   ZeroPage page;
   fill_zero_page(page, kernel, context, *initrd, memory.low_size());
+  if (context.screen) fill_screen(page, *context.screen);
   put(memory, low::zero_page, page.bytes());
 
   EntryPoint entry;

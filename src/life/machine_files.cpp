@@ -48,7 +48,7 @@ Result<> add_disk(Machine& machine, const std::string& path, const store::DiskSp
   auto chain = open_chain(path, options);
   if (!chain) return std::unexpected(chain.error());
   // Some are needed for what every machine has.
-  if (machine.fds.size() + chain->size() + 10 > control::Channel::max_fds) {
+  if (machine.fds.size() + chain->size() + 11 > control::Channel::max_fds) {
     return fail("--disk: the disks have too many backing files together; join some with 'caisson disk convert'");
   }
   if (spec.bus == control::DiskBus::Cdrom) {

@@ -432,6 +432,12 @@ Result<> Machine::load() {
     }
     return {};
   }
+  if (vga_ != nullptr) {
+    constexpr uint16_t width = 1024, height = 768;
+    const std::lock_guard hold(bus_.lock());
+    vga_->start_linear(width, height);
+    boot_.screen = {vga_->bar_address(display::Vga::frame_buffer), width, height};
+  }
   auto entry = boot::load(*memory_, boot_);
   if (!entry) return std::unexpected(entry.error());
   for (unsigned i = 0; i < cpus_.size(); ++i) {

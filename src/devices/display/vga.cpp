@@ -75,6 +75,16 @@ Result<> Vga::restore(std::span<const uint8_t> in) {
   return {};
 }
 
+void Vga::start_linear(uint16_t width, uint16_t height) {
+  for (const auto& [index, value] :
+       {std::pair{vbe_enable, uint16_t{0}}, std::pair{vbe_width, width}, std::pair{vbe_height, height},
+        std::pair{vbe_depth, uint16_t{32}}, std::pair{vbe_enable, uint16_t{vbe_enabled}}}) {
+    write_vbe(index, value);
+  }
+  config_write(pci::command, 2, pci::command_io | pci::command_memory);
+  changed();
+}
+
 uint64_t Vga::read(unsigned region, uint64_t offset, unsigned size) {
   uint64_t value = 0;
   switch (region) {

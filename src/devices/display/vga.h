@@ -74,6 +74,9 @@ class Vga final : public pci::PciDevice {
   // Legacy ports and memory; before the guest runs.
   void map_legacy(Bus& bus);
 
+  // A black picture of 32 bits a pixel, and the frame buffer's BAR decoded: as firmware that knows the device leaves
+  // it.
+  void start_linear(uint16_t width, uint16_t height);
   // Of the picture.
   [[nodiscard]] std::pair<unsigned, unsigned> size() const;
   // Counts what may have changed the picture. Any thread, without the device lock.

@@ -174,5 +174,20 @@ TEST_F(VgaTest, RoundTrip) {
   });
 }
 
+TEST_F(VgaTest, StartsWithALinearPictureForAKernel) {
+  const uint64_t before = vga.changes();
+  vga.start_linear(1024, 768);
+  EXPECT_GT(vga.changes(), before);
+  EXPECT_EQ(vga.size(), (std::pair{1024u, 768u}));
+  vga.write(Vga::frame_buffer, 4096 + 4, 4, 0x00112233);
+  const Picture picture = vga.picture();
+  EXPECT_EQ(pixel(picture, 1, 1), (std::array<uint8_t, 3>{0x11, 0x22, 0x33}));
+  EXPECT_EQ(pixel(picture, 0, 1), (std::array<uint8_t, 3>{0, 0, 0}));
+  EXPECT_EQ(vga.config_read(pci::command, 2) & pci::command_memory, pci::command_memory);
+  EXPECT_TRUE(vga.text().empty());
+  vga.reset();
+  EXPECT_NE(vga.size(), (std::pair{1024u, 768u}));
+}
+
 }  // namespace
 }  // namespace caisson::display
