@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
 
@@ -127,6 +128,25 @@ TEST_F(ImageImport, DamagedArchivesLeaveNothing) {
   EXPECT_NE(refused(std::string(10240, '\0')).find("no manifest"), std::string::npos);
   changed = good->substr(0, good->size() - 1024) + *good;
   EXPECT_NE(refused(changed), "") << "files twice";
+}
+
+TEST_F(ImageImport, AMachineThatCannotBeReadKeepsItsImage) {
+  ASSERT_TRUE(import_image(name("mine"), disk_, {}));
+  std::filesystem::create_directories(folder_ + "/caisson/vms/lost");
+  put("caisson/vms/lost/config.json", "nonsense");
+  {
+    const Fd disk{::open((folder_ + "/caisson/vms/lost/disk.qcow2").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600)};
+    qcow2::CreateOptions options;
+    options.size = 1 << 20;
+    options.backing_file = image("mine/disk.raw");
+    options.backing_format = "raw";
+    ASSERT_TRUE(qcow2::create(disk.get(), options));
+  }
+  EXPECT_EQ(life::machines_of(name("mine")), std::vector<std::string>{"lost"});
+  EXPECT_FALSE(life::remove_image(name("mine")));
+  EXPECT_FALSE(import_image(name("mine"), disk_, {.force = true}));
+  std::filesystem::remove_all(folder_ + "/caisson/vms/lost");
+  EXPECT_TRUE(life::remove_image(name("mine")));
 }
 
 TEST_F(ImageImport, SaysWhatIsWrong) {

@@ -14,8 +14,6 @@ namespace {
 
 using store::VmSpec;
 
-// The machine's own disk over its image's.
-constexpr const char* overlay_file = "disk.qcow2";
 // What cloud-init reads.
 constexpr const char* seed_file = "seed.iso";
 

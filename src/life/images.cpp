@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <nlohmann/json.hpp>
 
+#include "backend/qcow2/check.h"
 #include "life/host.h"
 #include "store/files.h"
 #include "store/store.h"
@@ -37,6 +38,14 @@ constexpr std::array<std::string_view, 3> boot_names{"kernel", "bios", "uefi"};
 std::string string_of(const Json& json, const char* key) {
   const auto found = json.find(key);
   return found != json.end() && found->is_string() ? found->get<std::string>() : std::string{};
+}
+
+// A machine's disk that has its backing file in that folder.
+bool based_on(const std::string& disk, const std::string& image_folder) {
+  const Fd fd{::open(disk.c_str(), O_RDONLY | O_CLOEXEC)};
+  if (!fd.valid()) return false;
+  const auto header = qcow2::read_header(fd.get());
+  return header && header->backing_file && header->backing_file->starts_with(image_folder + "/");
 }
 
 uint64_t used_bytes(const std::string& path) {
@@ -181,12 +190,15 @@ std::vector<std::string> machines_of(const ImageName& name) {
   std::vector<std::string> machines;
   const auto store = store::Store::open();
   const auto names = store ? store->names() : Result<std::vector<std::string>>{};
-  if (!names) return machines;
+  const auto images = images_folder();
+  if (!names || !images) return machines;
   for (const std::string& machine : *names) {
     const auto folder = store->find(machine);
     const auto spec = folder ? folder->spec() : std::unexpected(folder.error());
     // One whose disk is a copy needs no image.
-    if (spec && spec->image == name.text() && !spec->disks.empty() && spec->disks.front().format == "qcow2") {
+    const bool said =
+        spec && spec->image == name.text() && !spec->disks.empty() && spec->disks.front().format == "qcow2";
+    if (said || (folder && based_on(folder->file(overlay_file), *images + "/" + name.folder()))) {
       machines.push_back(machine);
     }
   }

@@ -61,6 +61,8 @@ inline constexpr const char* disk_file = "disk.raw";
 inline constexpr const char* kernel_file = "vmlinuz";
 inline constexpr const char* initrd_file = "initrd.img";
 inline constexpr const char* manifest_file = "manifest.json";
+// In a machine's folder: its own disk over its image's.
+inline constexpr const char* overlay_file = "disk.qcow2";
 
 [[nodiscard]] Result<std::string> images_folder();
 // The image's folder, if it is there.
@@ -85,7 +87,8 @@ struct Image {
 // An error where a machine's disk is based on it.
 [[nodiscard]] Result<> remove_image(const ImageName& name);
 
-// The machines of this user whose disks are based on the image: it must stay as it is.
+// The machines of this user whose disks are based on the image: it must stay as it is. Also those whose configuration
+// cannot be read: the disk itself says it.
 [[nodiscard]] std::vector<std::string> machines_of(const ImageName& name);
 
 // Exclusive. Where another process has it: with `say` it tells that it waits for `what`, and waits; without, an error.
