@@ -7,6 +7,8 @@
 #include <iterator>
 
 #include <fmt/core.h>
+#include <poll.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "base/utc.h"
@@ -46,6 +48,12 @@ bool print(const Json& event, bool json) {
                event.value("type", ""), detail_text(event));
   }
   return std::fflush(stdout) == 0;
+}
+
+// Also where nothing happens that could be printed.
+bool reader_is_there() {
+  pollfd out{STDOUT_FILENO, 0, 0};
+  return ::poll(&out, 1, 0) <= 0 || (out.revents & POLLERR) == 0;
 }
 
 int report(const Error& error, int status) {
@@ -113,7 +121,7 @@ int events_command(const EventsOptions& options) {
     }
   }
   // Until a signal, or until nobody reads.
-  while (options.follow) {
+  while (options.follow && reader_is_there()) {
     for (const Json& event : feed.look()) {
       const bool wanted =
           options.names.empty() || std::ranges::find(options.names, event.value("machine", "")) != options.names.end();
