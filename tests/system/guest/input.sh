@@ -10,7 +10,11 @@ device() {
 # gets NAME WHAT EVENTS…: tells the host to begin, and waits until the device has sent these events (TYPE:CODE:VALUE) in this order.
 gets() {
   what=$2
-  file=$(device "$1")
+  for i in $(seq 30); do # probing takes its time
+    file=$(device "$1")
+    [ -z "$file" ] || break
+    sleep 1
+  done
   shift 2
   [ -n "$file" ] || { fail "no device for $what"; status=1; return; }
   cat "$file" >/tmp/events &
@@ -27,11 +31,9 @@ gets() {
   echo "caisson-test: got $what"
 }
 if modprobe -q psmouse; then
-  sleep 2
   gets 'PS/2' mouse 2:0:100 2:1:50 1:272:1 1:272:0
 fi
 gets 'AT .*keyboard' keyboard 1:30:1 1:30:0
 modprobe -q virtio_input
-sleep 1
 gets 'Caisson Virtio Tablet' tablet 3:0:16399 3:1:16404 1:273:1 1:273:0
 gets 'Caisson Virtio Keyboard' virtio-keyboard 1:48:1 1:48:0
