@@ -2,6 +2,7 @@
 
 #include "boot/kernel_image.h"
 #include "boot/low_memory.h"
+#include "boot/multiboot_boot.h"
 #include "boot/pvh_boot.h"
 
 namespace caisson::boot {
@@ -57,6 +58,9 @@ Result<EntryPoint> load(GuestMemory& memory, const BootConfig& config) {
   context.low_end = write_firmware_tables(memory, map, config);
   if (const auto* linux = std::get_if<BzImage>(&*kernel)) {
     return load_linux(memory, *linux, config.unpack, context);
+  }
+  if (const auto* multiboot = std::get_if<MultibootImage>(&*kernel)) {
+    return load_multiboot(memory, *multiboot, context);
   }
   return load_pvh(memory, std::get<ElfImage>(*kernel), context);
 }

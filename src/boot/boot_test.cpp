@@ -1,5 +1,6 @@
 #include "boot/boot.h"
 
+#include <array>
 #include <numeric>
 
 #include <gtest/gtest.h>
@@ -364,6 +365,127 @@ TEST(Firmware, TablesStandWhereTheGuestLooks) {
   EXPECT_EQ(at, end);
   EXPECT_EQ(types, (std::vector<unsigned>{0, 1, 3, 4, 16, 17, 19, 32, 127}));
   EXPECT_EQ(machine.at<uint16_t>(0xf'003c), types.size());
+}
+
+// --- Multiboot ---
+
+constexpr uint32_t multiboot_magic = 0x1bad'b002;
+
+void put_multiboot_header(Image& image, size_t at, uint32_t flags) {
+  test::poke(image, at, multiboot_magic);
+  test::poke(image, at + 4, flags);
+  test::poke(image, at + 8, uint32_t{0} - multiboot_magic - flags);
+}
+
+// A file with addresses in its header: from byte 16 on it goes to 2 MiB, with zeroes up to `end`.
+Image make_multiboot(uint32_t end = 0x20'9000, size_t size = 0x1000) {
+  Image image(size, 0x42);
+  put_multiboot_header(image, 64, 0x1'0003);
+  const std::array<uint32_t, 5> addresses{0x20'0030, 0x20'0000, 0, end, 0x20'0123};
+  test::poke(image, 76, addresses);
+  return image;
+}
+
+TEST(BootMultiboot, StartsAFileByTheAddressesInItsHeader) {
+  Machine machine(64 * mib);
+  machine.kernel(make_multiboot());
+  machine.initrd(Image(5000, 0x99));  // anything
+  const auto entry = load(*machine.memory, machine.config);
+  ASSERT_TRUE(entry) << entry.error().message;
+  EXPECT_EQ(entry->mode, EntryPoint::Mode::Protected32);
+  EXPECT_EQ(entry->rip, 0x20'0123u);
+  EXPECT_EQ(entry->rax, 0x2bad'b002u);
+  EXPECT_EQ(entry->cr0 & (x86::cr0::pe | x86::cr0::pg), x86::cr0::pe);
+  EXPECT_EQ(machine.at<uint32_t>(0x20'0030), multiboot_magic);
+  EXPECT_EQ(machine.at<uint8_t>(0x20'0000 + 0x1000 - 17), 0x42);
+  EXPECT_EQ(machine.at<uint8_t>(0x20'0000 + 0x1000 - 16), 0);
+
+  const Gpa info = entry->rbx;
+  EXPECT_EQ(machine.at<uint32_t>(info), 1u | 4u | 8u | 64u | 512u);
+  EXPECT_EQ(machine.at<uint32_t>(info + 4), 639u);
+  const uint32_t upper = machine.at<uint32_t>(info + 8);
+  EXPECT_GT(upper, 62u * 1024);
+  EXPECT_LT(upper, 63u * 1024);
+  std::string text(13, 0);
+  ASSERT_TRUE(machine.memory->read(machine.at<uint32_t>(info + 16), {reinterpret_cast<uint8_t*>(text.data()), 13}));
+  EXPECT_STREQ(text.c_str(), "console=ttyS0");
+  ASSERT_EQ(machine.at<uint32_t>(info + 20), 1u);
+  const Gpa module = machine.at<uint32_t>(info + 24);
+  const uint32_t start = machine.at<uint32_t>(module), end = machine.at<uint32_t>(module + 4);
+  EXPECT_EQ(end - start, 5000u);
+  EXPECT_EQ(start % 4096, 0u);
+  EXPECT_EQ(machine.at<uint8_t>(end - 1), 0x99);
+  // The map, whose entries say their own size; RAM above 1 MiB is as large as mem_upper.
+  const uint32_t length = machine.at<uint32_t>(info + 44);
+  Gpa at = machine.at<uint32_t>(info + 48);
+  bool found = false;
+  for (const Gpa stop = at + length; at < stop; at += machine.at<uint32_t>(at) + 4) {
+    ASSERT_EQ(machine.at<uint32_t>(at), 20u);
+    if (machine.at<uint64_t>(at + 4) != mib) continue;
+    found = true;
+    EXPECT_EQ(machine.at<uint64_t>(at + 12) >> 10, upper);
+    EXPECT_EQ(machine.at<uint32_t>(at + 20), 1u);
+  }
+  EXPECT_TRUE(found);
+}
+
+TEST(BootMultiboot, StartsElfFilesWhereTheyAreLinked) {
+  Machine machine(64 * mib);
+  ElfSpec spec;
+  spec.entry = 0xffff'ffff'8000'0000 + spec.physical + 0x10;  // as the kernel sees it
+  Image image = make_elf(spec);
+  put_multiboot_header(image, 0x300, 3);
+  machine.kernel(image);
+  const auto entry = load(*machine.memory, machine.config);
+  ASSERT_TRUE(entry) << entry.error().message;
+  EXPECT_EQ(entry->rip, spec.physical + 0x10);
+  EXPECT_EQ(machine.at<uint8_t>(spec.physical), 0x5a);
+  // With a PVH entry it is started by that.
+  spec.pvh_entry = 0x100'0020;
+  image = make_elf(spec);
+  put_multiboot_header(image, 0x300, 3);
+  machine.kernel(image);
+  EXPECT_EQ(load(*machine.memory, machine.config)->rip, 0x100'0020u);
+}
+
+TEST(BootMultiboot, SaysWhatIsWrong) {
+  Machine machine(64 * mib);
+  const auto error_of = [&](Image image) {
+    machine.kernel(image);
+    return machine.error();
+  };
+  Image video = make_multiboot();
+  put_multiboot_header(video, 64, 0x1'0007);
+  EXPECT_TRUE(mentions(error_of(video), "video mode"));
+  Image unknown = make_multiboot();
+  put_multiboot_header(unknown, 64, 0x1'0083);
+  EXPECT_TRUE(mentions(error_of(unknown), "flags 0x10083"));
+  Image bare = make_multiboot();
+  put_multiboot_header(bare, 64, 3);
+  EXPECT_TRUE(mentions(error_of(bare), "no ELF file"));
+  Image wrong = make_multiboot();
+  test::poke(wrong, 72, uint32_t{1});  // the sum: then it is none
+  EXPECT_TRUE(mentions(error_of(wrong), "not a kernel"));
+  Image late(20000);
+  put_multiboot_header(late, 8192, 0x1'0003);
+  EXPECT_TRUE(mentions(error_of(late), "not a kernel"));
+  Image cut(8192 - 4096 + 12);
+  put_multiboot_header(cut, cut.size() - 12, 0x1'0003);
+  EXPECT_TRUE(mentions(error_of(cut), "truncated"));
+  const auto with = [&](size_t field, uint32_t value) {
+    Image image = make_multiboot();
+    test::poke(image, 64 + field, value);
+    return error_of(image);
+  };
+  EXPECT_TRUE(mentions(with(12, 0x20'0050), "cannot be"));  // its load address would be before the file
+  EXPECT_TRUE(mentions(with(16, 0x20'0031), "cannot be"));
+  EXPECT_TRUE(mentions(with(20, 0x20'5000), "truncated"));
+  EXPECT_TRUE(mentions(with(20, 0x1f'0000), "truncated"));
+  EXPECT_TRUE(mentions(with(24, 0x4000'0000), "too little"));
+  Image low = make_multiboot();
+  const std::array<uint32_t, 5> addresses{0x8030, 0x8000, 0, 0, 0x8000};
+  test::poke(low, 76, addresses);
+  EXPECT_TRUE(mentions(error_of(low), "below 1 MiB"));
 }
 
 }  // namespace

@@ -31,7 +31,7 @@ std::string_view machine_name(uint16_t machine) {
 
 struct ProgramHeader {
   uint32_t type = 0;
-  uint64_t offset = 0, physical = 0, file_size = 0, memory_size = 0, align = 0;
+  uint64_t offset = 0, linked = 0, physical = 0, file_size = 0, memory_size = 0, align = 0;
 };
 
 std::optional<ProgramHeader> read_program_header(Bytes file, uint64_t at, bool is_64bit) {
@@ -40,14 +40,15 @@ std::optional<ProgramHeader> read_program_header(Bytes file, uint64_t at, bool i
     if (!raw) return std::nullopt;
     Elf64_Phdr header;
     std::memcpy(&header, raw->data(), sizeof header);
-    return ProgramHeader{header.p_type,   header.p_offset, header.p_paddr,
+    return ProgramHeader{header.p_type,   header.p_offset, header.p_vaddr, header.p_paddr,
                          header.p_filesz, header.p_memsz,  header.p_align};
   }
   const auto raw = slice(file, at, sizeof(Elf32_Phdr));
   if (!raw) return std::nullopt;
   Elf32_Phdr header;
   std::memcpy(&header, raw->data(), sizeof header);
-  return ProgramHeader{header.p_type, header.p_offset, header.p_paddr, header.p_filesz, header.p_memsz, header.p_align};
+  return ProgramHeader{header.p_type,   header.p_offset, header.p_vaddr, header.p_paddr,
+                       header.p_filesz, header.p_memsz,  header.p_align};
 }
 
 // Notes: {namesz, descsz, type}, name and descriptor each padded to 4 (or, by p_align, 8) bytes.
@@ -87,7 +88,7 @@ Result<> add_segment(ElfImage& image, Bytes file, const ProgramHeader& header) {
     }
   }
   if (image.segments.size() == max_segments) return fail("ELF file with more than {} segments", max_segments);
-  image.segments.push_back({header.physical, header.memory_size, *contents});
+  image.segments.push_back({header.physical, header.memory_size, *contents, header.linked});
   return {};
 }
 

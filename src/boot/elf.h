@@ -18,6 +18,7 @@ struct ElfSegment {
   uint64_t physical = 0;
   uint64_t memory_size = 0;  // at least contents.size(); the rest is zero
   Bytes contents;
+  uint64_t linked = 0;  // the address by which the kernel itself calls it
 };
 
 struct ElfImage {

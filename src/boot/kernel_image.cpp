@@ -96,13 +96,15 @@ Result<KernelImage> parse_bzimage(Bytes file) {
 
 Result<KernelImage> parse_kernel(Bytes file) {
   if (file.empty()) return fail("an empty file; a bzImage or an ELF kernel is needed");
+  const auto multiboot = find_multiboot(file);
   if (starts_with(file,
                   "\x7f"
                   "ELF")) {
     auto elf = parse_elf(file);
     if (!elf) return std::unexpected(elf.error());
+    if (!elf->pvh_entry && multiboot) return parse_multiboot(file, *multiboot);
     if (!elf->pvh_entry) {
-      return fail("an ELF file for {} without a PVH entry; give the kernel's bzImage (vmlinuz)",
+      return fail("an ELF file for {} without a PVH entry or a Multiboot header; give the kernel's bzImage (vmlinuz)",
                   elf->is_64bit ? "x86-64" : "i386");
     }
     return std::move(*elf);
@@ -110,6 +112,7 @@ Result<KernelImage> parse_kernel(Bytes file) {
   if (read_le<uint16_t>(file, setup::boot_flag) == 0xaa55 && read_le<uint32_t>(file, setup::header) == 0x5372'6448) {
     return parse_bzimage(file);
   }
+  if (multiboot) return parse_multiboot(file, *multiboot);
   for (const Foreign& known : foreign) {
     const auto at = slice(file, known.offset, known.magic.size());
     if (at && starts_with(*at, known.magic)) return fail("{}", known.text);

@@ -1,7 +1,7 @@
 // Recognises what a user gives as a kernel, and says in one line why something else is none.
 //   Spec     Linux Documentation/x86/boot.rst (names of the setup header's fields); ELF: elf.h
-//   Models   bzImage with the 64-bit boot protocol (2.12, Linux 3.8, and later); ELF with a PVH entry
-//   Omits    16- and 32-bit boot protocols, multiboot
+//   Models   bzImage with the 64-bit boot protocol (2.12, Linux 3.8, and later); ELF with a PVH entry; Multiboot
+//   Omits    16- and 32-bit boot protocols of Linux
 //   Threads  none; the file is untrusted, all its values are checked here, once
 #pragma once
 
@@ -12,6 +12,7 @@
 #include "base/result.h"
 #include "boot/bytes.h"
 #include "boot/elf.h"
+#include "boot/multiboot_image.h"
 
 namespace caisson::boot {
 
@@ -57,7 +58,7 @@ struct BzImage {
   bool above_4g = false;  // initrd, command line and zero page may lie above 4 GiB
 };
 
-using KernelImage = std::variant<BzImage, ElfImage>;
+using KernelImage = std::variant<BzImage, ElfImage, MultibootImage>;
 
 // The result refers to `file`.
 [[nodiscard]] Result<KernelImage> parse_kernel(Bytes file);

@@ -15,7 +15,7 @@ std::optional<Gpa> place_high(uint64_t size, Gpa lowest, Gpa end) {
   return base;
 }
 
-Result<InitrdPlace> load_initrd(GuestMemory& memory, int fd, const InitrdLimits& limits) {
+Result<InitrdPlace> load_module(GuestMemory& memory, int fd, const InitrdLimits& limits) {
   if (fd < 0) return InitrdPlace{};
   const auto size = file_size(fd);
   if (!size) return std::unexpected(size.error());
@@ -33,8 +33,14 @@ Result<InitrdPlace> load_initrd(GuestMemory& memory, int fd, const InitrdLimits&
   if (target.size() != *size) return fail("the initial ramdisk does not fit into memory; give more --memory");
   if (auto done = read_file(fd, target); !done) return std::unexpected(done.error());
   memory.written(*base, *size);
-  if (auto done = check_initrd(target); !done) return std::unexpected(done.error());
   return InitrdPlace{*base, *size};
+}
+
+Result<InitrdPlace> load_initrd(GuestMemory& memory, int fd, const InitrdLimits& limits) {
+  const auto place = load_module(memory, fd, limits);
+  if (!place || place->size == 0) return place;
+  if (auto done = check_initrd(memory.span(place->base, place->size)); !done) return std::unexpected(done.error());
+  return place;
 }
 
 Result<> load_bytes(GuestMemory& memory, Gpa base, std::span<const uint8_t> contents, uint64_t memory_size) {

@@ -29,6 +29,9 @@ struct InitrdLimits {
 // Reads the open file to the highest place that the limits allow and checks what it is. {0, 0} for fd < 0.
 [[nodiscard]] Result<InitrdPlace> load_initrd(GuestMemory& memory, int fd, const InitrdLimits& limits);
 
+// The same for a file of any kind, which the kernel knows what to do with.
+[[nodiscard]] Result<InitrdPlace> load_module(GuestMemory& memory, int fd, const InitrdLimits& limits);
+
 // Copies and zeroes so that [base, base + memory_size) holds `contents` and then zeros.
 [[nodiscard]] Result<> load_bytes(GuestMemory& memory, Gpa base, std::span<const uint8_t> contents,
                                   uint64_t memory_size);

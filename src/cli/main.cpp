@@ -36,8 +36,9 @@ void add_machine(CLI::App* run, RunOptions& options) {
                   "debian, or debian:12 (11, 13, 14, sid): built on first use, kept between runs; or a disc (*.iso) or "
                   "disk (a path, or *.qcow2, *.raw, *.img) to start by its firmware, used and written to in place")
       ->type_name("IMAGE|FILE");
-  run->add_option("--kernel", options.kernel, "Linux kernel to boot: bzImage or ELF")->type_name("FILE");
-  run->add_option("--initrd", options.initrd, "initial RAM disk")->type_name("FILE");
+  run->add_option("--kernel", options.kernel, "kernel to boot: Linux (bzImage, ELF), or a Multiboot one")
+      ->type_name("FILE");
+  run->add_option("--initrd", options.initrd, "initial RAM disk; a Multiboot kernel's module")->type_name("FILE");
   run->add_option("--append", options.append, "kernel command line; console=ttyS0 and panic=-1 are added unless given")
       ->type_name("TEXT");
   run->add_option("--firmware", options.firmware,

@@ -77,6 +77,7 @@ CpuState entry_state(const boot::EntryPoint& entry, CpuState reset) {
   };
   CpuState state = std::move(reset);
   state.gpr = {};
+  state.gpr[0] = entry.rax;
   state.gpr[3] = entry.rbx;
   state.gpr[4] = entry.rsp;
   state.gpr[6] = entry.rsi;

@@ -390,6 +390,10 @@ TEST_F(E1000Test, SpreadsOverBuffersAndWaitsForThem) {
   // Too long without long packets; with them it comes.
   EXPECT_TRUE(net.receiver(frame(1600)));
   EXPECT_EQ(get(static_cast<uint32_t>(Statistic::ROC)), 1u);
+  // What the whole ring has no room for does not keep others from coming.
+  set(Register::RCTL, rctl_enable | rctl_strip_crc | rctl_long | 3u << rctl_size_shift);
+  EXPECT_TRUE(net.receiver(frame(16 * 256)));
+  EXPECT_FALSE(net.receiver(frame(15 * 256)));
 }
 
 TEST_F(E1000Test, ChecksWhatItReceives) {
