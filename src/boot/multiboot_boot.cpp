@@ -58,17 +58,8 @@ constexpr uint64_t longest_command_line = low::command_line_end - low::command_l
 }  // namespace
 
 Result<EntryPoint> load_multiboot(GuestMemory& memory, const MultibootImage& kernel, const LoadContext& context) {
-  if (kernel.lowest < one_mib) {
-    return fail("this kernel wants to be loaded at {:#x}, below 1 MiB, where firmware tables lie", kernel.lowest);
-  }
-  if (kernel.end > context.low_end) {
-    return fail("{} MiB of memory are too little for this kernel, which needs {} MiB to start; give more --memory",
-                memory.size() >> 20, (kernel.end >> 20) + 1);
-  }
-  for (const ElfSegment& segment : kernel.segments) {
-    if (auto done = load_bytes(memory, segment.physical, segment.contents, segment.memory_size); !done) {
-      return std::unexpected(done.error());
-    }
+  if (auto done = load_segments(memory, kernel.segments, kernel.lowest, kernel.end, context.low_end); !done) {
+    return std::unexpected(done.error());
   }
   const auto module = load_module(memory, context.initrd,
                                   {.kernel_end = (kernel.end + page_size - 1) / page_size * page_size,

@@ -5,6 +5,7 @@
 
 #include "boot/initrd.h"
 #include "boot/kernel_image.h"
+#include "boot/memory_map.h"
 
 namespace caisson::boot {
 
@@ -52,6 +53,20 @@ Result<> load_bytes(GuestMemory& memory, Gpa base, std::span<const uint8_t> cont
   if (!contents.empty()) std::memcpy(target.data(), contents.data(), contents.size());
   std::ranges::fill(target.subspan(contents.size()), uint8_t{0});
   memory.written(base, memory_size);
+  return {};
+}
+
+Result<> load_segments(GuestMemory& memory, std::span<const ElfSegment> segments, Gpa lowest, Gpa end, Gpa low_end) {
+  if (lowest < one_mib) {
+    return fail("this kernel wants to be loaded at {:#x}, below 1 MiB, where firmware tables lie", lowest);
+  }
+  if (end > low_end) {
+    return fail("{} MiB of memory are too little for this kernel, which needs {} MiB to start; give more --memory",
+                memory.size() >> 20, (end >> 20) + 1);
+  }
+  for (const ElfSegment& segment : segments) {
+    if (auto done = load_bytes(memory, segment.physical, segment.contents, segment.memory_size); !done) return done;
+  }
   return {};
 }
 

@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "base/result.h"
+#include "boot/elf.h"
 #include "memory/guest_memory.h"
 
 namespace caisson::boot {
@@ -35,5 +36,9 @@ struct InitrdLimits {
 // Copies and zeroes so that [base, base + memory_size) holds `contents` and then zeros.
 [[nodiscard]] Result<> load_bytes(GuestMemory& memory, Gpa base, std::span<const uint8_t> contents,
                                   uint64_t memory_size);
+
+// The segments of a kernel that lies in [lowest, end): an error where that is not in low RAM above 1 MiB.
+[[nodiscard]] Result<> load_segments(GuestMemory& memory, std::span<const ElfSegment> segments, Gpa lowest, Gpa end,
+                                     Gpa low_end);
 
 }  // namespace caisson::boot

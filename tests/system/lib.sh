@@ -58,6 +58,29 @@ grub_cd() {
   grub-mkrescue -o "$1" "$2" >grub-mkrescue.log 2>&1 || die "grub-mkrescue failed: $(cat grub-mkrescue.log)"
 }
 
+# network_case NAME OPTIONS…: the guest of that name, which has an address by DHCP, gets a file by HTTP from this host,
+# and gives it back through a forwarded port.
+network_case() {
+  name=$1
+  shift
+  mkdir www
+  head -c 3000000 /dev/urandom >www/file
+  free_port
+  busybox httpd -f -p "127.0.0.1:$port" -h www &
+  server=$!
+  trap 'kill $server' EXIT
+  forward=$((port + 1))
+  words="port=$port file_sum=$(sha256sum www/file | cut -d' ' -f1)"
+  (
+    wait_for "$name.out" 'caisson-test: serving' 300
+    busybox wget -q -O back "http://127.0.0.1:$forward/back" && cmp back www/file && touch fetched
+    touch www/done
+  ) &
+  boot "$name" "$name" "$@" -p "$forward:80"
+  expect_passed
+  [ -e fetched ] || die "the port forward did not bring the file back"
+}
+
 # start_pc OPTIONS…: a machine that firmware starts, in the background; pc.out has its serial console, `socket` takes requests.
 start_pc() {
   "$CAISSON" run --firmware bios --stop-timeout 1 --control socket "$@" </dev/null >pc.out 2>pc.err &
