@@ -24,10 +24,14 @@ sum=$(sha256sum <bytes)
 run cat bytes | cmp - bytes || die "standard output arrives changed"
 [ "$(yes | run head -c 100000 | wc -c)" = 100000 ] || die "a command that does not read to the end"
 run yes | head -n 1 >/dev/null
-sleep 1
-run sh -c 'cat /proc/[0-9]*/comm' | grep -qx yes && die "a command goes on although nobody is there"
+i=0
+while run sh -c 'cat /proc/[0-9]*/comm 2>/dev/null' | grep -qx yes; do
+  i=$((i + 1))
+  [ "$i" -lt 50 ] || die "a command goes on although nobody is there"
+  sleep 0.2
+done
 # What it leaves running does not keep it.
-[ "$(timeout 20 "$CAISSON" exec agent sh -c 'sleep 1000 & echo done')" = "done" ] || die "waits for what a command left"
+[ "$(timeout 100 "$CAISSON" exec agent sh -c 'sleep 1000 & echo done')" = "done" ] || die "waits for what a command left"
 # With a terminal on this side there is one on the other.
 if command -v script >/dev/null; then
   script -qec "stty cols 123 rows 45; '$CAISSON' exec agent sh -c 'tty; stty size'" /dev/null </dev/null >terminal
@@ -55,10 +59,10 @@ grep -q 'No space left' refused.err || die "a full disk: $(cat refused.err)"
 
 # After a pause the guest knows the time.
 "$CAISSON" pause agent
-sleep 3
+sleep 6
 "$CAISSON" resume agent
 behind=$(($(date +%s) - $(run date +%s)))
-[ "$behind" -le 1 ] || die "the guest's clock is $behind s behind after a pause"
+[ "$behind" -le 3 ] || die "the guest's clock is $behind s behind after a pause"
 
 "$CAISSON" stop agent 2>stop.err
 grep -q 'its agent was told; 30 s to shut down' stop.err || die "stop did not go by the agent: $(cat stop.err)"

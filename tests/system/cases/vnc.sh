@@ -57,7 +57,7 @@ expect_error 1 "$CAISSON" vnc pc
 start_pc /usr/lib/grub-rescue/grub-rescue-cdrom.iso --memory 64M --name tcp --vnc 127.0.0.1:$port --vnc-password-file password
 wait_screen 'Press enter to boot'
 [ "$("$CAISSON" vnc tcp)" = "127.0.0.1:$port" ] || die "caisson vnc says $("$CAISSON" vnc tcp)"
-{ printf 'RFB 003.008\n\002................'; sleep 1; } | "$CAISSON" vnc tcp --stdio >seen.bin
+{ printf 'RFB 003.008\n\002................'; sleep 4; } | "$CAISSON" vnc tcp --stdio >seen.bin
 grep -q 'wrong password' seen.bin || die "not asked for the password"
 "$CAISSON" set tcp --vnc none
 expect_error 1 "$CAISSON" vnc tcp
