@@ -75,7 +75,7 @@ Result<> GuestMemory::set_rom(std::span<const uint8_t> image) {
 bool GuestMemory::read(Gpa gpa, std::span<uint8_t> out) const {
   const auto from = span(gpa, out.size());
   if (from.size() != out.size()) return false;
-  std::memcpy(out.data(), from.data(), out.size());
+  if (!out.empty()) std::memcpy(out.data(), from.data(), out.size());
   return true;
 }
 
@@ -89,7 +89,7 @@ bool GuestMemory::read_with_rom(Gpa gpa, std::span<uint8_t> out) const {
 bool GuestMemory::write(Gpa gpa, std::span<const uint8_t> in) {
   const auto to = span(gpa, in.size());
   if (to.size() != in.size()) return false;
-  std::memcpy(to.data(), in.data(), in.size());
+  if (!in.empty()) std::memcpy(to.data(), in.data(), in.size());
   written(gpa, in.size());
   return true;
 }
