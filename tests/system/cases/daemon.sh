@@ -10,6 +10,7 @@ trap '[ -z "$daemon" ] || kill -9 "$daemon" 2>/dev/null || :; "$CAISSON" rm -f o
 trap 'exit 1' INT TERM
 
 start_daemon() {
+  : >daemon.out # an earlier one has said the same
   "${CAISSON}d" --socket "$socket" "$@" >daemon.out 2>&1 &
   daemon=$!
   wait_for daemon.out "listening at $socket" 20
@@ -76,6 +77,7 @@ ask 200 GET /v1/machines/one
 answer_has '"state":"running"'
 
 # A running machine's process is no zombie after its end, whoever started it; stop waits in a job.
+: >events.out
 curl -sSN --unix-socket "$socket" http://caisson/v1/events >events.out 2>/dev/null &
 wait_for events.out listening 20
 ask 202 POST /v1/machines/one/stop '{"timeout_s": 120}'
