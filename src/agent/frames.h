@@ -77,6 +77,8 @@ class Stream {
   [[nodiscard]] Result<> send_encoded(std::string_view bytes);
   // The next frame; none: the other end has gone.
   [[nodiscard]] Result<std::optional<Frame>> receive();
+  // For who goes on reading the socket itself: it may hold what came after the last frame.
+  [[nodiscard]] FrameReader& reader() { return reader_; }
 
  private:
   int socket_;  // not its own

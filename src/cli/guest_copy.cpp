@@ -11,19 +11,12 @@
 #include "cli/ssh_access.h"
 #include "cli/transfer_progress.h"
 #include "cli/way_in.h"
+#include "life/agent_link.h"
 
 namespace caisson::cli {
 namespace {
 
 using agent::Type;
-
-// The agent's last word.
-Result<> last_word(const std::optional<agent::Frame>& frame) {
-  if (!frame) return fail("the agent in the guest has gone");
-  if (frame->type == Type::Failed) return fail("{}", agent::plain(frame->payload));
-  if (frame->type != Type::Exit) return fail("the agent in the guest sent what was not asked for");
-  return {};
-}
 
 Result<> copy_in(agent::Stream& stream, const Copy& copy, TransferProgress& progress) {
   if (auto sent = stream.send(Type::Put, agent::pack(agent::Place{copy.inside, copy.recursive})); !sent) return sent;
@@ -46,7 +39,7 @@ Result<> copy_in(agent::Stream& stream, const Copy& copy, TransferProgress& prog
   auto answer = stream.receive();
   if (!answer) return sent ? std::unexpected(answer.error()) : sent;
   if (!sent && !*answer) return sent;
-  return last_word(*answer);
+  return life::last_word(*answer);
 }
 
 Result<> copy_out(agent::Stream& stream, const Copy& copy, TransferProgress& progress) {
@@ -57,7 +50,7 @@ Result<> copy_out(agent::Stream& stream, const Copy& copy, TransferProgress& pro
   for (;;) {
     auto frame = stream.receive();
     if (!frame) return std::unexpected(frame.error());
-    if (whole || !*frame || (*frame)->type == Type::Failed) return last_word(*frame);
+    if (whole || !*frame || (*frame)->type == Type::Failed) return life::last_word(*frame);
     auto end = receiver->take(**frame);
     if (!end) return std::unexpected(end.error());
     whole = *end;

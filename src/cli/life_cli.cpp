@@ -68,7 +68,7 @@ std::shared_ptr<LifeCli> add_life(CLI::App& app) {
   };
   dry(many("start", "Start machines that run on their own",
            [&cli] { return cli.dry_run ? would(Operation::Start, cli.names) : start_command(cli.names); }));
-  timeout(dry(many("stop", "Press the power button, then insist", [&cli] {
+  timeout(dry(many("stop", "Ask its agent and press the power button, then insist", [&cli] {
     return cli.dry_run ? would(Operation::Stop, cli.names) : stop_command(cli.names, cli.timeout_s);
   })));
   timeout(dry(many("restart", "Stop and start again", [&cli] {

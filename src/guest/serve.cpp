@@ -6,7 +6,6 @@
 #include <ctime>
 
 #include <spawn.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -17,28 +16,14 @@
 namespace caisson::guest {
 namespace {
 
-using agent::Frame;
 using agent::Stream;
 using agent::Type;
 
-// Next frame straight from the socket; the reader is shared with a command that goes on reading itself.
-Result<std::optional<Frame>> next_frame(int connection, agent::FrameReader& reader) {
-  for (;;) {
-    auto frame = reader.next();
-    if (!frame || *frame) return frame;
-    std::array<char, 64 * 1024> bytes;
-    const ssize_t size = ::recv(connection, bytes.data(), bytes.size(), 0);
-    if (size < 0 && errno == EINTR) continue;
-    if (size <= 0) return std::optional<Frame>{};
-    reader.feed({bytes.data(), static_cast<size_t>(size)});
-  }
-}
-
-Result<> put(int connection, agent::FrameReader& reader, const agent::Place& place) {
+Result<> put(Stream& stream, const agent::Place& place) {
   auto receiver = agent::TreeReceiver::create(place.path);
   if (!receiver) return std::unexpected(receiver.error());
   for (;;) {
-    auto frame = next_frame(connection, reader);
+    auto frame = stream.receive();
     if (!frame) return std::unexpected(frame.error());
     if (!*frame) return fail("the host has gone");
     auto end = receiver->take(**frame);
@@ -76,8 +61,8 @@ Result<> set_clock(std::string_view payload) {
   return {};
 }
 
-Result<uint64_t> answer(int connection, agent::FrameReader& reader, Stream& stream) {
-  auto request = next_frame(connection, reader);
+Result<uint64_t> answer(int connection, Stream& stream) {
+  auto request = stream.receive();
   if (!request) return std::unexpected(request.error());
   if (!*request) return fail("the host has gone");
   const auto status_of = [](Result<> done) -> Result<uint64_t> {
@@ -89,14 +74,14 @@ Result<uint64_t> answer(int connection, agent::FrameReader& reader, Stream& stre
     case Type::Execute: {
       auto wanted = agent::unpack_execution(payload);
       if (!wanted) return std::unexpected(wanted.error());
-      return run_command(connection, reader, *wanted);
+      return run_command(connection, stream.reader(), *wanted);
     }
     case Type::Put:
     case Type::Get: {
       auto place = agent::unpack_place(payload);
       if (!place) return std::unexpected(place.error());
       const bool gets = (*request)->type == Type::Get;
-      return status_of(gets ? get(stream, *place) : put(connection, reader, *place));
+      return status_of(gets ? get(stream, *place) : put(stream, *place));
     }
     case Type::PowerOff: return status_of(power_off());
     case Type::SetClock: return status_of(set_clock(payload));
@@ -111,8 +96,7 @@ void serve(int connection) {
   if (!stream.send(Type::Hello, agent::pack(agent::version))) return;
   // Paths of the host's user are relative to the home that a login would have.
   if (::chdir("/root") != 0 && ::chdir("/") != 0) return;
-  agent::FrameReader reader;
-  const auto status = answer(connection, reader, stream);
+  const auto status = answer(connection, stream);
   if (status) {
     (void)stream.send(Type::Exit, agent::pack(*status));
   } else {

@@ -31,6 +31,13 @@ std::optional<Fd> connect_agent(VmClient& client) {
   return std::move(answer->fd);
 }
 
+Result<> last_word(const std::optional<agent::Frame>& frame) {
+  if (!frame) return fail("the agent in the guest has gone");
+  if (frame->type == agent::Type::Failed) return fail("{}", agent::plain(frame->payload));
+  if (frame->type != agent::Type::Exit) return fail("the agent in the guest sent what was not asked for");
+  return {};
+}
+
 Result<> ask_agent(const Fd& connection, agent::Type request, std::string_view payload, uint64_t timeout_ms) {
   set_patience(connection, timeout_ms);
   agent::Stream stream{connection.get()};
@@ -39,10 +46,7 @@ Result<> ask_agent(const Fd& connection, agent::Type request, std::string_view p
   if (!answer) return std::unexpected(answer.error());
   // A system that shuts down ends its agent before that has answered.
   if (!*answer && request == agent::Type::PowerOff) return {};
-  if (!*answer) return fail("the agent in the guest has gone");
-  if ((*answer)->type == agent::Type::Failed) return fail("{}", agent::plain((*answer)->payload));
-  if ((*answer)->type != agent::Type::Exit) return fail("the agent in the guest sent what was not asked for");
-  return {};
+  return last_word(*answer);
 }
 
 void set_guest_clock(const store::VmFolder& folder) {

@@ -16,6 +16,9 @@ namespace caisson::life {
 // A connection to the agent, which has said Hello; it waits for the one request. None: no agent answers, now or ever.
 [[nodiscard]] std::optional<Fd> connect_agent(VmClient& client);
 
+// The agent's last word on a request: an error where it failed, sent something else, or has gone (none).
+[[nodiscard]] Result<> last_word(const std::optional<agent::Frame>& frame);
+
 // One request without more, and its answer; so long at most.
 [[nodiscard]] Result<> ask_agent(const Fd& connection, agent::Type request, std::string_view payload,
                                  uint64_t timeout_ms);

@@ -51,8 +51,8 @@ Result<> remove_forward(const store::VmFolder& folder, const HostPort& which) {
   auto spec = folder.spec();
   if (!spec) return std::unexpected(spec.error());
   auto saved_ones = spec->forwards;
-  const auto kept = std::erase_if(saved_ones, [&](const auto& one) { return listens_on(one, which); });
-  bool found = kept > 0;
+  const auto erased = std::erase_if(saved_ones, [&](const auto& one) { return listens_on(one, which); });
+  bool found = erased > 0;
   if (folder.alive()) {
     auto client = VmClient::connect(folder);
     if (!client) return std::unexpected(client.error());

@@ -216,18 +216,18 @@ Vsock::Header Vsock::header_of(Connection& connection, Operation operation) {
   return header;
 }
 
-Vsock::Room Vsock::take_buffer(Queue& queue, Chain& chain, size_t least) {
+bool Vsock::take_buffer(Queue& queue, Chain& chain, size_t least) {
   unsigned retries = 4;
   for (;;) {
     switch (queue.pop(chain)) {
       case Queue::Popped::Chain:
-        if (chain.writable_length >= least) return Room::Chain;
+        if (chain.writable_length >= least) return true;
         transport_->fail("a socket receive buffer without room");
-        return Room::None;
-      case Queue::Popped::Broken: transport_->fail(queue.fault()); return Room::None;
+        return false;
+      case Queue::Popped::Broken: transport_->fail(queue.fault()); return false;
       case Queue::Popped::Empty:
         if (retries-- > 0 && queue.allow_kicks()) continue;
-        return Room::None;
+        return false;
     }
   }
 }
@@ -246,7 +246,7 @@ void Vsock::put(Queue& queue, const Chain& chain, Header header, std::span<const
 bool Vsock::serve_control(Queue& queue) {
   Chain chain;
   if (!resets_.empty()) {
-    if (take_buffer(queue, chain, header_size) == Room::None) return false;
+    if (!take_buffer(queue, chain, header_size)) return false;
     Header header{};
     header.source_port = resets_.front().host_port;
     header.destination_port = resets_.front().guest_port;
@@ -273,7 +273,7 @@ bool Vsock::serve_control(Queue& queue) {
     } else {
       continue;
     }
-    if (take_buffer(queue, chain, header_size) == Room::None) return false;
+    if (!take_buffer(queue, chain, header_size)) return false;
     if (operation == Request) connection.owes_request = false;
     if (operation == Shutdown) connection.owes_shutdown = false;
     if (operation == CreditRequest) connection.asked_credit = true;
@@ -290,7 +290,7 @@ bool Vsock::serve_data(Queue& queue, Connection& connection) {
   if (connection.phase != Phase::Open || !connection.readable || connection.host_ended) return false;
   if (connection.room() == 0 && !connection.guest_deaf) return false;
   Chain chain;
-  if (take_buffer(queue, chain, header_size + 1) == Room::None) return false;
+  if (!take_buffer(queue, chain, header_size + 1)) return false;
   packet_.resize(std::min<uint64_t>(
       {chain.writable_length - header_size, max_payload, connection.guest_deaf ? max_payload : connection.room()}));
   const auto outcome = connection.stream->read(packet_);
@@ -354,7 +354,7 @@ void Vsock::send_event() {
   if (!reset_owed_) return;
   Chain chain;
   const uint32_t event = event_transport_reset;
-  if (take_buffer(*queue, chain, sizeof event) == Room::None) return;
+  if (!take_buffer(*queue, chain, sizeof event)) return;
   reset_owed_ = false;
   scatter(transport_->memory(), chain.writable, 0, {reinterpret_cast<const uint8_t*>(&event), sizeof event});
   queue->push(chain.ticket, sizeof event);

@@ -59,7 +59,7 @@ class Vsock final : public Model {
   [[nodiscard]] uint64_t features() const override { return stream; }
   [[nodiscard]] unsigned queue_count() const override { return 3; }
   [[nodiscard]] std::span<const uint8_t> config() const override { return config_; }
-  void connect(Transport& transport) override { Model::connect(transport); }
+  using Model::connect;
   void stop() override;
   void kick(unsigned queue) override;
   [[nodiscard]] Result<> restore(std::span<const uint8_t> in) override;
@@ -108,8 +108,8 @@ class Vsock final : public Model {
   void pump();
   bool serve_control(Queue& queue);
   bool serve_data(Queue& queue, Connection& connection);
-  enum class Room : uint8_t { Chain, None };
-  [[nodiscard]] Room take_buffer(Queue& queue, Chain& chain, size_t least);
+  // A buffer of at least that length. False: there is none now, or the driver has failed.
+  [[nodiscard]] bool take_buffer(Queue& queue, Chain& chain, size_t least);
   void put(Queue& queue, const Chain& chain, Header header, std::span<const uint8_t> data);
   [[nodiscard]] Header header_of(Connection& connection, Operation operation);
   void close(Connection& connection, bool tell);
