@@ -14,11 +14,18 @@ uint8_t* PagePair::map(const GuestMemory& memory, Gpa first, Gpa second) {
     if (reserved == MAP_FAILED) return nullptr;
     base_ = static_cast<uint8_t*>(reserved);
   }
-  const auto place = [&](uint8_t* at, Gpa page) {
-    return mmap(at, page_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, memory.memfd(),
-                static_cast<off_t>(memory.page_index(page) * page_size)) != MAP_FAILED;
+  const auto place = [&](unsigned which, Gpa page) {
+    const uint64_t index = memory.page_index(page);
+    if (mapped_[which] == index) return true;
+    mapped_[which] = none;
+    if (mmap(base_ + which * page_size, page_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, memory.memfd(),
+             static_cast<off_t>(index * page_size)) == MAP_FAILED) {
+      return false;
+    }
+    mapped_[which] = index;
+    return true;
   };
-  return place(base_, first) && place(base_ + page_size, second) ? base_ : nullptr;
+  return place(0, first) && place(1, second) ? base_ : nullptr;
 }
 
 }  // namespace caisson

@@ -17,11 +17,15 @@ class PagePair {
   PagePair& operator=(const PagePair&) = delete;
 
   // Host address of the first of 8192 bytes: page `first`, then page `second` (guest-physical addresses of RAM pages).
-  // Good until the next call. Null where the host has no address space left.
+  // Good until the next call; always of the same `memory`. Null where the host has no address space left. The pair
+  // asked for last is kept: new mappings cost a system call and a page fault each, milliseconds on nested hosts.
   [[nodiscard]] uint8_t* map(const GuestMemory& memory, Gpa first, Gpa second);
 
  private:
+  static constexpr uint64_t none = ~uint64_t{0};
+
   uint8_t* base_ = nullptr;
+  uint64_t mapped_[2] = {none, none};  // page indices in the memory's file
 };
 
 }  // namespace caisson

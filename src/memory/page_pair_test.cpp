@@ -8,7 +8,7 @@ namespace {
 TEST(PagePair, ShowsTwoPagesSideBySide) {
   auto memory = std::move(*GuestMemory::create(4 << 20));
   PagePair pair;
-  for (const Gpa second : {Gpa{0x1000}, Gpa{0x10'0000}, Gpa{0x2000}}) {
+  for (const Gpa second : {Gpa{0x1000}, Gpa{0x10'0000}, Gpa{0x10'0000}, Gpa{0x2000}}) {
     uint8_t* both = pair.map(*memory, 0x2000, second);
     ASSERT_NE(both, nullptr);
     both[page_size - 1] = 0x11;

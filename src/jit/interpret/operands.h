@@ -140,6 +140,11 @@ template <class T, class Change>
   }
   uint64_t flags = cpu.rflags;
   const auto change_locked = [&](uint8_t* at) {
+    // Across cache lines one at a time: a host that traps such accesses stops each for a millisecond or more, in which
+    // another CPU's changes would make every try of this one fail.
+    constexpr uint64_t line = 64;
+    std::unique_lock<std::mutex> guard;
+    if ((reinterpret_cast<uintptr_t>(at) & (line - 1)) + sizeof(T) > line) guard = std::unique_lock(split_lock());
     T old = plain_load<T>(at);
     for (;;) {
       flags = cpu.rflags;
