@@ -1,11 +1,13 @@
 // caisson: the command line. Finds, builds and runs machines itself; no daemon.
 //   Threads  main
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
 #include <exception>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include <fcntl.h>
 #include <fmt/core.h>
@@ -24,6 +26,7 @@
 #include "cli/run_command.h"
 #include "cli/screen_command.h"
 #include "cli/vnc_command.h"
+#include "life/vmm_process.h"
 
 namespace caisson::cli {
 namespace {
@@ -193,7 +196,17 @@ int usage_error(const CLI::ParseError& error, const CLI::App& app) {
   return exit_usage;
 }
 
+// Whether the command line asks for a machine on this terminal, as far as it can be seen without understanding it. A
+// wrong guess costs a process that ends unused.
+bool will_run(int count, char** arguments) {
+  if (count < 3 || std::string_view{arguments[1]} != "run") return false;
+  return std::none_of(arguments + 2, arguments + count, [](std::string_view word) {
+    return word == "--help" || word == "-h" || word == "--dry-run" || word == "-d" || word == "--detach";
+  });
+}
+
 int main_program(int count, char** arguments) {
+  if (will_run(count, arguments)) life::VmmProcess::start_ahead();
   CLI::App app{"Caisson runs virtual machines on any x86-64 Linux, without root and without hardware virtualization.",
                "caisson"};
   app.require_subcommand(1);

@@ -168,13 +168,14 @@ struct alignas(64) Cpu {
   bool paging = false;
   std::array<Segment, 6> segments{};
   std::array<Tlb, 3> tlb{};
-  std::array<JumpCache, 3> jumps{};
+  std::array<JumpCache, 3> jumps;  // zeroed memory, which is not touched before it is used, see below
   std::array<uint64_t, 3> jumps_mode{};  // mode word of the code in each table
   // Whether a table may hold something that is not mapped globally: a switch of address spaces leaves the others alone.
   std::array<bool, 3> jumps_local{}, tlb_local{};
   std::array<CodePage, code_page_entries> code_pages{};
   uint64_t code_pages_local = 0;  // bit for each group that may have something not mapped globally
   JumpMemory jump_memory;
+  bool code_noted = false;  // something was put into `jumps` or `jump_memory` since all was dropped
   WalkMemory walk_memory;
   // Filters for INVLPG: bit set for each GiB (modulo 256) from which a piece of a page above 2 MiB is cached, and for
   // each 2 MiB (modulo 4096) from which a piece of a page of that size is.

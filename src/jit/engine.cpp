@@ -161,7 +161,7 @@ void JitEngine::code_mapping_flushed(Cpu& cpu, bool global_too) {
     if (!global_too && !cpu.jumps_local[mode]) continue;
     if (!user) cpu.jump_memory.flush_supervisor();
     cpu.jumps_local[mode] = false;
-    cpu.jumps[mode].clear();
+    if (cpu.code_noted) cpu.jumps[mode].clear();
   }
   if (!global_too) return;
   cpu.jump_memory.flush_all(true);

@@ -78,7 +78,7 @@ JitVcpu::JitVcpu(JitEngine& engine, unsigned index, CpuInterrupts& interrupts) :
     tlb.read_tag.fill(invalid_tag);
     tlb.write_tag.fill(invalid_tag);
   }
-  drop_jump_caches();
+  for (JumpCache& cache : cpu.jumps) cache.drop(0);  // all other entries are empty as zeros
   mmu::drop_stack_pages(cpu);
   reset_cpu(cpu, false);
   if (index != 0) cpu.activity = Activity::WaitForSipi;
@@ -133,6 +133,8 @@ void JitVcpu::await_out_of_guest() {
 }
 
 void JitVcpu::drop_jump_caches() {
+  if (!cpu_->code_noted) return;
+  cpu_->code_noted = false;
   for (JumpCache& cache : cpu_->jumps) cache.clear();
   cpu_->jump_memory.flush_all(false);
   cpu_->jump_memory.forget_physical();

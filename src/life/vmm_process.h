@@ -26,6 +26,9 @@ class VmmProcess {
   // `program`: its path. The child has the channel as descriptor 3, the log as standard error, and nothing else. With
   // `log_file`, which is for a VMM that outlives this process, that is its log, and VmmLink::log is none.
   [[nodiscard]] static Result<Started> start(const std::string& program, const Fd* log_file = nullptr);
+  // Starts one ahead of what is known about its machine: it gets ready, which takes as long as understanding a command
+  // line, and the next start() without a log file takes it. Best effort; one that nobody takes ends with this process.
+  static void start_ahead();
   VmmProcess() = default;
   VmmProcess(VmmProcess&& other) noexcept;
   VmmProcess& operator=(VmmProcess&& other) noexcept;

@@ -18,6 +18,7 @@
 #include "backend/console_socket.h"
 #include "base/event_loop.h"
 #include "base/log.h"
+#include "base/start_up_memory.h"
 #include "base/utc.h"
 #include "boot/boot.h"
 #include "control/messages.h"
@@ -45,6 +46,9 @@ namespace {
 
 using control::Exited;
 using control::ExitReason;
+
+// When what only the start needed is given back: the firmware or kernel is on its way by then.
+constexpr uint64_t start_up_ns = 1'000'000'000;
 
 // The largest of each group.
 control::Profiled profiled(EngineProfile profile) {
@@ -707,6 +711,8 @@ Exited Machine::run() {
   started_ms_ = utc_ms();
   tell(control::Started{std::string{engine_.name}, model_->name(), config_.cpus, config_.memory_bytes, engine_.reason});
   loop_->watch(channel_.fd(), EPOLLIN, [this](uint32_t) { handle_channel(); });
+  const auto started = loop_->create_timer(give_back_start_up_memory);
+  started->arm(EventLoop::now_ns() + start_up_ns);
   for (;;) {
     if (!paused_) start_cpus();
     loop_->run();

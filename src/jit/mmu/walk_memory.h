@@ -55,12 +55,12 @@ class WalkMemory {
   }
   void drop_all() {
     global_ = ++newest_;
-    of_pcid_.fill(0);
-    drop_pcid(pcid_);
+    drop_all_pcids();
   }
   // MOV CR3: `keep` what is known of the PCID, or not.
   void change_pcid(unsigned pcid, bool keep) {
     pcid_ = pcid % pcids;
+    pcids_used_ = pcids_used_ || pcid_ != 0;
     if (!keep || of_pcid_[pcid_] == 0) {
       drop_pcid(pcid_);
     } else {
@@ -75,20 +75,20 @@ class WalkMemory {
     }
   }
   void drop_all_pcids() {
-    of_pcid_.fill(0);
+    if (pcids_used_) of_pcid_.fill(0);
     drop_pcid(pcid_);
   }
 
  private:
   static constexpr unsigned modes = 3, pcids = 4096;
   static constexpr unsigned small_bits = 12, large_bits = 8;
-  struct Entry {
-    uint64_t page = 0;
-    uint64_t generation = 0;  // 0: empty
-    Gpa gpa = 0;
-    uint8_t mode = 0;
-    bool writable = false;
-    bool global = false;
+  struct Entry {  // all zero at first
+    uint64_t page;
+    uint64_t generation;  // 0: empty
+    Gpa gpa;
+    uint8_t mode;
+    bool writable;
+    bool global;
   };
   static size_t small_index(uint64_t linear, unsigned mode) {
     const uint64_t page = linear >> 12;
@@ -102,9 +102,11 @@ class WalkMemory {
     return entry.page == page && entry.mode == mode && entry.generation == (entry.global ? global_ : local_);
   }
 
-  std::array<Entry, size_t{1} << small_bits> small_{};
-  std::array<Entry, size_t{1} << large_bits> large_{};
-  std::array<uint64_t, pcids> of_pcid_{};  // 0: nothing known
+  // Zeroed memory is not touched before it is used, see Cpu.
+  std::array<Entry, size_t{1} << small_bits> small_;
+  std::array<Entry, size_t{1} << large_bits> large_;
+  std::array<uint64_t, pcids> of_pcid_;  // 0: nothing known
+  bool pcids_used_ = false;              // any but 0
   uint64_t newest_ = 2, global_ = 1, local_ = 2;
   unsigned pcid_ = 0;
 };

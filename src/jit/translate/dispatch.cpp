@@ -48,7 +48,7 @@ const uint8_t* Translator::find_code(Outcome& otherwise) {
   JumpCache& jumps = cpu.jumps[table];
   if (cpu.jumps_mode[table] != mode) {
     // One table serves one mode at a time.
-    jumps.clear();
+    if (cpu.code_noted) jumps.clear();
     cpu.jumps_mode[table] = mode;
   }
   JumpCache::Entry& known = jumps.entries[JumpCache::index(cpu.rip)];
@@ -101,6 +101,7 @@ const uint8_t* Translator::find_code(Outcome& otherwise) {
   found_ = block;
   if (careful || !chain_) return block->start;
   if (!page.global || cpu.user()) cpu.jumps_local[table] = true;
+  cpu.code_noted = true;
   known = {.rip = cpu.rip, .code = block->start};
   if (cpu.user() && page.global) {
     cpu.jump_memory.note_page(cpu.rip);  // belongs to all PCIDs: not worth a kind of its own

@@ -56,9 +56,8 @@ class JumpMemory {
   // `pages_too`: Cpu::code_pages are empty.
   void flush_all(bool pages_too) {
     supervisor_ = ++newest_;
-    pcid_generation_.fill(0);
     if (pages_too) pages_.fill(0);
-    flush_user(pcid_);
+    flush_all_pcids();
   }
   void flush_supervisor() { supervisor_ = ++newest_; }
   // User code of the PCID in force.
@@ -66,6 +65,7 @@ class JumpMemory {
   // MOV CR3: `keep` what is known of the PCID, or not.
   void change_pcid(unsigned pcid, bool keep) {
     pcid_ = pcid % pcids;
+    pcids_used_ = pcids_used_ || pcid_ != 0;
     if (!keep || pcid_generation_[pcid_] == 0) {
       flush_user(pcid_);
     } else {
@@ -81,7 +81,7 @@ class JumpMemory {
     }
   }
   void flush_all_pcids() {
-    pcid_generation_.fill(0);
+    if (pcids_used_) pcid_generation_.fill(0);
     flush_user(pcid_);
   }
 
@@ -118,7 +118,8 @@ class JumpMemory {
   std::array<Entry, size_t{1} << bits> entries_;  // zeroed memory is not touched before it is used, see Cpu
   std::array<PhysicalEntry, size_t{2} << pair_bits> physical_entries_;
   std::array<uint64_t, 64> pages_{};  // a filter: one bit for many pages
-  std::array<uint64_t, pcids> pcid_generation_{};
+  std::array<uint64_t, pcids> pcid_generation_;
+  bool pcids_used_ = false;           // any but 0
   uint64_t newest_ = 2, supervisor_ = 1, user_ = 2;
   unsigned pcid_ = 0;
 };
