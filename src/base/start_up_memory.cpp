@@ -15,7 +15,7 @@ namespace {
 // writable segments (position-independent code; a text relocation would make the object's code writable).
 int forget(dl_phdr_info* object, size_t, void*) {
   const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
-  for (const ElfW(Phdr)& segment : std::span{object->dlpi_phdr, object->dlpi_phnum}) {
+  for (const ElfW(Phdr) & segment : std::span{object->dlpi_phdr, object->dlpi_phnum}) {
     if (segment.p_type == PT_DYNAMIC) {
       for (const auto* entry = reinterpret_cast<const ElfW(Dyn)*>(object->dlpi_addr + segment.p_vaddr);
            entry->d_tag != DT_NULL; ++entry) {
@@ -23,7 +23,7 @@ int forget(dl_phdr_info* object, size_t, void*) {
       }
     }
   }
-  for (const ElfW(Phdr)& segment : std::span{object->dlpi_phdr, object->dlpi_phnum}) {
+  for (const ElfW(Phdr) & segment : std::span{object->dlpi_phdr, object->dlpi_phnum}) {
     if (segment.p_type != PT_LOAD || (segment.p_flags & PF_W) != 0) continue;
     const uintptr_t start = (object->dlpi_addr + segment.p_vaddr) & ~(page - 1);
     const uintptr_t end = object->dlpi_addr + segment.p_vaddr + segment.p_memsz;

@@ -205,8 +205,35 @@ bool will_run(int count, char** arguments) {
   });
 }
 
+// The status to end with where the arguments cannot be taken, or ask for a text.
+std::optional<int> parse(CLI::App& app, int count, char** arguments) {
+  try {
+    app.parse(count, arguments);
+  } catch (const CLI::CallForHelp& help) {
+    return app.exit(help);
+  } catch (const CLI::CallForAllHelp& help) {
+    return app.exit(help);
+  } catch (const CLI::CallForVersion& asked) {
+    return app.exit(asked);
+  } catch (const CLI::ParseError& error) {
+    return usage_error(error, app);
+  }
+  return std::nullopt;
+}
+
+// A start is not to wait until options of forty other commands are known.
+int run_at_once(int count, char** arguments) {
+  life::VmmProcess::start_ahead();
+  CLI::App app{"", "caisson"};
+  app.require_subcommand(1);
+  RunOptions options;
+  add_run(app, options);
+  if (const auto status = parse(app, count, arguments)) return *status;
+  return run(std::move(options));
+}
+
 int main_program(int count, char** arguments) {
-  if (will_run(count, arguments)) life::VmmProcess::start_ahead();
+  if (will_run(count, arguments)) return run_at_once(count, arguments);
   CLI::App app{"Caisson runs virtual machines on any x86-64 Linux, without root and without hardware virtualization.",
                "caisson"};
   app.require_subcommand(1);
@@ -293,18 +320,7 @@ int main_program(int count, char** arguments) {
   add_examples(app);
   app.footer("Examples:\n  caisson run debian\n  caisson run --help\n  caisson doctor");
 
-  try {
-    app.parse(count, arguments);
-  } catch (const CLI::CallForHelp& help) {
-    return app.exit(help);
-  } catch (const CLI::CallForAllHelp& help) {
-    return app.exit(help);
-  } catch (const CLI::CallForVersion& asked) {
-    return app.exit(asked);
-  } catch (const CLI::ParseError& error) {
-    return usage_error(error, app);
-  }
-
+  if (const auto status = parse(app, count, arguments)) return *status;
   if (app.got_subcommand("run")) return run(std::move(run_options));
   if (*set_app) return set(run_options, set_options);
   if (*completion_command) return completion(app, shell);

@@ -168,7 +168,7 @@ struct alignas(64) Cpu {
   bool paging = false;
   std::array<Segment, 6> segments{};
   std::array<Tlb, 3> tlb{};
-  std::array<JumpCache, 3> jumps;  // zeroed memory, which is not touched before it is used, see below
+  std::array<JumpCache, 3> jumps;        // zeroed memory, which is not touched before it is used, see below
   std::array<uint64_t, 3> jumps_mode{};  // mode word of the code in each table
   // Whether a table may hold something that is not mapped globally: a switch of address spaces leaves the others alone.
   std::array<bool, 3> jumps_local{}, tlb_local{};

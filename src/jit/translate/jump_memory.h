@@ -119,7 +119,7 @@ class JumpMemory {
   std::array<PhysicalEntry, size_t{2} << pair_bits> physical_entries_;
   std::array<uint64_t, 64> pages_{};  // a filter: one bit for many pages
   std::array<uint64_t, pcids> pcid_generation_;
-  bool pcids_used_ = false;           // any but 0
+  bool pcids_used_ = false;  // any but 0
   uint64_t newest_ = 2, supervisor_ = 1, user_ = 2;
   unsigned pcid_ = 0;
 };
