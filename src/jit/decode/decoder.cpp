@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "jit/decode/instruction.h"
+#include "jit/decode/shape_cache.h"
 #include "x86/registers.h"
 
 namespace caisson::jit {
@@ -260,9 +261,22 @@ void fill_prefixes(const ZydisDecodedInstruction& in, unsigned code_bits, Instru
   }
 }
 
+ShapeCache::Values values_of(const ZydisDecodedInstruction& in, std::span<const ZydisDecodedOperand> operands) {
+  ShapeCache::Values values;
+  values.immediate_signed = in.raw.imm[0].is_signed;
+  for (const ZydisDecodedOperand& operand : operands) {
+    if (operand.type == ZYDIS_OPERAND_TYPE_MEMORY && operand.mem.disp.has_displacement) ++values.displacements;
+    if (operand.encoding == ZYDIS_OPERAND_ENCODING_IS4) values.by_immediate = true;
+    // An immediate that is not encoded (shifts by one) is no value to exchange.
+    if (operand.type == ZYDIS_OPERAND_TYPE_IMMEDIATE && in.raw.imm[0].size != 0) ++values.immediates;
+  }
+  return values;
+}
+
 }  // namespace
 
-DecodeStatus decode(std::span<const uint8_t> code, unsigned code_bits, Instruction& out) {
+DecodeStatus decode_by_tables(std::span<const uint8_t> code, unsigned code_bits, Instruction& out,
+                              ShapeCache::Values* values) {
   const Decoders& all = decoders();
   const ZydisDecoder& decoder = code_bits == 64 ? all.bits64 : code_bits == 32 ? all.bits32 : all.bits16;
   ZydisDecoderContext context;
@@ -350,7 +364,21 @@ DecodeStatus decode(std::span<const uint8_t> code, unsigned code_bits, Instructi
   for (unsigned i = count; i < out.operands.size(); ++i) out.operands[i].kind = Operand::Kind::None;
   out.bytes = {};
   std::memcpy(out.bytes.data(), code.data(), in.length);
+  if (values != nullptr) *values = values_of(in, std::span{operands}.first(in.operand_count));
   return DecodeStatus::Ok;
+}
+
+DecodeStatus decode(std::span<const uint8_t> code, unsigned code_bits, Instruction& out) {
+  // One for each thread that decodes: a machine's CPUs.
+  thread_local ShapeCache cache;
+  std::array<uint8_t, 16> first{};
+  std::memcpy(first.data(), code.data(), std::min(code.size(), first.size()));
+  const Shape shape = Shape::of(first, code_bits);
+  if (shape.size != 0 && cache.find(shape, code, code_bits, out)) return DecodeStatus::Ok;
+  ShapeCache::Values values;
+  const DecodeStatus status = decode_by_tables(code, code_bits, out, &values);
+  if (status == DecodeStatus::Ok && shape.size != 0) cache.put(shape, code_bits, out, values);
+  return status;
 }
 
 }  // namespace caisson::jit

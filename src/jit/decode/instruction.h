@@ -1,4 +1,4 @@
-// One decoded guest instruction, in the form that interpreter and translator share; filled from Zydis by decode().
+// One decoded guest instruction, in the form that interpreter and translator share; filled by decode().
 //   Source   Intel SDM vol. 2, chapter 2; mnemonics are Zydis's (ZydisMnemonic)
 #pragma once
 
@@ -49,6 +49,8 @@ struct Operand {
   uint64_t immediate = 0;  // Immediate (sign-extended where the encoding says so); Relative: signed distance from the
                            // next instruction; FarPointer: the offset
   uint16_t far_selector = 0;
+
+  bool operator==(const Operand&) const = default;
 };
 
 enum class Encoding : uint8_t { Legacy, Now3d, Xop, Vex, Evex };
@@ -83,6 +85,8 @@ struct Instruction {
   // Arithmetic flags (RFLAGS bit positions): read; written or left undefined.
   uint32_t flags_read = 0, flags_written = 0, flags_undefined = 0;
   std::array<uint8_t, 15> bytes{};
+
+  bool operator==(const Instruction&) const = default;
 
   // The memory operand, if there is an explicit one.
   [[nodiscard]] const Operand* memory() const {
