@@ -80,11 +80,11 @@ struct Instruction {
   uint8_t opcode_offset = 0;   // of the last opcode byte
   uint8_t prefix_count = 0;    // legacy prefixes (REX counts as one)
   uint8_t operand_count = 0;   // visible operands
-  std::array<Operand, 5> operands{};
-  uint32_t gpr_written = 0;  // general registers that it may change, implicitly too: one bit each
+  uint32_t gpr_written = 0;    // general registers that it may change, implicitly too: one bit each
   // Arithmetic flags (RFLAGS bit positions): read; written or left undefined.
   uint32_t flags_read = 0, flags_written = 0, flags_undefined = 0;
   std::array<uint8_t, 15> bytes{};
+  std::array<Operand, 5> operands{};  // (last: what is not there need not be copied)
 
   bool operator==(const Instruction&) const = default;
 

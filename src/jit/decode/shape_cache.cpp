@@ -1,9 +1,10 @@
 #include "jit/decode/shape_cache.h"
 
-#include <algorithm>
+#include <cstddef>
 #include <cstdlib>
 #include <cstring>
 #include <new>
+#include <type_traits>
 
 namespace caisson::jit {
 namespace {
@@ -113,7 +114,10 @@ bool ShapeCache::find(const Shape& shape, std::span<const uint8_t> code, unsigne
   if (entry.key != shape.key || entry.size != shape.size || entry.code_bits != code_bits) return false;
   const Instruction& known = entry.instruction;
   if (known.length > code.size()) return false;
-  out = known;
+  static_assert(std::is_trivially_copyable_v<Instruction>);
+  std::memcpy(static_cast<void*>(&out), &known,
+              offsetof(Instruction, operands) + known.operand_count * sizeof(Operand));
+  for (size_t i = known.operand_count; i < out.operands.size(); ++i) out.operands[i].kind = Operand::Kind::None;
   std::memcpy(out.bytes.data(), code.data(), known.length);
   if (entry.displacement != 0) {
     int32_t value = static_cast<int8_t>(code[known.displacement_offset]);
