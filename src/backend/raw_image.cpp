@@ -60,14 +60,12 @@ void RawImage::drain() { impl_->queue->drain(); }
 Result<> RawImage::grow(uint64_t bytes) {
   Impl& impl = *impl_;
   if (impl.options.read_only) return fail("it is read-only");
-  if (impl.block_device) {
-    const auto now = size_of_disk(impl.fd.get(), impl.options.name);
-    if (!now) return std::unexpected(now.error());
-    if (now->bytes < bytes) {
-      return fail("it is a block device of {} bytes; make that larger first", now->bytes);
-    }
-  } else if (::ftruncate(impl.fd.get(), static_cast<off_t>(bytes)) != 0) {
-    return fail_errno(errno, "its file does not grow");
+  const auto now = size_of_disk(impl.fd.get(), impl.options.name);
+  if (!now) return std::unexpected(now.error());
+  // A file that somebody has made larger meanwhile is not cut.
+  if (now->bytes < bytes) {
+    if (impl.block_device) return fail("it is a block device of {} bytes; make that larger first", now->bytes);
+    if (::ftruncate(impl.fd.get(), static_cast<off_t>(bytes)) != 0) return fail_errno(errno, "its file does not grow");
   }
   impl.size = bytes;
   return {};

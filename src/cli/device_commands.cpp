@@ -40,9 +40,9 @@ int attach_command(const std::string& name, const std::vector<std::string>& disk
   const auto card = net.empty() ? NetOption{} : parse_net(net);
   if (!card) return report(card.error(), exit_usage);
   if (card->kind == control::NetKind::None) {
-    return report({"attach --net none: nothing to attach; write user, or detach the card with: caisson detach " + name +
-                   " net"},
-                  exit_usage);
+    return report(
+        {"attach --net none: nothing to attach; write user, or detach the card with: caisson detach " + name + " net"},
+        exit_usage);
   }
   const auto folder = life::find(name);
   if (!folder) return report(folder.error());
@@ -61,8 +61,7 @@ int detach_command(const std::string& name, const std::string& item, bool dry_ru
   const auto folder = life::find(name);
   if (!folder) return report(folder.error());
   const auto really = dry_run ? life::Really::No : life::Really::Yes;
-  const auto done =
-      item == net_item ? life::detach_net(*folder, really) : life::detach_disk(*folder, item, really);
+  const auto done = item == net_item ? life::detach_net(*folder, really) : life::detach_disk(*folder, item, really);
   if (!done) return report(done.error());
   if (dry_run) say_dry(*folder, "detach", item == net_item ? "the network card" : "disk " + item);
   return exit_ok;

@@ -108,9 +108,9 @@ struct Connect {  // to a port of the guest by the socket device: answered by At
   uint32_t port = 0;
   bool operator==(const Connect&) const = default;
 };
-using Request = std::variant<Start, PowerButton, Reset, Stop, Resize, Screenshot, Type, Point, Pause, Resume, Query,
-                             Watch, Attach, Connect, AddForward, RemoveForward, AttachDisk, DetachDisk, AttachNet,
-                             DetachNet, GrowDisk>;
+using Request =
+    std::variant<Start, PowerButton, Reset, Stop, Resize, Screenshot, Type, Point, Pause, Resume, Query, Watch, Attach,
+                 Connect, AddForward, RemoveForward, AttachDisk, DetachDisk, AttachNet, DetachNet, GrowDisk>;
 
 // Events
 struct Started {          // CPUs begin to run

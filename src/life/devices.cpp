@@ -24,7 +24,8 @@ std::string full_path(const VmFolder& folder, const DiskSpec& disk) {
 }
 
 bool same_file(const std::string& left, const std::string& right) {
-  struct stat one {}, other {};
+  struct stat one {
+  }, other{};
   if (left == right) return true;
   if (::stat(left.c_str(), &one) != 0 || ::stat(right.c_str(), &other) != 0) return false;
   return one.st_dev == other.st_dev && one.st_ino == other.st_ino;
@@ -133,8 +134,8 @@ Result<> detach_disk(const VmFolder& folder, const std::string& item, Really rea
   const DiskSpec disk = spec->disks[*index];
   const bool starts_from_it = *index == 0 && (!spec->image.empty() || spec->firmware != control::FirmwareKind::None);
   if (starts_from_it) {
-    return fail("machine {} starts from the disk {}, so it stays; caisson rm {} removes the machine", folder.name(), item,
-                folder.name());
+    return fail("machine {} starts from the disk {}, so it stays; caisson rm {} removes the machine", folder.name(),
+                item, folder.name());
   }
   const bool alive = folder.alive();
   if (alive && control::is_sata(disk.bus)) {
@@ -158,9 +159,10 @@ Result<> detach_net(const VmFolder& folder, Really really) {
   if (!spec) return std::unexpected(spec.error());
   if (spec->net == control::NetKind::None) return fail("machine {} has no network card", folder.name());
   if (!spec->forwards.empty()) {
-    return fail("machine {} has port forwards, which need its network card; take them away first with: caisson port {} "
-                "--rm {}",
-                folder.name(), folder.name(), spec->forwards.front().host_port);
+    return fail(
+        "machine {} has port forwards, which need its network card; take them away first with: caisson port {} "
+        "--rm {}",
+        folder.name(), folder.name(), spec->forwards.front().host_port);
   }
   spec->net = control::NetKind::None;
   if (really == Really::No) return {};

@@ -44,7 +44,8 @@ Result<> check_disc(const DiskFile& file) {
   return fail("--cdrom {}: not an image of a disc, it has neither an ISO 9660 nor a UDF file system", file.path);
 }
 
-Result<> add_files(Machine& machine, const std::string& path, const store::DiskSpec& spec, const ChainOptions& options) {
+Result<> add_files(Machine& machine, const std::string& path, const store::DiskSpec& spec,
+                   const ChainOptions& options) {
   auto chain = open_chain(path, options);
   if (!chain) return std::unexpected(chain.error());
   // Some are needed for what every machine has.
@@ -151,8 +152,7 @@ control::VmConfig to_config(const store::VmSpec& spec, const std::string& name) 
   return config;
 }
 
-Result<> add_disk(Machine& machine, const store::VmSpec& spec, const store::DiskSpec& disk,
-                  const std::string& folder) {
+Result<> add_disk(Machine& machine, const store::VmSpec& spec, const store::DiskSpec& disk, const std::string& folder) {
   return add_files(machine, place_of(disk.path, folder), disk,
                    {.read_only = disk.read_only,
                     .format = format_named(disk.format),

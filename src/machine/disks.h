@@ -23,7 +23,7 @@ class Disks {
     std::string label, serial;
     control::DiskBus bus = control::DiskBus::Virtio;
     std::unique_ptr<BlockBackend> image;
-    unsigned slot = 0;             // of its controller
+    unsigned slot = 0;              // of its controller
     virtio::Blk* virtio = nullptr;  // the bridge's; null: another kind of disk
   };
 

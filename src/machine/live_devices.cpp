@@ -95,8 +95,8 @@ Result<> LiveDevices::grow_disk(const control::GrowDisk& request) {
   if (request.bytes % 512 != 0) return fail("{} bytes are not whole sectors of 512 bytes", request.bytes);
   const uint64_t bytes = request.by ? now + request.bytes : request.bytes;
   if (bytes < now) {
-    return fail("the disk {} has {} bytes and cannot become smaller while a machine runs; stop it first",
-                request.label, now);
+    return fail("the disk {} has {} bytes and cannot become smaller while a machine runs; stop it first", request.label,
+                now);
   }
   if (bytes == now) return {};
   parts_.bridge.in_slot(disk.slot)->quiesce();

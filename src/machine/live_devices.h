@@ -1,6 +1,7 @@
 // Devices that come into a running machine and leave it, and disks that grow in one.
 //   Coming   the device stands in its slot at once; the guest is told by ACPI and need not answer
-//   Leaving  the guest is asked by ACPI and lets go of the device by _EJ0 (or the machine is reset); then it is taken out
+//   Leaving  the guest is asked by ACPI and lets go of the device by _EJ0 (or the machine is reset); then it is taken
+//   out
 //            of its slot at once, and destroyed with its backend on the event loop. A guest that has not let go in
 //            control::detach_patience_ms keeps it. What it lets go of without being asked, it is told of anew: only the
 //            host takes devices away.

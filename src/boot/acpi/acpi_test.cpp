@@ -228,7 +228,8 @@ TEST(Acpi, IaslAgrees) {
     EXPECT_EQ(log.find("rror "), std::string::npos) << log;
     std::ifstream source(base + "/dsdt.dsl");
     const std::string text{std::istreambuf_iterator<char>(source), {}};
-    for (const char* word : {"PNP0A08", "PNP0A03", "PNP0501", "PNP0B00", "ACPI0007", "QEMU0001", "_PRT", "_S5", "_E01", "_EJ0", "_SUN"}) {
+    for (const char* word :
+         {"PNP0A08", "PNP0A03", "PNP0501", "PNP0B00", "ACPI0007", "QEMU0001", "_PRT", "_S5", "_E01", "_EJ0", "_SUN"}) {
       EXPECT_NE(text.find(word), std::string::npos) << word;
     }
   }

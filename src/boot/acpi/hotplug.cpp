@@ -50,8 +50,7 @@ Aml hotplug_slots(const AcpiConfig::HotPlug& hotplug) {
 
 // An edge: the status bit is cleared before the registers are read, so no request is lost.
 Aml hotplug_event(const AcpiConfig::HotPlug& hotplug) {
-  return scope("\\_GPE",
-               method(fmt::format("_E{:02X}", hotplug.gpe), 0, name_string("\\_SB_.PCI0.HPEV")));
+  return scope("\\_GPE", method(fmt::format("_E{:02X}", hotplug.gpe), 0, name_string("\\_SB_.PCI0.HPEV")));
 }
 
 }  // namespace caisson::boot::acpi

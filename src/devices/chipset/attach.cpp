@@ -57,8 +57,8 @@ Chipset::Chipset(Bus& bus, Clock& clock, PowerSink& power, CharSink& serial, con
   bus.map(Space::Memory, chipset::hpet_address, chipset::hpet_length, hpet_, 0, {4, 8});
 
   // The HPET before those whose lines it may have.
-  devices_ = {&router_.ioapic(), &router_.pic(),  &hpet_,           &pit_, &rtc_, &com1_, &acpi_pm_,
-              &hotplug_,         &reset_control_, &keyboard_controller_};
+  devices_ = {&router_.ioapic(), &router_.pic(),       &hpet_, &pit_, &rtc_, &com1_, &acpi_pm_, &hotplug_,
+              &reset_control_,   &keyboard_controller_};
   if (options.serial2 != nullptr) {
     com2_ = std::make_unique<Uart>("com2", router_.line(chipset::com2_irq), clock, *options.serial2);
     port(chipset::com2_port, 8, *com2_, 0, bytes);

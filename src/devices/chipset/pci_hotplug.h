@@ -1,5 +1,6 @@
 // The registers by which the guest's ACPI learns that a device came into a slot of PCI bus 0, or is to leave it.
-//   Spec     ACPI 6.5, 5.6.4 (general-purpose events), 5.6.6 (Notify), 6.3.3 (_EJ0), 6.3.7 (_STA). The registers are our
+//   Spec     ACPI 6.5, 5.6.4 (general-purpose events), 5.6.6 (Notify), 6.3.3 (_EJ0), 6.3.7 (_STA). The registers are
+//   our
 //            own: only the AML that we write ourselves knows them (boot/acpi/hotplug.cpp)
 //   Models   four registers of 32 bits, a bit for each slot:
 //              0  up       devices that came; read, cleared by writing 1
