@@ -145,6 +145,19 @@ TEST_F(ApiTest, AMachinesLife) {
   EXPECT_EQ(status("DELETE", "/v1/machines/one/forwards/udp/18080"), 409u);
   EXPECT_EQ(status("DELETE", "/v1/machines/one/forwards/tcp/18080"), 204u);
   EXPECT_EQ(status("DELETE", "/v1/machines/one/forwards/tcp/x"), 404u);
+  const std::string disk = folder_ + "/more.raw";
+  std::ofstream{disk} << std::string(4096, 'x');
+  EXPECT_EQ(status("POST", "/v1/machines/one/disks", {{"path", disk}}), 200u);
+  EXPECT_EQ(status("POST", "/v1/machines/one/disks", {{"path", disk}}), 409u);
+  EXPECT_EQ(status("POST", "/v1/machines/one/disks", {{"path", disk + "x"}}), 409u);
+  EXPECT_EQ(status("POST", "/v1/machines/one/disks", {{"path", "more.raw"}}), 422u);
+  EXPECT_EQ(status("POST", "/v1/machines/one/disks", {{"path", disk}, {"format", "vmdk"}}), 422u);
+  EXPECT_EQ(status("POST", "/v1/machines/one/disks/more.raw/grow", {{"bytes", 8192}}), 409u) << "it does not run";
+  EXPECT_EQ(status("POST", "/v1/machines/one/disks/more.raw/grow", {{"bytes", 8193}}), 422u);
+  EXPECT_EQ(status("POST", "/v1/machines/one/network", {{"card", "e1000"}}), 409u) << "it has one";
+  EXPECT_EQ(status("DELETE", "/v1/machines/one/disks/more.raw"), 202u);
+  EXPECT_EQ(status("DELETE", "/v1/machines/none/disks/more.raw"), 404u);
+  EXPECT_EQ(status("DELETE", "/v1/machines/none/network"), 404u);
   for (const char* action : {"kill", "stop", "pause", "resume", "reset", "power-button"}) {
     EXPECT_EQ(status("POST", std::string{"/v1/machines/one/"} + action), 409u) << action;
   }

@@ -31,6 +31,12 @@ struct CreateMachine : life::Change {
 struct StopMachine {
   std::optional<uint32_t> timeout_s;
 };
+struct GrowDisk {
+  uint64_t bytes = 0;  // its new size
+};
+struct AttachNetwork {
+  control::NetCard card = control::NetCard::Virtio;
+};
 struct RenameMachine {
   std::string name;
 };
@@ -135,6 +141,16 @@ struct JsonTable<api::CreateMachine> {
 template <>
 struct JsonTable<api::StopMachine> {
   static constexpr auto fields() { return std::tuple{key("timeout_s", &api::StopMachine::timeout_s, {0, 86400})}; }
+};
+template <>
+struct JsonTable<api::GrowDisk> {
+  static constexpr auto fields() {
+    return std::tuple{key("bytes", &api::GrowDisk::bytes, {512, uint64_t{1} << 62}, true)};
+  }
+};
+template <>
+struct JsonTable<api::AttachNetwork> {
+  static constexpr auto fields() { return std::tuple{key("card", &api::AttachNetwork::card)}; }
 };
 template <>
 struct JsonTable<api::RenameMachine> {

@@ -8,8 +8,17 @@
 
 #include "api/routes.h"
 #include "life/look.h"
+#include "store/vm_folder.h"
 
 namespace caisson::api {
+
+// What the handlers of machines share (machine_handlers.cpp).
+// What goes wrong with a machine that is there is its state's fault: the same request may work later.
+[[nodiscard]] Answer conflict(const Error& error);
+[[nodiscard]] Answer no_content();
+// The one that the address names.
+[[nodiscard]] std::expected<store::VmFolder, Answer> machine_of(const Call& call);
+[[nodiscard]] Answer show(unsigned status, const std::string& name);
 
 // Machines (machine_handlers.cpp)
 Answer list_machines(Call& call);
@@ -32,6 +41,13 @@ Answer type_text(Call& call);
 Answer get_logs(Call& call);
 Answer get_record(Call& call);
 Answer get_screenshot(Call& call);
+
+// Their disks and network cards (device_handlers.cpp)
+Answer attach_disk(Call& call);
+Answer detach_disk(Call& call);
+Answer grow_disk(Call& call);
+Answer attach_network(Call& call);
+Answer detach_network(Call& call);
 
 // The rest (host_handlers.cpp)
 Answer list_images(Call& call);

@@ -25,26 +25,7 @@ using control::Json;
 using store::Store;
 using store::VmFolder;
 
-// What goes wrong with a machine that is there is its state's fault: the same request may work later.
-Answer conflict(const Error& error) { return problem(409, error.message); }
 Answer broken_store(const Error& error) { return problem(500, error.message); }
-Answer no_content() { return {204, "", "", {}}; }
-
-std::expected<VmFolder, Answer> machine_of(const Call& call) {
-  auto store = Store::open();
-  if (!store) return std::unexpected(broken_store(store.error()));
-  auto folder = store->find(call.word("name"));
-  if (!folder) return std::unexpected(problem(404, folder.error().message));
-  return std::move(*folder);
-}
-
-Answer show(unsigned status, const std::string& name) {
-  auto store = Store::open();
-  if (!store) return broken_store(store.error());
-  const auto list = life::look(*store, {name});
-  if (list.empty()) return problem(404, fmt::format("machine {} has been removed or renamed", name));
-  return json_answer(status, life::to_json(list.front()));
-}
 
 Answer ask(Call& call, const control::Request& request) {
   const auto folder = machine_of(call);
@@ -134,6 +115,25 @@ Result<std::string> take_screenshot(const VmFolder& folder, bool text) {
 }
 
 }  // namespace
+
+Answer conflict(const Error& error) { return problem(409, error.message); }
+Answer no_content() { return {204, "", "", {}}; }
+
+std::expected<VmFolder, Answer> machine_of(const Call& call) {
+  auto store = Store::open();
+  if (!store) return std::unexpected(broken_store(store.error()));
+  auto folder = store->find(call.word("name"));
+  if (!folder) return std::unexpected(problem(404, folder.error().message));
+  return std::move(*folder);
+}
+
+Answer show(unsigned status, const std::string& name) {
+  auto store = Store::open();
+  if (!store) return broken_store(store.error());
+  const auto list = life::look(*store, {name});
+  if (list.empty()) return problem(404, fmt::format("machine {} has been removed or renamed", name));
+  return json_answer(status, life::to_json(list.front()));
+}
 
 Answer json_answer(unsigned status, const Json& json) { return {status, control::dump_json(json) + "\n"}; }
 

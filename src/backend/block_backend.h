@@ -15,6 +15,8 @@
 
 #include <sys/uio.h>
 
+#include "base/result.h"
+
 namespace caisson {
 
 enum class BlockOp : uint8_t { Read, Write, Flush, Discard, WriteZeroes };
@@ -46,6 +48,13 @@ class BlockBackend {
   // Waits until nothing is in flight, calling the outstanding completions on this thread before it returns. A
   // completion may submit nothing new while draining.
   virtual void drain() = 0;
+
+  // Makes the disk larger; what is new reads as zeroes. `bytes`: a multiple of 512, not less than size(). Nothing is in
+  // flight. The error is one line without the disk's name.
+  [[nodiscard]] virtual Result<> grow(uint64_t bytes) {
+    (void)bytes;
+    return fail("this disk cannot grow while a machine has it");
+  }
 };
 
 }  // namespace caisson

@@ -65,6 +65,20 @@ void Qcow2Disk::submit(BlockRequest request) {
   submit_to_pool(std::move(request));
 }
 
+Result<> Qcow2Disk::grow(uint64_t bytes) {
+  if (read_only()) return fail("it is read-only");
+  if (bytes > image_->size()) {
+    switch (const int error = image_->resize(bytes)) {
+      case 0: break;
+      case ENOTSUP: return fail("its snapshots stand against this; delete them with 'qemu-img snapshot -d'");
+      case EFBIG: return fail("its clusters are too small for a disk of that size");
+      default: return fail_errno(error, "its image does not grow");
+    }
+  }
+  size_ = bytes;
+  return {};
+}
+
 // False, and the request as it was, where that needs more than a look into memory.
 bool Qcow2Disk::submit_in_place(BlockRequest& request) {
   auto held = image_->try_lock(request.offset, request.length);

@@ -36,6 +36,7 @@ class Qcow2Disk final : public BlockBackend {
   [[nodiscard]] std::string_view id() const override { return options_.id; }
   void submit(BlockRequest request) override;
   void drain() override { queue_->drain(); }
+  [[nodiscard]] Result<> grow(uint64_t bytes) override;
 
  private:
   Qcow2Disk(std::unique_ptr<qcow2::Image> image, Qcow2DiskOptions options)

@@ -99,6 +99,24 @@ TEST_P(Qcow2DiskTest, RefusesWhatIsOutside) {
   EXPECT_EQ(run(BlockOp::Write, 0, 512, {{bytes.data(), 512}}), EROFS);
 }
 
+TEST_P(Qcow2DiskTest, GrowsAndIsThenAllThere) {
+  make(1 << 20, 9);  // a larger L1 table is needed
+  EXPECT_EQ(write(512, Bytes(1024, 'a')), 0);
+  {
+    const std::lock_guard lock{guard};
+    const auto grown = disk->grow(8 << 20);
+    ASSERT_TRUE(grown) << grown.error().message;
+  }
+  EXPECT_EQ(disk->size(), 8u << 20);
+  EXPECT_EQ(write((8 << 20) - 512, Bytes(512, 'z')), 0);
+  EXPECT_EQ(read(512, 1024), Bytes(1024, 'a'));
+  EXPECT_EQ(read(4 << 20, 512), Bytes(512, 0));
+  close();
+  open();
+  EXPECT_EQ(disk->size(), 8u << 20);
+  EXPECT_EQ(read((8 << 20) - 512, 512), Bytes(512, 'z'));
+}
+
 TEST_P(Qcow2DiskTest, WhatIsDroppedAtTheEndIsWritten) {
   make(1 << 20);
   EXPECT_EQ(write(0, Bytes(4096, 1)), 0);

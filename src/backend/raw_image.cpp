@@ -1,7 +1,10 @@
 #include "backend/raw_image.h"
 
 #include <bit>
+#include <cerrno>
 #include <utility>
+
+#include <unistd.h>
 
 #include "backend/disk_io.h"
 #include "backend/disk_queue.h"
@@ -53,5 +56,19 @@ void RawImage::submit(BlockRequest request) {
 }
 
 void RawImage::drain() { impl_->queue->drain(); }
+
+Result<> RawImage::grow(uint64_t bytes) {
+  Impl& impl = *impl_;
+  if (impl.options.read_only) return fail("it is read-only");
+  const auto now = size_of_disk(impl.fd.get(), impl.options.name);
+  if (!now) return std::unexpected(now.error());
+  // A file that somebody has made larger meanwhile is not cut.
+  if (now->bytes < bytes) {
+    if (impl.block_device) return fail("it is a block device of {} bytes; make that larger first", now->bytes);
+    if (::ftruncate(impl.fd.get(), static_cast<off_t>(bytes)) != 0) return fail_errno(errno, "its file does not grow");
+  }
+  impl.size = bytes;
+  return {};
+}
 
 }  // namespace caisson

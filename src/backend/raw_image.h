@@ -41,6 +41,8 @@ class RawImage final : public BlockBackend {
   [[nodiscard]] std::string_view id() const override;
   void submit(BlockRequest request) override;
   void drain() override;
+  // A block device: to as much as it has itself, at least `bytes`.
+  [[nodiscard]] Result<> grow(uint64_t bytes) override;
 
   [[nodiscard]] bool uses_io_uring() const;
 

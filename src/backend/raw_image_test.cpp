@@ -281,6 +281,34 @@ TEST_P(RawImageTest, SizeThatIsNotWholeSectorsIsCut) {
   EXPECT_EQ(run(BlockOp::WriteZeroes, 5 * 512, 512), EINVAL);
 }
 
+TEST_P(RawImageTest, GrowsAndIsThenAllThere) {
+  make(1 << 20);
+  EXPECT_EQ(write(0, Bytes(512, 'a')), 0);
+  {
+    const std::lock_guard lock{guard};
+    const auto grown = image->grow(3 << 20);
+    ASSERT_TRUE(grown) << grown.error().message;
+  }
+  EXPECT_EQ(image->size(), 3u << 20);
+  EXPECT_EQ(std::filesystem::file_size(path), 3u << 20);
+  EXPECT_EQ(write((3 << 20) - 512, Bytes(512, 'z')), 0);
+  EXPECT_EQ(read(0, 512), Bytes(512, 'a'));
+  EXPECT_EQ(read(2 << 20, 512), Bytes(512, 0));
+  EXPECT_EQ(read((3 << 20) - 512, 512), Bytes(512, 'z'));
+  // What somebody made larger is not cut.
+  std::filesystem::resize_file(path, 8 << 20);
+  const std::lock_guard lock{guard};
+  ASSERT_TRUE(image->grow(4 << 20));
+  EXPECT_EQ(std::filesystem::file_size(path), 8u << 20);
+}
+
+TEST_P(RawImageTest, AReadOnlyDiskDoesNotGrow) {
+  make(1 << 20, true);
+  const std::lock_guard lock{guard};
+  EXPECT_FALSE(image->grow(2 << 20));
+  EXPECT_EQ(image->size(), 1u << 20);
+}
+
 TEST_P(RawImageTest, FileCutBehindOurBackReadsAsZeroes) {
   path = folder.make("disk", std::string(8192, 'x'));
   open();

@@ -37,6 +37,13 @@ void Bus::add_doorbell(const Device& device, unsigned region, uint64_t offset, s
   bind(doorbells_.back());
 }
 
+void Bus::remove_doorbells(const Device& device) {
+  for (Doorbell& doorbell : doorbells_) {
+    if (doorbell.device == &device) unbind(doorbell);
+  }
+  std::erase_if(doorbells_, [&](const Doorbell& doorbell) { return doorbell.device == &device; });
+}
+
 void Bus::set_binder(DoorbellBinder* binder) {
   for (Doorbell& doorbell : doorbells_) unbind(doorbell);
   binder_ = binder;

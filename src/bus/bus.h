@@ -34,8 +34,10 @@ class Bus {
   // Removes the window of (device, region) in `space`, if any.
   void unmap(Space space, const Device& device, unsigned region);
 
-  // A write to `offset` of a memory window, once it is mapped, means no more than `ring`. For the life of the bus.
+  // A write to `offset` of a memory window, once it is mapped, means no more than `ring`.
   void add_doorbell(const Device& device, unsigned region, uint64_t offset, std::function<void()> ring);
+  // All of the device's. A ring that has come but was not passed on yet is passed on first.
+  void remove_doorbells(const Device& device);
   // Who passes doorbells on; null: nobody, they are plain writes. Device lock held.
   void set_binder(DoorbellBinder* binder);
 

@@ -87,6 +87,19 @@ TEST_F(Doorbells, BelongToTheWindowOnTop) {
   EXPECT_TRUE(bound().empty());
 }
 
+TEST_F(Doorbells, GoWithTheirDevice) {
+  bus_.add_doorbell(other_, 0, 0, [this] { rings_ += 100; });
+  bus_.map(Space::Memory, 0x1000, 0x1000, bell_, 2);
+  bus_.map(Space::Memory, 0x3000, 0x1000, other_, 0);
+  binder_.waiting = 0x1010;
+  bus_.remove_doorbells(bell_);
+  EXPECT_EQ(rings_, 1) << "the ring that waited";
+  EXPECT_EQ(bound(), (std::vector<uint64_t>{0x3000}));
+  bus_.set_binder(nullptr);
+  bus_.set_binder(&binder_);
+  EXPECT_EQ(bound(), (std::vector<uint64_t>{0x3000}));
+}
+
 TEST_F(Doorbells, MayStayPlainWrites) {
   binder_.willing = false;
   bus_.map(Space::Memory, 0x1000, 0x1000, bell_, 2);

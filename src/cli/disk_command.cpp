@@ -21,6 +21,7 @@
 #include "cli/foreign_image.h"
 #include "cli/run_options.h"
 #include "cli/transfer_progress.h"
+#include "life/devices.h"
 #include "life/new_file.h"
 #include "store/files.h"
 
@@ -159,6 +160,13 @@ int run_resize(const DiskCommand& command) {
   const bool relative = command.size.starts_with('+');
   const auto given = parse_disk_size("disk resize", command.size.substr(relative ? 1 : 0));
   if (!given) return misused(command, given.error());
+  // A machine that runs has the file to itself; its disk grows there.
+  if (const auto user = life::user_of_disk(command.path)) {
+    if (auto grown = life::grow_disk(*user, command.path, *given, relative); !grown) {
+      return fail_with(command, grown.error());
+    }
+    return exit_ok;
+  }
   ChainOptions options{.format = *format, .backing_folders = backing_folders(command.backing_folders)};
   auto chain = open_chain(command.path, options);
   if (!chain) return fail_with(command, chain.error());
@@ -347,7 +355,7 @@ std::shared_ptr<DiskCommand> add_disk(CLI::App& app) {
       "Examples:\n  caisson disk check disk.qcow2\n  caisson disk check disk.qcow2 --repair\n\n"
       "Exit status: 0 clean or mended, 1 damaged or not readable, 3 only clusters that are lost.");
 
-  given.resize = add("resize", "Change the size of a disk");
+  given.resize = add("resize", "Change the size of a disk; in a machine that runs it can grow");
   given.resize->add_option("SIZE", given.size, "the new size, for example 20G, or +5G")->required();
   given.resize->add_flag("--shrink", given.shrink, "even where the disk becomes smaller");
   format(given.resize);

@@ -7,6 +7,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include "cli/device_commands.h"
 #include "cli/events_command.h"
 #include "cli/guest_copy.h"
 #include "cli/guest_exec.h"
@@ -25,6 +26,8 @@ struct LifeCli {
   std::optional<unsigned> lines;
   std::string from;
   std::vector<std::string> add, remove;
+  std::vector<std::string> disks;
+  std::string net, item;
   bool recursive = false;
   bool all = false;
   bool quiet = false;
@@ -128,6 +131,17 @@ std::shared_ptr<LifeCli> add_life(CLI::App& app) {
       ->take_all()
       ->allow_extra_args(false);
   port->add_flag("--json", cli.json, "as JSON");
+  auto* attach = dry(one("attach", "Give a machine a disk or a network card, at once and for later",
+                         [&cli] { return attach_command(cli.name, cli.disks, cli.net, cli.dry_run); }));
+  attach->add_option("--disk", cli.disks, "a disk, as of run; again for more")
+      ->type_name("FILE[,ro][,format=…][,bus=…]")
+      ->take_all()
+      ->allow_extra_args(false);
+  attach->add_option("--net", cli.net, "a network card, for a machine that has none: user, or user,model=e1000")
+      ->type_name("KIND");
+  auto* detach = dry(one("detach", "Take a disk or the network card from a machine, at once and for later",
+                         [&cli] { return detach_command(cli.name, cli.item, cli.dry_run); }));
+  detach->add_option("ITEM", cli.item, "a disk's path or file name, or net")->required();
   // What follows the machine's name is not ours, options included.
   const auto foreign = [&](const char* command, const char* what, int (*work)(const std::string&, const Names&)) {
     CLI::App* const added = one(command, what, [] { return 0; });

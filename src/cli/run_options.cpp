@@ -103,6 +103,17 @@ Result<uint32_t> parse_cpus(std::string_view text) {
   return *count;
 }
 
+Result<NetOption> parse_net(std::string_view text) {
+  constexpr std::string_view user = "user", model = "user,model=";
+  if (text == user) return NetOption{};
+  if (text == "none") return NetOption{.kind = control::NetKind::None};
+  if (!text.starts_with(model)) return fail("--net {}: unknown; write user, user,model=e1000 or none", text);
+  const std::string_view card = text.substr(model.size());
+  if (card == "e1000") return NetOption{.card = control::NetCard::E1000};
+  if (card == "virtio") return NetOption{};
+  return fail("--net: no such model: {}; write model=virtio or model=e1000", card);
+}
+
 Result<DiskOption> parse_disk(std::string_view text) {
   DiskOption disk;
   constexpr std::string_view format = "format=";
@@ -242,20 +253,10 @@ Result<VmConfig> to_config(const RunOptions& options, std::string_view default_a
   } else if (options.engine != "auto") {
     return fail("--engine {}: unknown; write auto, jit or kvm", options.engine);
   }
-  constexpr std::string_view user = "user", model = ",model=";
-  if (options.net == user) {
-    config.net = control::NetKind::User;
-  } else if (options.net.starts_with(std::string{user} + std::string{model})) {
-    config.net = control::NetKind::User;
-    const std::string_view card = std::string_view{options.net}.substr(user.size() + model.size());
-    if (card == "e1000") {
-      config.net_card = control::NetCard::E1000;
-    } else if (card != "virtio") {
-      return fail("--net: no such model: {}; write model=virtio or model=e1000", card);
-    }
-  } else if (options.net != "none") {
-    return fail("--net {}: unknown; write user, user,model=e1000 or none", options.net);
-  }
+  const auto net = parse_net(options.net);
+  if (!net) return std::unexpected(net.error());
+  config.net = net->kind;
+  config.net_card = net->card;
   if (options.firmware == "bios") {
     config.firmware = control::FirmwareKind::Bios;
   } else if (options.firmware == "uefi") {

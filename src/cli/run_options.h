@@ -82,6 +82,12 @@ struct RunOptions {
 [[nodiscard]] Result<uint32_t> parse_cpus(std::string_view text);
 // "FILE", then any of ",ro", ",format=raw|qcow2" and ",bus=virtio|sata|nvme"
 [[nodiscard]] Result<DiskOption> parse_disk(std::string_view text);
+// As --net has it.
+struct NetOption {
+  control::NetKind kind = control::NetKind::User;
+  control::NetCard card = control::NetCard::Virtio;
+};
+[[nodiscard]] Result<NetOption> parse_net(std::string_view text);
 // "[tcp:|udp:][ADDRESS:]HOST:GUEST"
 [[nodiscard]] Result<control::PortForward> parse_forward(std::string_view text);
 // "8080", "udp:5353" or "0.0.0.0:80": what a forward listens on.

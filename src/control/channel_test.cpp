@@ -146,13 +146,40 @@ TEST(Messages, ComeBackFromTheirOwnText) {
   round_trip(Request{Reset{}}, request);
   round_trip(Request{Stop{}}, request);
   round_trip(Request{Resize{120, 50}}, request);
+  round_trip(Request{DetachDisk{"/srv/data.raw"}}, request);
+  round_trip(Request{AttachNet{NetCard::E1000, {{Protocol::Udp, "127.0.0.1", 53, 53}}}}, request);
+  round_trip(Request{DetachNet{}}, request);
+  round_trip(Request{GrowDisk{"data.qcow2", 1 << 20, true}}, request);
+  round_trip(Request{AttachDisk{
+                 {.image_fd = 1, .serial = {}, .format = DiskImage::Qcow2, .backing = {{0, DiskImage::Raw, "base"}}}}},
+             [](const std::string& text) { return parse_request(text, 2); });
   const auto event = [](const std::string& text) { return parse_event(text); };
+  round_trip(Event{DeviceAttached{"disk data.raw"}}, event);
+  round_trip(Event{DeviceDetached{"network card"}}, event);
+  round_trip(Event{DiskGrown{"disk data.raw", 1 << 20}}, event);
   round_trip(Event{Started{"jit", "x86-64-v3", 2, 1 << 30, "/dev/kvm is not there"}}, event);
   round_trip(Event{Notice{"engine jit: no /dev/kvm"}}, event);
   round_trip(Event{Panicked{"Fatal exception"}}, event);
   round_trip(Event{WasReset{3}}, event);
   round_trip(Event{Exited{ExitReason::DebugExit, 7, ""}}, event);
   round_trip(Event{Exited{ExitReason::Failure, 0, "kernel x: not a kernel"}}, event);
+}
+
+TEST(Messages, ADiskComesWithItsDescriptorsAndNoOthers) {
+  const std::string text = serialise(Request{AttachDisk{{.image_fd = 0, .serial = {}, .label = "x"}}});
+  EXPECT_TRUE(parse_request(text, 1));
+  EXPECT_FALSE(parse_request(text, 0));
+  EXPECT_FALSE(parse_request(text, 2)) << "one that nobody takes";
+  EXPECT_FALSE(parse_request(serialise(Request{AttachDisk{{.image_fd = 1, .serial = {}, .label = "x"}}}), 1));
+  EXPECT_FALSE(parse_request(serialise(Request{AttachDisk{{.image_fd = 0,
+                                                           .serial = {},
+                                                           .label = "x",
+                                                           .format = DiskImage::Qcow2,
+                                                           .backing = {{0, DiskImage::Raw, "b"}}}}}),
+                             1))
+      << "the same one twice";
+  EXPECT_FALSE(parse_request(R"({"type":"grow_disk","label":"x","bytes":0})", 0));
+  EXPECT_FALSE(parse_request(R"({"type":"detach_disk","label":""})", 0));
 }
 
 TEST(Messages, FreeTextIsMadeFitForALine) {

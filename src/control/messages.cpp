@@ -18,6 +18,7 @@ template <class T>
 void make_plain_texts(T& message) {
   if constexpr (requires { make_plain(message.text); }) make_plain(message.text);
   if constexpr (std::is_same_v<T, Exited>) make_plain(message.message);
+  if constexpr (requires { make_plain(message.device); }) make_plain(message.device);
   if constexpr (requires { message.engine_reason; }) make_plain(message.engine_reason);
 }
 
@@ -75,6 +76,8 @@ Result<Request> parse_request(std::string_view text, size_t descriptors) {
   if (!request) return request;
   if (const auto* start = std::get_if<Start>(&*request)) {
     if (auto ok = start->config.validate(descriptors); !ok) return with_context("control message", ok.error());
+  } else if (const auto* attach = std::get_if<AttachDisk>(&*request)) {
+    if (auto ok = attach->disk.validate(descriptors); !ok) return with_context("control message", ok.error());
   } else if (std::holds_alternative<Screenshot>(*request)) {
     if (descriptors != 1) return fail("control message: screenshot comes with one descriptor");
   } else if (descriptors != 0) {

@@ -79,13 +79,38 @@ struct RemoveForward {  // takes no new connections; those there are stay
   PortForward forward;
   bool operator==(const RemoveForward&) const = default;
 };
+struct AttachDisk {  // to the running machine; comes with the descriptors that the *_fd members count from 0
+  DiskConfig disk;   // its serial is chosen by the machine
+  bool operator==(const AttachDisk&) const = default;
+};
+struct DetachDisk {   // Done when the guest has let go of it and its file is closed; Refused where it does not in time
+  std::string label;  // as the configuration or AttachDisk said
+  bool operator==(const DetachDisk&) const = default;
+};
+struct AttachNet {  // a network card, to a machine that has none
+  NetCard card = NetCard::Virtio;
+  std::vector<PortForward> forwards;
+  bool operator==(const AttachNet&) const = default;
+};
+struct DetachNet {  // as DetachDisk
+  bool operator==(const DetachNet&) const = default;
+};
+struct GrowDisk {
+  std::string label;
+  uint64_t bytes = 0;  // the new size; with `by`: more than now
+  bool by = false;
+  bool operator==(const GrowDisk&) const = default;
+};
+// How long a guest has for letting go of a device.
+inline constexpr uint64_t detach_patience_ms = 30'000;
 struct Connect {  // to a port of the guest by the socket device: answered by Attached, whose stream ends at once where
                   // nobody listens there
   uint32_t port = 0;
   bool operator==(const Connect&) const = default;
 };
-using Request = std::variant<Start, PowerButton, Reset, Stop, Resize, Screenshot, Type, Point, Pause, Resume, Query,
-                             Watch, Attach, Connect, AddForward, RemoveForward>;
+using Request =
+    std::variant<Start, PowerButton, Reset, Stop, Resize, Screenshot, Type, Point, Pause, Resume, Query, Watch, Attach,
+                 Connect, AddForward, RemoveForward, AttachDisk, DetachDisk, AttachNet, DetachNet, GrowDisk>;
 
 // Events
 struct Started {          // CPUs begin to run
@@ -107,6 +132,20 @@ struct Panicked {  // the guest's kernel says it has crashed; what happens next 
 struct WasReset {  // the machine was reset and runs on
   uint64_t count = 0;
   bool operator==(const WasReset&) const = default;
+};
+
+struct DeviceAttached {  // while the machine runs
+  std::string device;    // "disk LABEL" or "network card"
+  bool operator==(const DeviceAttached&) const = default;
+};
+struct DeviceDetached {
+  std::string device;
+  bool operator==(const DeviceDetached&) const = default;
+};
+struct DiskGrown {
+  std::string device;
+  uint64_t bytes = 0;
+  bool operator==(const DiskGrown&) const = default;
 };
 
 struct ProfileRow {
@@ -170,13 +209,14 @@ struct Status {
   bool operator==(const Status&) const = default;
 };
 using Event = std::variant<Started, Notice, Panicked, WasReset, Profiled, Paused, Resumed, Exited, Done, Refused,
-                           Attached, Status>;
+                           Attached, Status, DeviceAttached, DeviceDetached, DiskGrown>;
 
 [[nodiscard]] std::string serialise(const Request& request);
 [[nodiscard]] std::string serialise(const Event& event);
 // One line of a VM's record of events: the event with the time as "at", milliseconds since 1970.
 [[nodiscard]] std::string serialise(const Event& event, uint64_t at_ms);
-// `descriptors`: how many came with the packet; only Start may have any, and Screenshot has one.
+// `descriptors`: how many came with the packet; only Start and AttachDisk may have any, and
+// Screenshot has one.
 [[nodiscard]] Result<Request> parse_request(std::string_view text, size_t descriptors);
 // Text in events is the VMM's: bounded here, and control characters become spaces.
 [[nodiscard]] Result<Event> parse_event(std::string_view text);

@@ -53,10 +53,18 @@ CAISSON_MESSAGE(Attach, "attach")
 CAISSON_MESSAGE(Connect, "connect")
 CAISSON_MESSAGE(AddForward, "add_forward")
 CAISSON_MESSAGE(RemoveForward, "remove_forward")
+CAISSON_MESSAGE(AttachDisk, "attach_disk")
+CAISSON_MESSAGE(DetachDisk, "detach_disk")
+CAISSON_MESSAGE(AttachNet, "attach_net")
+CAISSON_MESSAGE(DetachNet, "detach_net")
+CAISSON_MESSAGE(GrowDisk, "grow_disk")
 CAISSON_MESSAGE(Started, "started")
 CAISSON_MESSAGE(Notice, "notice")
 CAISSON_MESSAGE(Panicked, "panicked")
 CAISSON_MESSAGE(WasReset, "was_reset")
+CAISSON_MESSAGE(DeviceAttached, "device_attached")
+CAISSON_MESSAGE(DeviceDetached, "device_detached")
+CAISSON_MESSAGE(DiskGrown, "disk_grown")
 CAISSON_MESSAGE(Profiled, "profile")
 CAISSON_MESSAGE(Paused, "paused")
 CAISSON_MESSAGE(Resumed, "resumed")
@@ -149,6 +157,44 @@ struct JsonTable<AddForward> {
 template <>
 struct JsonTable<RemoveForward> {
   static constexpr auto fields() { return std::tuple{key("forward", &RemoveForward::forward, {}, true)}; }
+};
+template <>
+struct JsonTable<AttachDisk> {
+  static constexpr auto fields() { return std::tuple{key("disk", &AttachDisk::disk, {}, true)}; }
+};
+template <>
+struct JsonTable<DetachDisk> {
+  static constexpr auto fields() {
+    return std::tuple{key("label", &DetachDisk::label, {1, VmConfig::max_label}, true)};
+  }
+};
+template <>
+struct JsonTable<AttachNet> {
+  static constexpr auto fields() {
+    return std::tuple{key("card", &AttachNet::card),
+                      key("forwards", &AttachNet::forwards, {0, VmConfig::max_forwards})};
+  }
+};
+template <>
+struct JsonTable<GrowDisk> {
+  static constexpr auto fields() {
+    return std::tuple{key("label", &GrowDisk::label, {1, VmConfig::max_label}, true),
+                      key("bytes", &GrowDisk::bytes, {512, uint64_t{1} << 62}, true), key("by", &GrowDisk::by)};
+  }
+};
+template <>
+struct JsonTable<DeviceAttached> {
+  static constexpr auto fields() { return std::tuple{key("device", &DeviceAttached::device, {0, max_line})}; }
+};
+template <>
+struct JsonTable<DeviceDetached> {
+  static constexpr auto fields() { return std::tuple{key("device", &DeviceDetached::device, {0, max_line})}; }
+};
+template <>
+struct JsonTable<DiskGrown> {
+  static constexpr auto fields() {
+    return std::tuple{key("device", &DiskGrown::device, {0, max_line}), key("bytes", &DiskGrown::bytes)};
+  }
 };
 template <>
 struct JsonTable<Connect> {

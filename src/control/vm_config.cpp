@@ -8,6 +8,41 @@
 #include "control/vm_config_table.h"
 
 namespace caisson::control {
+namespace {
+
+// Which of those that came are named already: each stands for itself alone.
+struct Descriptors {
+  std::vector<bool> used;
+
+  Result<> take(uint32_t index, std::string_view what) {
+    if (index >= used.size())
+      return fail("VM configuration: {} is {} but {} descriptors came", what, index, used.size());
+    if (used[index]) return fail("VM configuration: {} names descriptor {} a second time", what, index);
+    used[index] = true;
+    return {};
+  }
+};
+
+Result<> check_disk(const DiskConfig& disk, Descriptors& taken) {
+  if (disk.bus == DiskBus::Cdrom && !disk.read_only) return fail("VM configuration: a CD-ROM that can be written");
+  if (auto ok = taken.take(disk.image_fd, "image_fd"); !ok) return ok;
+  if (!disk.backing.empty() && disk.format == DiskImage::Raw) {
+    return fail("VM configuration: a raw disk with a backing file");
+  }
+  for (const auto& layer : disk.backing) {
+    if (auto ok = taken.take(layer.image_fd, "image_fd"); !ok) return ok;
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<> DiskConfig::validate(size_t descriptors) const {
+  Descriptors taken{std::vector<bool>(descriptors)};
+  if (auto ok = check_disk(*this, taken); !ok) return ok;
+  if (std::ranges::find(taken.used, false) != taken.used.end()) return fail("descriptors came that no disk has");
+  return {};
+}
 
 Result<> VmConfig::validate(size_t descriptors) const {
   if (auto ok = check_bounds(*this); !ok) return with_context("VM configuration", ok.error());
@@ -19,14 +54,8 @@ Result<> VmConfig::validate(size_t descriptors) const {
     }
   }
   if (!forwards.empty() && net == NetKind::None) return fail("VM configuration: forwards without a network");
-  std::vector<bool> used(descriptors);
-  const auto take = [&](uint32_t index, std::string_view what) -> Result<> {
-    if (index >= descriptors)
-      return fail("VM configuration: {} is {} but {} descriptors came", what, index, descriptors);
-    if (used[index]) return fail("VM configuration: {} names descriptor {} a second time", what, index);
-    used[index] = true;
-    return {};
-  };
+  Descriptors taken{std::vector<bool>(descriptors)};
+  const auto take = [&](uint32_t index, std::string_view what) { return taken.take(index, what); };
   const auto take_given = [&](const std::optional<uint32_t>& index, std::string_view what) -> Result<> {
     return index ? take(*index, what) : Result<>{};
   };
@@ -74,14 +103,7 @@ Result<> VmConfig::validate(size_t descriptors) const {
     return fail("VM configuration: more than {} Serial ATA disks", max_sata);
   }
   for (const auto& disk : disks) {
-    if (disk.bus == DiskBus::Cdrom && !disk.read_only) return fail("VM configuration: a CD-ROM that can be written");
-    if (auto ok = take(disk.image_fd, "image_fd"); !ok) return ok;
-    if (!disk.backing.empty() && disk.format == DiskImage::Raw) {
-      return fail("VM configuration: a raw disk with a backing file");
-    }
-    for (const auto& layer : disk.backing) {
-      if (auto ok = take(layer.image_fd, "image_fd"); !ok) return ok;
-    }
+    if (auto ok = check_disk(disk, taken); !ok) return ok;
   }
   return {};
 }

@@ -51,6 +51,9 @@ struct DiskConfig {
   DiskBus bus = DiskBus::Virtio;
   DiskImage format = DiskImage::Raw;
   std::vector<DiskLayerConfig> backing{};  // of a qcow2 image: its backing file, that one's, …
+
+  // For a disk that comes alone, with exactly so many descriptors.
+  [[nodiscard]] Result<> validate(size_t descriptors) const;
   bool operator==(const DiskConfig&) const = default;
 };
 

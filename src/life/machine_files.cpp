@@ -44,7 +44,8 @@ Result<> check_disc(const DiskFile& file) {
   return fail("--cdrom {}: not an image of a disc, it has neither an ISO 9660 nor a UDF file system", file.path);
 }
 
-Result<> add_disk(Machine& machine, const std::string& path, const store::DiskSpec& spec, const ChainOptions& options) {
+Result<> add_files(Machine& machine, const std::string& path, const store::DiskSpec& spec,
+                   const ChainOptions& options) {
   auto chain = open_chain(path, options);
   if (!chain) return std::unexpected(chain.error());
   // Some are needed for what every machine has.
@@ -104,6 +105,10 @@ Result<> add_serial2(Machine& machine, const std::string& path) {
   return {};
 }
 
+std::string place_of(const std::string& path, const std::string& folder) {
+  return path.find('/') == std::string::npos ? folder + "/" + path : path;
+}
+
 // What a machine's configuration in the store and the one that its VMM gets have both.
 template <class From, class To>
 void copy_common(const From& from, To& to) {
@@ -147,12 +152,17 @@ control::VmConfig to_config(const store::VmSpec& spec, const std::string& name) 
   return config;
 }
 
+Result<> add_disk(Machine& machine, const store::VmSpec& spec, const store::DiskSpec& disk, const std::string& folder) {
+  return add_files(machine, place_of(disk.path, folder), disk,
+                   {.read_only = disk.read_only,
+                    .format = format_named(disk.format),
+                    .backing_folders = backing_folders(spec.backing_folders)});
+}
+
 Result<Machine> open_machine(const store::VmSpec& spec, control::VmConfig config, const std::string& folder) {
   Machine machine;
   machine.config = std::move(config);
-  const auto in_folder = [&](const std::string& path) {
-    return path.find('/') == std::string::npos ? folder + "/" + path : path;
-  };
+  const auto in_folder = [&](const std::string& path) { return place_of(path, folder); };
   if (spec.firmware != control::FirmwareKind::None) {
     const std::string vars = !spec.firmware_vars.empty() ? in_folder(spec.firmware_vars)
                              : folder.empty()            ? ""
@@ -174,11 +184,7 @@ Result<Machine> open_machine(const store::VmSpec& spec, control::VmConfig config
     if (auto added = add_serial2(machine, spec.serial2); !added) return std::unexpected(added.error());
   }
   for (const store::DiskSpec& disk : spec.disks) {
-    auto added = add_disk(machine, in_folder(disk.path), disk,
-                          {.read_only = disk.read_only,
-                           .format = format_named(disk.format),
-                           .backing_folders = backing_folders(spec.backing_folders)});
-    if (!added) return std::unexpected(added.error());
+    if (auto added = add_disk(machine, spec, disk, folder); !added) return std::unexpected(added.error());
   }
   if (!spec.vnc.empty()) {
     if (auto added = add_vnc(machine, spec, folder); !added) return std::unexpected(added.error());

@@ -30,6 +30,10 @@ struct Machine {
 // A path for messages: short enough, and with nothing that could break a line.
 [[nodiscard]] std::string label(std::string path);
 
+// One more disk of `spec`, whose own list may have it or not: its files are opened and locked.
+[[nodiscard]] Result<> add_disk(Machine& machine, const store::VmSpec& spec, const store::DiskSpec& disk,
+                                const std::string& folder);
+
 // `folder`: of the machine; files that have no path of their own are there.
 [[nodiscard]] Result<Machine> open_machine(const store::VmSpec& spec, control::VmConfig config,
                                            const std::string& folder);

@@ -46,6 +46,10 @@ boot::AcpiConfig acpi_config(const pci::Layout& layout, unsigned cpus, bool pvpa
   return acpi;
 }
 
+boot::AcpiConfig::HotPlug hotplug_config(uint32_t slots) {
+  return {.port = chipset::hotplug_port, .gpe = chipset::hotplug_gpe, .slots = slots};
+}
+
 boot::AcpiConfig::Hpet hpet_config() {
   return {.address = static_cast<uint32_t>(chipset::hpet_address), .capabilities = Hpet::capabilities};
 }

@@ -13,6 +13,8 @@ namespace caisson::machine {
 
 [[nodiscard]] boot::AcpiConfig acpi_config(const pci::Layout& layout, unsigned cpus, bool pvpanic, bool com2);
 [[nodiscard]] boot::AcpiConfig::Hpet hpet_config();
+// `slots`: whose devices come and go.
+[[nodiscard]] boot::AcpiConfig::HotPlug hotplug_config(uint32_t slots);
 // Whether a kernel's command line has clocksource=hpet or hpet=….
 [[nodiscard]] bool asks_for_hpet(std::string_view command_line);
 [[nodiscard]] boot::SmbiosConfig smbios_config(const x86::CpuModel& model, unsigned cpus, uint64_t tsc_hz);

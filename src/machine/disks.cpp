@@ -1,7 +1,11 @@
 #include "machine/disks.h"
 
+#include <algorithm>
 #include <optional>
+#include <tuple>
 #include <utility>
+
+#include <fmt/core.h>
 
 #include "backend/disk_chain.h"
 #include "backend/qcow2_disk.h"
@@ -36,27 +40,54 @@ Result<std::unique_ptr<BlockBackend>> open_image(const control::DiskConfig& disk
 
 }  // namespace
 
+Result<> Disks::add_one(control::DiskConfig config, std::vector<Fd>& fds, EventLoop& loop, pci::HostBridge& bridge,
+                        const virtio::Services& services, unsigned slot) {
+  for (unsigned number = 0; config.serial.empty(); ++number) {
+    std::string serial = fmt::format("caisson-{}", number);
+    if (std::ranges::none_of(disks_, [&](const Disk& disk) { return disk.serial == serial; })) config.serial = serial;
+  }
+  auto image = open_image(config, fds, loop);
+  if (!image) return std::unexpected(image.error());
+  Disk& disk = disks_.emplace_back(Disk{config.label, config.serial, config.bus, std::move(*image), slot});
+  if (config.bus == control::DiskBus::Virtio) {
+    disk.virtio = &virtio::add_blk(bridge, services, *disk.image, {.serial = config.serial}, slot);
+  } else {
+    std::ignore = storage::add_nvme(bridge, services.memory, services.msi, *disk.image, config.serial, slot);
+  }
+  return {};
+}
+
+Result<Disks::Disk*> Disks::find(std::string_view label) {
+  Disk* found = nullptr;
+  for (Disk& disk : disks_) {
+    if (disk.label != label) continue;
+    if (found != nullptr) return fail("the machine has the disk {} several times; stop it first", label);
+    found = &disk;
+  }
+  if (found == nullptr) return fail("the running machine has no disk {}", label);
+  return found;
+}
+
+void Disks::close(unsigned slot) {
+  std::erase_if(disks_, [&](const Disk& disk) { return disk.slot == slot; });
+}
+
 Result<> Disks::add(const control::VmConfig& config, std::vector<Fd>& fds, EventLoop& loop, pci::HostBridge& bridge,
                     const virtio::Services& services) {
   std::optional<storage::AddedAhci> ahci;
   std::vector<boot::firmware::BootDevice> cdroms;
   for (const control::DiskConfig& disk : config.disks) {
+    if (!control::is_sata(disk.bus)) {
+      const unsigned slot = *bridge.free_slot();
+      if (auto added = add_one(disk, fds, loop, bridge, services, slot); !added) return added;
+      boot_order_.push_back({.slot = slot, .nvme = disk.bus == control::DiskBus::Nvme});
+      continue;
+    }
     auto image = open_image(disk, fds, loop);
     if (!image) return std::unexpected(image.error());
-    images_.push_back(std::move(*image));
-    BlockBackend& backend = *images_.back();
-    if (disk.bus == control::DiskBus::Virtio) {
-      const unsigned slot = *bridge.free_slot();
-      virtio::add_blk(bridge, services, backend, {.serial = disk.serial}, slot);
-      boot_order_.push_back({.slot = slot});
-      continue;
-    }
-    if (disk.bus == control::DiskBus::Nvme) {
-      const unsigned slot = storage::add_nvme(bridge, services.memory, services.msi, backend, disk.serial);
-      boot_order_.push_back({.slot = slot, .nvme = true});
-      continue;
-    }
     if (!ahci) ahci.emplace(storage::add_ahci(bridge, services.memory));
+    BlockBackend& backend =
+        *disks_.emplace_back(Disk{disk.label, disk.serial, disk.bus, std::move(*image), ahci->slot}).image;
     const unsigned port = *ahci->controller.free_port();
     const bool cdrom = disk.bus == control::DiskBus::Cdrom;
     if (cdrom) {
@@ -72,7 +103,7 @@ Result<> Disks::add(const control::VmConfig& config, std::vector<Fd>& fds, Event
 }
 
 void Disks::drain() {
-  for (auto& image : images_) image->drain();
+  for (Disk& disk : disks_) disk.image->drain();
 }
 
 }  // namespace caisson::machine

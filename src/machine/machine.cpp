@@ -6,12 +6,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <atomic>
 #include <mutex>
 #include <optional>
 #include <thread>
-#include <tuple>
 #include <utility>
 
 #include "backend/char_file.h"
@@ -23,7 +21,6 @@
 #include "boot/boot.h"
 #include "control/messages.h"
 #include "devices/chipset/attach.h"
-#include "devices/network/attach.h"
 #include "devices/pci/host_bridge.h"
 #include "devices/pci/lpc_bridge.h"
 #include "devices/virtio/attach.h"
@@ -35,8 +32,10 @@
 #include "machine/engine_choice.h"
 #include "machine/firmware.h"
 #include "machine/inputs.h"
+#include "machine/live_devices.h"
 #include "machine/machine_clock.h"
 #include "machine/network.h"
+#include "machine/profile_event.h"
 #include "machine/screen.h"
 #include "machine/serial_console.h"
 #include "machine/vnc.h"
@@ -49,21 +48,6 @@ using control::ExitReason;
 
 // When what only the start needed is given back: the firmware or kernel is on its way by then.
 constexpr uint64_t start_up_ns = 1'000'000'000;
-
-// The largest of each group.
-control::Profiled profiled(EngineProfile profile) {
-  constexpr size_t most = 40;
-  std::ranges::stable_sort(profile.rows, [](const auto& a, const auto& b) {
-    return std::tie(a.group, b.value) < std::tie(b.group, a.value);
-  });
-  control::Profiled event;
-  size_t in_group = 0;
-  for (EngineProfile::Row& row : profile.rows) {
-    in_group = !event.rows.empty() && event.rows.back().group == row.group ? in_group + 1 : 0;
-    if (in_group < most) event.rows.push_back({std::move(row.group), std::move(row.name), row.value});
-  }
-  return event;
-}
 
 class Machine final : public PowerSink {
  public:
@@ -90,7 +74,7 @@ class Machine final : public PowerSink {
   [[nodiscard]] Result<> create_console();
   [[nodiscard]] Result<> create_serial2();
   [[nodiscard]] Result<> create_control();
-  [[nodiscard]] Result<> create_network(const virtio::Services& services);
+  [[nodiscard]] Result<> create_devices();
   [[nodiscard]] Result<> create_firmware();
   [[nodiscard]] bool has_display() const { return config_.display || config_.firmware != control::FirmwareKind::None; }
   void add_vga();
@@ -146,6 +130,7 @@ class Machine final : public PowerSink {
   std::unique_ptr<Inputs> inputs_;
   std::unique_ptr<Typist> typist_;
   virtio::Vsock* vsock_ = nullptr;  // the bridge's
+  std::unique_ptr<LiveDevices> live_;
   std::unique_ptr<Vnc> vnc_;
   ChosenEngine engine_;
   std::vector<std::unique_ptr<Vcpu>> cpus_;
@@ -180,6 +165,7 @@ Machine::~Machine() {
   bus_.set_binder(nullptr);
   if (chipset_) chipset_->apic_bus().set_keeper(nullptr);
   control_.reset();
+  live_.reset();
   typist_.reset();
   inputs_.reset();
   cpus_.clear();
@@ -250,15 +236,7 @@ Result<> Machine::create() {
   } else if (has_display()) {
     add_vga();
   }
-  const virtio::Services services{*memory_, chipset_->msi(),
-                                  [this](std::function<void()> task) { loop_->post(std::move(task)); }};
-  if (auto done = disks_.add(config_, fds_, *loop_, *bridge_, services); !done) return done;
-  if (auto done = create_network(services); !done) return done;
-  virtio::add_rng(*bridge_, services);
-  if (config_.vsock) vsock_ = &virtio::add_vsock(*bridge_, services);
-  virtio::add_console(*bridge_, services, consoles_->virtio());
-  if (has_display()) add_inputs(services);
-
+  if (auto done = create_devices(); !done) return done;
   if (auto done = create_engine(); !done) return done;
   if (config_.vnc_fd) {
     if (vga_ == nullptr)
@@ -281,6 +259,7 @@ Result<> Machine::create() {
   boot_.command_line = config_.append;
   boot_.acpi = acpi_config(layout_, config_.cpus, options.pvpanic, serial2_ != nullptr);
   boot_.acpi.keyboard_controller = boot_.acpi.vga = has_display();
+  boot_.acpi.hotplug = hotplug_config(live_->slots());
   // Linux would have its early ticks by it and see to it that they come, where now it does without any.
   if (asks_for_hpet(config_.append)) boot_.acpi.hpet = hpet_config();
   boot_.smbios = smbios_config(*model_, config_.cpus, tsc_hz);
@@ -334,6 +313,7 @@ void Machine::describe_boot() {
     tables.keyboard_controller = true;
     tables.vga = vga_ != nullptr;
     tables.hpet = hpet_config();
+    tables.hotplug = hotplug_config(live_->slots());
     return tables;
   };
   firmware_->add_tables(acpi, smbios_config(*model_, config_.cpus, clock_->tsc_hz()), disks_.boot_order());
@@ -415,16 +395,24 @@ Result<> Machine::create_cpus() {
   return {};
 }
 
-Result<> Machine::create_network(const virtio::Services& services) {
-  if (config_.net == control::NetKind::None) return {};
-  auto network = Network::create(*loop_, config_.forwards);
-  if (!network) return std::unexpected(network.error());
-  network_ = std::move(*network);
-  if (config_.net_card == control::NetCard::E1000) {
-    network::add_e1000(*bridge_, *memory_, *clock_, network_->backend(), virtio::Net::Options{}.mac);
-    return {};
+Result<> Machine::create_devices() {
+  const virtio::Services services{*memory_, chipset_->msi(),
+                                  [this](std::function<void()> task) { loop_->post(std::move(task)); }};
+  if (auto done = disks_.add(config_, fds_, *loop_, *bridge_, services); !done) return done;
+  if (config_.net != control::NetKind::None) {
+    auto network = Network::create(*loop_, config_.forwards);
+    if (!network) return std::unexpected(network.error());
+    network_ = std::move(*network);
+    network_->plug(config_.net_card, *bridge_, services, *clock_, *bridge_->free_slot());
   }
-  virtio::add_net(*bridge_, services, network_->backend());
+  virtio::add_rng(*bridge_, services);
+  if (config_.vsock) vsock_ = &virtio::add_vsock(*bridge_, services);
+  virtio::add_console(*bridge_, services, consoles_->virtio());
+  if (has_display()) add_inputs(services);
+  const uint32_t fixed = (vga_ != nullptr ? 1u << vga_slot : 0) | (firmware_ ? 1u << pci::LpcBridge::slot : 0);
+  live_ = std::make_unique<LiveDevices>(
+      LiveDevices::Parts{*loop_, *clock_, *bridge_, chipset_->hotplug(), services, disks_, network_, fixed},
+      [this](const control::Event& event) { tell(event); });
   return {};
 }
 
@@ -458,6 +446,7 @@ Result<> Machine::reset() {
     chipset_->reset();
     if (firmware_) firmware_->reset();
     serial_->scanner().forget();
+    live_->was_reset();
   }
   if (auto done = memory_->clear(); !done) return done;
   engine_.engine->memory_replaced();
@@ -580,6 +569,7 @@ void Machine::handle_request(const control::Request& message, const std::vector<
   const auto answer = [&reply](const Result<>& done) {
     reply(done ? control::Event{Done{}} : Refused{done.error().message}, {});
   };
+  if (live_ && live_->handle(message, fds, pause_wanted_, reply)) return;
   if (std::holds_alternative<control::Query>(message)) {
     reply(status(), {});
   } else if (std::holds_alternative<control::PowerButton>(message)) {

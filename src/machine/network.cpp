@@ -5,6 +5,8 @@
 
 #include <arpa/inet.h>
 
+#include "devices/network/attach.h"
+
 namespace caisson::machine {
 namespace {
 
@@ -34,6 +36,16 @@ Result<std::unique_ptr<Network>> Network::create(EventLoop& loop, const std::vec
   made->network_ = std::move(*network);
   made->forwards_ = forwards;
   return made;
+}
+
+void Network::plug(control::NetCard card, pci::HostBridge& bridge, const virtio::Services& services, Clock& clock,
+                   unsigned slot) {
+  slot_ = slot;
+  if (card == control::NetCard::E1000) {
+    network::add_e1000(bridge, services.memory, clock, *network_, virtio::Net::Options{}.mac, slot);
+  } else {
+    virtio::add_net(bridge, services, *network_, {}, slot);
+  }
 }
 
 Result<> Network::add(const control::PortForward& forward) {

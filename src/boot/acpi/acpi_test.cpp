@@ -43,6 +43,7 @@ AcpiConfig full_config(unsigned cpus) {
     for (uint8_t pin = 0; pin < 4; ++pin) pci.routes.push_back({device, pin, 16u + (device + pin) % 8u});
   }
   config.pci = pci;
+  config.hotplug = {.port = 0x6c0, .gpe = 1, .slots = 0x7fff'fffe};
   return config;
 }
 
@@ -227,7 +228,8 @@ TEST(Acpi, IaslAgrees) {
     EXPECT_EQ(log.find("rror "), std::string::npos) << log;
     std::ifstream source(base + "/dsdt.dsl");
     const std::string text{std::istreambuf_iterator<char>(source), {}};
-    for (const char* word : {"PNP0A08", "PNP0A03", "PNP0501", "PNP0B00", "ACPI0007", "QEMU0001", "_PRT", "_S5"}) {
+    for (const char* word :
+         {"PNP0A08", "PNP0A03", "PNP0501", "PNP0B00", "ACPI0007", "QEMU0001", "_PRT", "_S5", "_E01", "_EJ0", "_SUN"}) {
       EXPECT_NE(text.find(word), std::string::npos) << word;
     }
   }

@@ -22,10 +22,19 @@ enum Op : uint8_t {
   ScopeOp = 0x10,
   BufferOp = 0x11,
   PackageOp = 0x12,
+  MethodOp = 0x14,
   DualNamePrefix = 0x2e,
   MultiNamePrefix = 0x2f,
   ExtOpPrefix = 0x5b,
-  DeviceOp = 0x82
+  Local0Op = 0x60,
+  StoreOp = 0x70,
+  AndOp = 0x7b,
+  OpRegionOp = 0x80,  // after ExtOpPrefix, as the next two
+  FieldOp = 0x81,
+  DeviceOp = 0x82,
+  NotifyOp = 0x86,
+  IfOp = 0xa0,
+  ReturnOp = 0xa4
 };
 
 // PkgLength (20.2.4) counts itself.
@@ -148,6 +157,40 @@ Aml name(std::string_view path, const Aml& value) { return op(NameOp) + name_str
 Aml scope(std::string_view path, const Aml& terms) { return op(ScopeOp) + with_length(name_string(path) + terms); }
 Aml device(std::string_view path, const Aml& terms) {
   return Aml{ExtOpPrefix, DeviceOp} + with_length(name_string(path) + terms);
+}
+
+Aml method(std::string_view path, unsigned arguments, const Aml& terms, bool serialized) {
+  CAISSON_CHECK(arguments <= 7);
+  const auto flags = static_cast<uint8_t>(arguments | (serialized ? 1u << 3 : 0));
+  return op(MethodOp) + with_length(name_string(path) + op(flags) + terms);
+}
+
+Aml local(unsigned number) {
+  CAISSON_CHECK(number <= 7);
+  return op(static_cast<uint8_t>(Local0Op + number));
+}
+
+Aml store(const Aml& value, const Aml& target) { return op(StoreOp) + value + target; }
+
+Aml bit_and(const Aml& left, const Aml& right) {
+  constexpr uint8_t no_target = 0;
+  return op(AndOp) + left + right + op(no_target);
+}
+
+Aml if_true(const Aml& condition, const Aml& terms) { return op(IfOp) + with_length(condition + terms); }
+Aml return_value(const Aml& value) { return op(ReturnOp) + value; }
+Aml notify(std::string_view object, uint64_t value) { return op(NotifyOp) + name_string(object) + integer(value); }
+
+Aml port_region(std::string_view path, uint16_t base, uint8_t length) {
+  constexpr uint8_t system_io = 1;
+  return Aml{ExtOpPrefix, OpRegionOp} + name_string(path) + op(system_io) + integer(base) + integer(length);
+}
+
+Aml dword_field(std::string_view region, std::initializer_list<std::string_view> names) {
+  constexpr uint8_t dword_access = 3, bits = 32;  // no lock, the rest of a register is preserved
+  Aml body = name_string(region) + op(dword_access);
+  for (const std::string_view one : names) body += name_string(one) + op(bits);
+  return Aml{ExtOpPrefix, FieldOp} + with_length(body);
 }
 
 Aml resource_template(const Aml& descriptors) {

@@ -28,6 +28,18 @@ Aml& operator+=(Aml& left, const Aml& right);
 [[nodiscard]] Aml scope(std::string_view path, const Aml& terms);
 [[nodiscard]] Aml device(std::string_view path, const Aml& terms);
 
+// What methods are made of. `terms`: statements, joined.
+[[nodiscard]] Aml method(std::string_view path, unsigned arguments, const Aml& terms, bool serialized = false);
+[[nodiscard]] Aml local(unsigned number);  // 0 to 7
+[[nodiscard]] Aml store(const Aml& value, const Aml& target);
+[[nodiscard]] Aml bit_and(const Aml& left, const Aml& right);
+[[nodiscard]] Aml if_true(const Aml& condition, const Aml& terms);
+[[nodiscard]] Aml return_value(const Aml& value);
+[[nodiscard]] Aml notify(std::string_view object, uint64_t value);
+// Ports, and names for the registers of 32 bits that are there one after the other.
+[[nodiscard]] Aml port_region(std::string_view path, uint16_t base, uint8_t length);
+[[nodiscard]] Aml dword_field(std::string_view region, std::initializer_list<std::string_view> names);
+
 // Resource descriptors, to be joined and closed by resource_template().
 [[nodiscard]] Aml resource_template(const Aml& descriptors);
 [[nodiscard]] Aml io_ports(uint16_t base, uint8_t length);  // fixed, 16-bit decode

@@ -28,7 +28,7 @@ Aml interrupt_routing(const AcpiConfig::Pci& pci) {
   return name("_PRT", package(routes));
 }
 
-Aml host_bridge(const AcpiConfig::Pci& pci) {
+Aml host_bridge(const AcpiConfig::Pci& pci, const std::optional<AcpiConfig::HotPlug>& hotplug) {
   Aml windows = bus_numbers(0, static_cast<uint16_t>(pci.buses - 1)) + io_ports(0xcf8, 8);
   for (const auto& window : pci.io) {
     if (window.size == 0) continue;
@@ -44,7 +44,8 @@ Aml host_bridge(const AcpiConfig::Pci& pci) {
   }
   return device("PCI0", name("_HID", eisa_id("PNP0A08")) + name("_CID", eisa_id("PNP0A03")) + name("_UID", integer(0)) +
                             name("_SEG", integer(0)) + name("_BBN", integer(0)) +
-                            name("_CRS", resource_template(windows)) + interrupt_routing(pci));
+                            name("_CRS", resource_template(windows)) + interrupt_routing(pci) +
+                            (hotplug ? hotplug_slots(*hotplug) : Aml{}));
 }
 
 // What belongs to the board and to no other device: ECAM (Linux uses it only where it is reserved here) and the ports
@@ -63,6 +64,7 @@ Aml board(const AcpiConfig& config) {
   if (config.pm1_control != 0) resources += io_ports(config.pm1_control, 2);
   if (config.pm_timer != 0) resources += io_ports(config.pm_timer, 4);
   if (config.gpe0 != 0) resources += io_ports(config.gpe0, config.gpe0_length);
+  if (config.hotplug) resources += io_ports(config.hotplug->port, 16);
   return device(
       "MBRD", name("_HID", eisa_id("PNP0C02")) + name("_UID", integer(1)) + name("_CRS", resource_template(resources)));
 }
@@ -84,7 +86,7 @@ Aml keyboard_controller() {
 
 Aml dsdt_terms(const AcpiConfig& config) {
   Aml system = processors(config) + board(config);
-  if (config.pci) system += host_bridge(*config.pci);
+  if (config.pci) system += host_bridge(*config.pci, config.hotplug);
   for (unsigned i = 0; i < config.serial.size(); ++i) system += serial_port(config.serial[i], i + 1);
   if (config.rtc) {
     system +=
@@ -101,7 +103,7 @@ Aml dsdt_terms(const AcpiConfig& config) {
   }
   // SLP_TYPa, SLP_TYPb and two reserved values (7.4.2.6)
   return name("\\_S5", package({integer(config.s5_type), integer(config.s5_type), integer(0), integer(0)})) +
-         scope("\\_SB", system);
+         scope("\\_SB", system) + (config.hotplug ? hotplug_event(*config.hotplug) : Aml{});
 }
 
 }  // namespace caisson::boot::acpi

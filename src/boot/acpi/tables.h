@@ -60,6 +60,14 @@ struct AcpiConfig {
   };
   std::optional<Pci> pci;
 
+  // Slots of the host bridge whose devices come and go.
+  struct HotPlug {
+    uint16_t port = 0;   // of its registers, 16 bytes
+    uint8_t gpe = 0;     // the event that they raise
+    uint32_t slots = 0;  // bit n: slot n
+  };
+  std::optional<HotPlug> hotplug;  // with `pci` only
+
   struct Serial {
     uint16_t port = 0x3f8;
     uint8_t irq = 4;
@@ -98,6 +106,9 @@ inline constexpr uint32_t checksum_offset = 9;  // in a table's header
 
 // Definition block of the DSDT, without the table header.
 [[nodiscard]] aml::Aml dsdt_terms(const AcpiConfig& config);
+// Its parts for hot-plug (hotplug.cpp): what stands in the host bridge, and beside \_SB.
+[[nodiscard]] aml::Aml hotplug_slots(const AcpiConfig::HotPlug& hotplug);
+[[nodiscard]] aml::Aml hotplug_event(const AcpiConfig::HotPlug& hotplug);
 
 }  // namespace acpi
 }  // namespace caisson::boot

@@ -23,6 +23,7 @@ Chipset::Chipset(Bus& bus, Clock& clock, PowerSink& power, CharSink& serial, con
           clock, [this](unsigned gsi) { return router_.shared_line(gsi); }, pit_gate_, rtc_gate_),
       com1_("com1", router_.line(chipset::com1_irq), clock, serial),
       acpi_pm_(router_.line(chipset::sci_gsi), clock, power),
+      hotplug_(acpi_pm_),
       reset_control_(power),
       keyboard_controller_(router_.line(chipset::keyboard_irq), router_.line(chipset::mouse_irq), power,
                            options.keyboard),
@@ -50,12 +51,13 @@ Chipset::Chipset(Bus& bus, Clock& clock, PowerSink& power, CharSink& serial, con
   port(chipset::pm1a_control_port, 2, acpi_pm_, 1, up_to_dwords);
   port(chipset::pm_timer_port, 4, acpi_pm_, 2, up_to_dwords);
   port(chipset::gpe0_port, chipset::gpe0_length, acpi_pm_, 3, up_to_dwords);
+  port(chipset::hotplug_port, chipset::hotplug_length, hotplug_, 0, up_to_dwords);
   raise_reset_port();
   bus.map(Space::Memory, chipset::ioapic_address, chipset::ioapic_length, router_.ioapic(), 0, dwords);
   bus.map(Space::Memory, chipset::hpet_address, chipset::hpet_length, hpet_, 0, {4, 8});
 
   // The HPET before those whose lines it may have.
-  devices_ = {&router_.ioapic(), &router_.pic(),       &hpet_, &pit_, &rtc_, &com1_, &acpi_pm_,
+  devices_ = {&router_.ioapic(), &router_.pic(),       &hpet_, &pit_, &rtc_, &com1_, &acpi_pm_, &hotplug_,
               &reset_control_,   &keyboard_controller_};
   if (options.serial2 != nullptr) {
     com2_ = std::make_unique<Uart>("com2", router_.line(chipset::com2_irq), clock, *options.serial2);

@@ -22,6 +22,7 @@
 #include "devices/chipset/keyboard_controller.h"
 #include "devices/chipset/layout.h"
 #include "devices/chipset/local_apic.h"
+#include "devices/chipset/pci_hotplug.h"
 #include "devices/chipset/pit.h"
 #include "devices/chipset/pvpanic.h"
 #include "devices/chipset/reset_control.h"
@@ -59,6 +60,7 @@ class Chipset {
   [[nodiscard]] Rtc& rtc() { return rtc_; }
   [[nodiscard]] KeyboardController& keyboard() { return keyboard_controller_; }
   [[nodiscard]] AcpiPm& acpi_pm() { return acpi_pm_; }
+  [[nodiscard]] PciHotPlug& hotplug() { return hotplug_; }
 
   // Everything with a saved state but the local APICs; restore in this order, after the local APICs.
   [[nodiscard]] const std::vector<Device*>& devices() const { return devices_; }
@@ -82,6 +84,7 @@ class Chipset {
   Uart com1_;
   std::unique_ptr<Uart> com2_;
   AcpiPm acpi_pm_;
+  PciHotPlug hotplug_;
   ResetControl reset_control_;
   KeyboardController keyboard_controller_;
   DebugExit debug_exit_;

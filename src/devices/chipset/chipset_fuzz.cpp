@@ -27,7 +27,7 @@ struct Window {
   uint16_t base;
   uint16_t length;
 };
-constexpr std::array<Window, 15> windows{{{0x20, 2},
+constexpr std::array<Window, 16> windows{{{0x20, 2},
                                           {0xa0, 2},
                                           {0x4d0, 2},
                                           {0x40, 4},
@@ -38,6 +38,7 @@ constexpr std::array<Window, 15> windows{{{0x20, 2},
                                           {0x3f8, 8},
                                           {0x600, 16},
                                           {0x620, 4},
+                                          {0x6c0, 16},
                                           {0xcf9, 1},
                                           {0x505, 1},
                                           {0xf4, 4},

@@ -24,8 +24,13 @@ inline constexpr uint16_t pm1a_event_port = 0x600;    // 4 bytes
 inline constexpr uint16_t pm1a_control_port = 0x604;  // 2 bytes
 inline constexpr uint16_t pm_timer_port = 0x608;      // 4 bytes, 32 bits count (FADT: TMR_VAL_EXT)
 inline constexpr uint16_t gpe0_port = 0x620;
-inline constexpr uint16_t gpe0_length = 4;  // 2 bytes of status, 2 of enable
+inline constexpr uint16_t gpe0_length = 4;       // 2 bytes of status, 2 of enable
+inline constexpr uint16_t hotplug_port = 0x6c0;  // pci_hotplug.h
+inline constexpr uint16_t hotplug_length = 16;
 inline constexpr uint16_t reset_control_port = 0xcf9;
+
+// The general-purpose event of the PCI slots' hot-plug registers.
+inline constexpr unsigned hotplug_gpe = 1;
 
 // FADT RESET_VALUE for RESET_REG = reset_control_port; PM1a_CNT.SLP_TYP of \_S5.
 inline constexpr uint8_t reset_value = 0x06;

@@ -3,18 +3,19 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 
 #include "devices/network/e1000.h"
 #include "devices/pci/host_bridge.h"
 
 namespace caisson::network {
 
-// Into the first free slot; the bridge owns it.
+// Without a slot into the first free one; the bridge owns it.
 inline E1000& add_e1000(pci::HostBridge& bridge, GuestMemory& memory, Clock& clock, NetBackend& backend,
-                        const E1000::Mac& mac) {
+                        const E1000::Mac& mac, std::optional<unsigned> slot = {}) {
   auto card = std::make_unique<E1000>(memory, clock, backend, mac);
   E1000& reference = *card;
-  bridge.plug(std::move(card));
+  bridge.plug(std::move(card), slot);
   return reference;
 }
 

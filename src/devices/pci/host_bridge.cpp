@@ -30,11 +30,23 @@ constexpr uint64_t ones(unsigned size) { return size >= 8 ? ~uint64_t{0} : (uint
 
 }  // namespace
 
-std::optional<Gpa> HostBridge::Allocator::take(uint64_t size) {
-  const Gpa base = (next + size - 1) & ~(size - 1);
-  if (base < next || base >= end || size > end - base) return {};
-  next = base + size;
+// The first gap that is large enough.
+std::optional<Gpa> HostBridge::Allocator::take(const PciDevice& device, uint64_t size) {
+  const auto aligned = [&](Gpa from) { return (from + size - 1) & ~(size - 1); };
+  Gpa base = aligned(begin);
+  auto next = taken.begin();
+  // What begins before the gap would end does not leave room there.
+  while (next != taken.end() && next->base < base + size) {
+    base = std::max(base, aligned(next->base + next->size));
+    ++next;
+  }
+  if (base < begin || base >= end || size > end - base) return {};
+  taken.insert(next, {&device, base, size});
   return base;
+}
+
+void HostBridge::Allocator::release(const PciDevice& device) {
+  std::erase_if(taken, [&](const Place& place) { return place.device == &device; });
 }
 
 HostBridge::HostBridge(Bus& bus, const Layout& layout, const LineFactory& lines, Kind kind)
@@ -93,6 +105,29 @@ unsigned HostBridge::plug(std::unique_ptr<PciDevice> device, std::optional<unsig
   return *wanted;
 }
 
+std::unique_ptr<PciDevice> HostBridge::unplug(unsigned slot) {
+  if (slot == 0 || slot >= slot_count || slots_[slot] == nullptr) return nullptr;
+  PciDevice& device = *slots_[slot];
+  bus_.remove_doorbells(device);
+  std::erase_if(windows_, [&](const Window& window) {
+    if (window.device != &device) return false;
+    bus_.unmap(window.space, device, window.bar);
+    return true;
+  });
+  set_pin(slot, false);
+  device.unplug();
+  for (Allocator* allocator : {&free_io_, &free32_, &free64_}) allocator->release(device);
+  auto taken = std::move(slots_[slot]);
+  update_windows();  // another BAR may have had to wait for the place
+  return taken;
+}
+
+uint32_t HostBridge::occupied() const {
+  uint32_t slots = 0;
+  for (unsigned slot = 1; slot < slot_count; ++slot) slots |= slots_[slot] != nullptr ? 1u << slot : 0;
+  return slots;
+}
+
 std::vector<PciDevice*> HostBridge::functions() {
   std::vector<PciDevice*> all{this};
   for (const auto& device : slots_) {
@@ -106,11 +141,11 @@ void HostBridge::place_bars(PciDevice& device) {
     const Bar& description = device.bars()[bar];
     if (description.size == 0) continue;
     std::optional<Gpa> base;
-    if (description.wide) base = free64_.take(description.size);
+    if (description.wide) base = free64_.take(device, description.size);
     if (description.io) {
-      base = free_io_.take(description.size);
+      base = free_io_.take(device, description.size);
     } else if (!base) {
-      base = free32_.take(description.size);
+      base = free32_.take(device, description.size);
     }
     // Without room the BAR stays at 0, which is not decoded, as firmware leaves it that found no room.
     if (base) device.place_bar(bar, *base);

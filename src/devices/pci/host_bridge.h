@@ -59,6 +59,12 @@ class HostBridge final : public PciDevice {
   // Without a slot: into the first free one.
   unsigned plug(std::unique_ptr<PciDevice> device, std::optional<unsigned> slot = {});
   [[nodiscard]] std::optional<unsigned> free_slot() const;
+  // The function, out of its slot: nothing of it is decoded any more, its pin is released, its doorbells are gone.
+  // None where the slot is empty. May be called from within a guest's access to another device.
+  [[nodiscard]] std::unique_ptr<PciDevice> unplug(unsigned slot);
+  // Bit n: there is a function in slot n, the bridge itself not counted.
+  [[nodiscard]] uint32_t occupied() const;
+  [[nodiscard]] PciDevice* in_slot(unsigned slot) { return slot < slot_count ? slots_[slot].get() : nullptr; }
   // Every function in slot order, this bridge first: for reset, save and restore.
   [[nodiscard]] std::vector<PciDevice*> functions();
   // Where things stand now; with Q35 ecam_buses is 0 while the window is off.
@@ -87,10 +93,18 @@ class HostBridge final : public PciDevice {
     uint64_t base;
     uint64_t size;
   };
+  // Addresses that BARs have from reset on.
+  struct Place {
+    const PciDevice* device;
+    Gpa base;
+    uint64_t size;
+  };
   struct Allocator {
-    Gpa next = 0;
+    Gpa begin = 0;
     Gpa end = 0;
-    [[nodiscard]] std::optional<Gpa> take(uint64_t size);
+    std::vector<Place> taken{};  // in rising order
+    [[nodiscard]] std::optional<Gpa> take(const PciDevice& device, uint64_t size);
+    void release(const PciDevice& device);
   };
 
   [[nodiscard]] PciDevice* function(unsigned bus, unsigned slot, unsigned number);

@@ -44,7 +44,8 @@ class PciDevice : public Device {
   [[nodiscard]] virtual uint32_t config_read(unsigned offset, unsigned size);
   virtual void config_write(unsigned offset, unsigned size, uint32_t value);
 
-  // Completes what is in flight, so that save() finds all of it in guest memory. The machine calls it, CPUs stopped.
+  // Completes what is in flight, so that save() finds all of it in guest memory. For the machine: CPUs stopped, or the
+  // device lock held for what follows.
   virtual void quiesce() {}
 
   // Writes into BARs that mean no more than a call (bus/doorbell.h).
@@ -64,8 +65,9 @@ class PciDevice : public Device {
   [[nodiscard]] bool bus_master() const { return (config_.get(command, 2) & command_bus_master) != 0; }
   [[nodiscard]] uint8_t pin() const { return static_cast<uint8_t>(config_.get(interrupt_pin, 1)); }
 
-  // By the host bridge, once.
+  // By the host bridge, once each.
   void plug(Slot& slot) { slot_ = &slot; }
+  void unplug() { slot_ = nullptr; }
   // The address that the BAR's registers hold after reset, as firmware would have left it.
   void place_bar(unsigned bar, uint64_t address);
 

@@ -1,5 +1,8 @@
+#include <algorithm>
 #include <array>
 #include <memory>
+#include <utility>
+#include <vector>
 
 #include <gtest/gtest.h>
 
@@ -195,6 +198,54 @@ TEST_F(PciTest, AnImpossiblePlaceIsNotDecodedAndDisturbsNothing) {
   set_config(1, base_address, 4, others);
   set_config(2, command, 2, 0);
   EXPECT_EQ(memory(others + 2), 0x0002u);
+}
+
+TEST_F(PciTest, AFunctionThatLeavesLeavesNothingBehind) {
+  plug(1);
+  TestFunction& device = plug(2);
+  EXPECT_EQ(bridge.occupied(), 0x6u);
+  EXPECT_EQ(bridge.unplug(3), nullptr);
+  EXPECT_EQ(bridge.unplug(0), nullptr);
+  set_config(2, command, 2, command_memory);
+  const uint64_t at = device.bar_address(0), large = device.bar_address(2);
+  EXPECT_EQ(memory(at + 4), 4u);
+  device.pull(true);
+  auto& line = lines[intx_gsi(2, 0) - first_intx_gsi];
+  EXPECT_TRUE(line.level());
+  const auto taken = bridge.unplug(2);
+  ASSERT_EQ(taken.get(), &device);
+  EXPECT_FALSE(line.level());
+  EXPECT_EQ(memory(at), 0xffffu);
+  EXPECT_EQ(memory(large), 0xffffu);
+  EXPECT_EQ(config(2, vendor_id, 2), 0xffffu);
+  EXPECT_EQ(bridge.occupied(), 0x2u);
+  device.pull(false);  // what it does now reaches nobody
+  device.reset();
+  // Its place is the next one's, so that coming and going does not use the window up.
+  const TestFunction& next = plug(2);
+  EXPECT_EQ(next.bar_address(0), at);
+  EXPECT_EQ(next.bar_address(2), large);
+}
+
+TEST_F(PciTest, BarsOfFunctionsThatComeAndGoNeverOverlap) {
+  plug(1, 0x1000, 0x10'0000);
+  for (unsigned round = 0; round < 2000; ++round) {
+    const unsigned slot = 2 + round * 7 % 5;
+    (void)bridge.unplug(slot);
+    plug(slot, 0x1000u << round % 3, 0x4000u << round % 7);
+    std::vector<std::pair<uint64_t, uint64_t>> places;
+    for (PciDevice* function : bridge.functions()) {
+      for (unsigned bar = 0; bar < bar_count; ++bar) {
+        if (function->bars()[bar].size == 0) continue;
+        ASSERT_NE(function->bar_address(bar), 0u);
+        places.emplace_back(function->bar_address(bar), function->bars()[bar].size);
+      }
+    }
+    std::ranges::sort(places);
+    for (size_t i = 1; i < places.size(); ++i) {
+      ASSERT_LE(places[i - 1].first + places[i - 1].second, places[i].first) << round;
+    }
+  }
 }
 
 TEST_F(PciTest, SixtyFourBitWindowTakesWideBars) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 
 #include "devices/pci/host_bridge.h"
 #include "devices/storage/ahci.h"
@@ -21,10 +22,10 @@ struct AddedAhci {
   return {reference, bridge.plug(std::move(controller))};
 }
 
-// A controller for each disk; see Nvme's constructor. The slot is told.
+// A controller for each disk; see Nvme's constructor. Without a slot into the first free one, which is told.
 [[nodiscard]] inline unsigned add_nvme(pci::HostBridge& bridge, GuestMemory& memory, MsiSink& msi, BlockBackend& image,
-                                       std::string_view serial) {
-  return bridge.plug(std::make_unique<Nvme>(memory, msi, image, serial));
+                                       std::string_view serial, std::optional<unsigned> slot = {}) {
+  return bridge.plug(std::make_unique<Nvme>(memory, msi, image, serial), slot);
 }
 
 }  // namespace caisson::storage

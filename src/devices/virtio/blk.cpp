@@ -78,6 +78,11 @@ void Blk::refresh_config() {
   put(ConfigField::write_zeroes_may_unmap, 1, 1);
 }
 
+void Blk::size_changed() {
+  refresh_config();
+  transport_->config_changed();
+}
+
 uint64_t Blk::features() const {
   uint64_t bits = seg_max | blk_size | topology | flush;
   if (queues_ > 1) bits |= mq;

@@ -44,6 +44,9 @@ class Blk final : public Model {
 
   Blk(BlockBackend& backend, const Options& options);
 
+  // The backend is larger than it was: tells the driver (5.2.5, configuration change).
+  void size_changed();
+
   [[nodiscard]] std::string_view kind() const override { return "virtio-blk"; }
   [[nodiscard]] DeviceType type() const override { return DeviceType::Block; }
   [[nodiscard]] uint32_t pci_class() const override { return 0x010000; }

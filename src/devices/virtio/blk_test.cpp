@@ -24,7 +24,7 @@ class BlkFixture {
                       unsigned queues = 1)
       : disk(1 << 20, read_only), indirect(choice.indirect) {
     for (size_t i = 0; i < disk.contents.size(); ++i) disk.contents[i] = static_cast<uint8_t>(i / 512 + i);
-    add_blk(machine.bridge, machine.services, disk, {.queues = queues});
+    blk = &add_blk(machine.bridge, machine.services, disk, {.queues = queues});
     driver.emplace(machine, slot);
     driver->enable_msix();
     driver->start(choice.features | features, queues);
@@ -63,6 +63,7 @@ class BlkFixture {
   FakeDisk disk;
   TestMachine machine;
   std::optional<TestDriver> driver;
+  Blk* blk = nullptr;  // the bridge's
   const bool indirect;
 };
 
@@ -130,6 +131,21 @@ TEST(Blk, ConfigurationSaysWhatTheDiskIs) {
   EXPECT_EQ(f.driver->offered() & Blk::mq, 0u);
   BlkFixture locked(ring_choices[0], Blk::flush, true);
   EXPECT_EQ(locked.driver->offered() & (Blk::read_only | Blk::discard | Blk::config_wce), Blk::read_only);
+}
+
+TEST(Blk, ADiskThatGrewTellsTheDriverAndHasNewSectors) {
+  BlkFixture f;
+  f.disk.contents.resize(2 << 20);
+  const size_t messages = f.machine.msi.messages.size();
+  {
+    const std::lock_guard hold(f.machine.bus.lock());
+    f.blk->size_changed();
+  }
+  EXPECT_EQ(f.machine.msi.messages.size(), messages + 1);
+  EXPECT_EQ(f.driver->device_config(0, 8), 4096u);
+  f.request(Type::In, 4095, {{data, 512, true}});
+  f.disk.complete();
+  EXPECT_EQ(f.answer(), Ok);
 }
 
 TEST(Blk, HeaderDataAndStatusMayLieInAnySegments) {
