@@ -2,10 +2,9 @@
 debian_image
 trap '"$CAISSON" rm -f hot deaf 2>/dev/null || :' EXIT
 in_guest() { "$CAISSON" exec hot sh -c "$1"; }
-# eventually SECONDS COMMAND…: until it succeeds.
+# eventually COMMAND…: until it succeeds; hosts that do much else take their time.
 eventually() {
-  i=$(($1 * 5))
-  shift
+  i=600
   until "$@" >/dev/null 2>&1; do
     i=$((i - 1))
     [ "$i" -gt 0 ] || die "does not become true: $*"
@@ -16,14 +15,15 @@ eventually() {
 truncate -s 64M one.raw two.raw
 "$CAISSON" disk create three.qcow2 64M
 "$CAISSON" run -d debian --name hot --cpus 2 --memory 512M --net none >/dev/null
+eventually in_guest true
 in_guest 'ls /sys/class/net | grep -qv lo' && die "a network card from the start"
 
 # A disk: appears, is written, grows, and is given back with what was written.
 "$CAISSON" attach hot --disk one.raw
-eventually 20 in_guest 'test -b /dev/vdb'
+eventually in_guest 'test -b /dev/vdb'
 in_guest 'yes caisson | head -c 1000000 >/dev/vdb && sync' || die "cannot write to the disk"
 "$CAISSON" disk resize one.raw +64M
-eventually 20 in_guest 'test "$(blockdev --getsize64 /dev/vdb)" = 134217728'
+eventually in_guest 'test "$(blockdev --getsize64 /dev/vdb)" = 134217728'
 [ "$(stat -c %s one.raw)" = 134217728 ] || die "the file has not grown"
 in_guest 'echo end | dd of=/dev/vdb bs=512 seek=262143 conv=fsync status=none' || die "cannot write to the new end"
 in_guest 'head -c 1000000 /dev/vdb | sha256sum' | cut -d' ' -f1 >sum
@@ -47,13 +47,13 @@ expect_error 1 "$CAISSON" run --kernel "$GUESTS/cloud-amd64/vmlinuz" --disk one.
 
 # A card: the system gives it an address.
 "$CAISSON" attach hot --net user
-eventually 60 in_guest 'ip -4 -o addr | grep -q 10\.0\.2\.15'
+eventually in_guest 'ip -4 -o addr | grep -q 10\.0\.2\.15'
 expect_error 1 "$CAISSON" attach hot --net user
 
 "$CAISSON" attach hot --disk three.qcow2 --disk two.raw,bus=nvme
-eventually 20 in_guest 'test -b /dev/vdc -a -b /dev/nvme0n1'
+eventually in_guest 'test -b /dev/vdc -a -b /dev/nvme0n1'
 "$CAISSON" disk resize three.qcow2 128M
-eventually 20 in_guest 'test "$(blockdev --getsize64 /dev/vdc)" = 134217728'
+eventually in_guest 'test "$(blockdev --getsize64 /dev/vdc)" = 134217728'
 
 # Gone in the guest, and the file is free, whole.
 "$CAISSON" detach hot one.raw
@@ -63,8 +63,10 @@ head -c 1000000 one.raw | sha256sum | cut -d' ' -f1 | cmp - sum || die "what was
 "$CAISSON" disk resize one.raw 256M
 "$CAISSON" detach hot two.raw
 "$CAISSON" detach hot net
-eventually 20 in_guest 'test "$(ls /sys/class/net)" = lo'
+eventually in_guest 'test "$(ls /sys/class/net)" = lo'
 "$CAISSON" attach hot --net user,model=e1000
+# This kernel has no driver for it.
+eventually in_guest 'cat /sys/bus/pci/devices/*/device | grep -q 0x100e'
 
 # Rounds of it, while the guest works with another disk.
 in_guest 'mkfs.ext4 -q /dev/vdc && mount /dev/vdc /mnt'
@@ -74,7 +76,7 @@ worker=$!
 round=0
 while [ "$round" -lt 20 ]; do
   "$CAISSON" attach hot --disk one.raw
-  eventually 20 in_guest 'test -b /dev/vdb'
+  eventually in_guest 'test -b /dev/vdb'
   [ $((round % 4)) != 0 ] || in_guest 'dd if=/dev/vdb of=/dev/null bs=1M count=8 status=none'
   "$CAISSON" detach hot one.raw
   round=$((round + 1))
@@ -86,9 +88,9 @@ in_guest 'umount /mnt && mount /dev/vdc /mnt && sha256sum --quiet -c /root/sums 
 # The record, and what the next start has: the second disk and the card.
 "$CAISSON" events hot | grep -q device_detached || die "no event of it"
 "$CAISSON" restart hot 2>/dev/null
-eventually 60 in_guest 'test "$(blockdev --getsize64 /dev/vdb)" = 134217728 -a ! -e /dev/vdc'
+eventually in_guest 'test "$(blockdev --getsize64 /dev/vdb)" = 134217728 -a ! -e /dev/vdc'
 in_guest 'mount /dev/vdb /mnt && test -s /mnt/1' || die "the disk has not kept its files"
-in_guest 'cat /sys/class/net/e*/device/vendor' | grep -q 0x8086 || die "the card has not stayed"
+in_guest 'cat /sys/bus/pci/devices/*/device' | grep -q 0x100e || die "the card has not stayed"
 # One that was there at the start leaves as well.
 in_guest 'umount /mnt'
 "$CAISSON" detach hot three.qcow2
@@ -101,11 +103,10 @@ expect_error 1 "$CAISSON" detach hot three.qcow2
 "$CAISSON" resume hot
 "$CAISSON" kill hot
 "$CAISSON" detach hot three.qcow2
-expect_error 1 "$CAISSON" disk resize three.qcow2 1M
 
 # A guest without ACPI: nobody answers, so the disk stays.
 "$CAISSON" run -d --name deaf --kernel "$GUESTS/cloud-amd64/vmlinuz" --initrd "$GUESTS/cloud-amd64/initrd.gz" \
-  --append "test=wait acpi=off" --disk two.raw --memory 256M >/dev/null
+  --append "test=deaf acpi=off" --disk two.raw --memory 256M >/dev/null
 status=0
 timeout 60 "$CAISSON" detach deaf two.raw 2>refused.err || status=$?
 [ "$status" = 1 ] && [ "$(wc -l <refused.err)" = 1 ] || die "a guest that does not answer: $status $(cat refused.err)"
