@@ -29,6 +29,7 @@ class LimitedDisk final : public BlockBackend {
   [[nodiscard]] std::string_view id() const override { return image_->id(); }
   void submit(BlockRequest request) override;
   void drain() override;
+  [[nodiscard]] Result<> grow(uint64_t bytes) override { return image_->grow(bytes); }
 
  private:
   void let_go();
