@@ -136,6 +136,16 @@ TEST_F(ApiTest, AMachinesLife) {
   const Answer changed = ask(Role::Admin, "PATCH", "/v1/machines/one", {{"cpus", 3}, {"autostart", true}});
   EXPECT_EQ(changed.status, 200u);
   EXPECT_EQ(Json::parse(changed.body)["config"]["cpus"], 3);
+  const Answer limited =
+      ask(Role::Admin, "PATCH", "/v1/machines/one", {{"net_limit", {{"bytes_per_s", 1000}}}, {"cpu_cap_percent", 50}});
+  ASSERT_EQ(limited.status, 200u) << limited.body;
+  EXPECT_EQ(Json::parse(limited.body)["config"]["net_limit"]["bytes_per_s"], 1000);
+  EXPECT_EQ(Json::parse(limited.body)["config"]["cpu_cap_percent"], 50);
+  const Answer free = ask(Role::Admin, "PATCH", "/v1/machines/one", {{"net_limit", Json::object()}});
+  EXPECT_FALSE(Json::parse(free.body)["config"].contains("net_limit"));
+  const Json no_disk = Json::array({Json{{"disk", "7"}, {"limit", Json::object()}}});
+  EXPECT_EQ(ask(Role::Admin, "PATCH", "/v1/machines/one", {{"disk_limits", no_disk}}).status, 422u);
+  EXPECT_EQ(ask(Role::Admin, "PATCH", "/v1/machines/one", {{"memory_now_bytes", 64 << 20}}).status, 409u);
   const Json forward{{"host_port", 18080}, {"guest_port", 80}};
   EXPECT_EQ(status("POST", "/v1/machines/one/forwards", forward), 200u);
   EXPECT_EQ(status("POST", "/v1/machines/one/forwards", forward), 409u);

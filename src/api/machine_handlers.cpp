@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <charconv>
+#include <utility>
 
 #include <arpa/inet.h>
 #include <sys/mman.h>
@@ -17,6 +18,7 @@
 #include "life/launch.h"
 #include "life/look.h"
 #include "life/machines.h"
+#include "life/vnc_socket.h"
 
 namespace caisson::api {
 namespace {
@@ -42,9 +44,22 @@ Result<> check_host(uint64_t memory_bytes) {
   return {};
 }
 
+// What the configuration itself does not check.
+Result<> check_change(const life::Change& change) {
+  if (change.vnc && !change.vnc->empty()) {
+    if (auto ok = life::check_vnc(*change.vnc); !ok) return ok;
+  }
+  if (change.vnc_password_file && !change.vnc_password_file->empty() && change.vnc_password_file->front() != '/') {
+    return fail("vnc_password_file {}: write an absolute path of the host", *change.vnc_password_file);
+  }
+  return {};
+}
+
 Result<life::NewMachine> to_new(CreateMachine wish) {
   life::NewMachine made;
   made.name = wish.name;
+  if (auto ok = check_change(wish); !ok) return std::unexpected(ok.error());
+  if (wish.memory_now_bytes) return fail("memory_now_bytes is for a machine that runs");
   store::VmSpec& spec = made.spec;
   if (!wish.image.empty()) {
     auto image = life::parse_image_name(wish.image);
@@ -83,7 +98,8 @@ Result<life::NewMachine> to_new(CreateMachine wish) {
   spec.backing_folders = std::move(wish.backing_folders);
   spec.boot_first = wish.boot_first;
   wish.append = *append;
-  life::apply(wish, spec);
+  made.disk_limits = std::exchange(wish.disk_limits, {});  // of the image's disk as well
+  if (auto ok = life::apply(wish, spec); !ok) return std::unexpected(ok.error());
   // Whether it is whole; what an image will give stands for itself.
   store::VmSpec whole = spec;
   if (made.image && whole.kernel.empty() && whole.firmware == control::FirmwareKind::None)
@@ -174,6 +190,7 @@ Answer change_machine(Call& call) {
   if (!folder) return folder.error();
   auto change = body_as<life::Change>(call);
   if (!change) return change.error();
+  if (auto ok = check_change(*change); !ok) return problem(422, ok.error().message);
   auto spec = folder->spec();
   if (!spec) return conflict(spec.error());
   if (change->append) {
@@ -181,7 +198,7 @@ Answer change_machine(Call& call) {
     if (!append) return problem(422, "append: " + append.error().message);
     change->append = *append;
   }
-  life::apply(*change, *spec);
+  if (auto ok = life::apply(*change, *spec); !ok) return problem(422, ok.error().message);
   if (auto ok = spec->validate(); !ok) return problem(422, ok.error().message);
   if (auto ok = check_host(spec->memory_bytes); change->memory_bytes && !ok) return problem(422, ok.error().message);
   if (auto done = life::set(*folder, *change); !done) return conflict(done.error());

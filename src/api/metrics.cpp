@@ -93,6 +93,16 @@ std::string metrics_text(const std::vector<life::Listed>& machines) {
        [&](size_t i) { return of_process(i, &life::ProcessUsage::resident_bytes); });
   each("caisson_machine_resets_total", "counter", "Resets since its start.",
        [&](size_t i) { return of_status(i, &control::Status::resets); });
+  const auto of_balloon = [&](size_t i, uint64_t control::BalloonStatus::*member) -> std::optional<uint64_t> {
+    if (!machines[i].status || !machines[i].status->balloon) return std::nullopt;
+    return (*machines[i].status->balloon).*member;
+  };
+  each("caisson_machine_memory_now_bytes", "gauge", "What its balloon leaves the guest of its memory.",
+       [&](size_t i) { return of_balloon(i, &control::BalloonStatus::memory_bytes); });
+  each("caisson_machine_available_bytes", "gauge", "Of it, what the guest says that programs could have; 0: not said.",
+       [&](size_t i) { return of_balloon(i, &control::BalloonStatus::available_bytes); });
+  each("caisson_machine_cpu_cap_percent", "gauge", "Of one CPU of the host; 0: no cap.",
+       [&](size_t i) { return of_spec(i, &store::VmSpec::cpu_cap_percent); });
   each("caisson_machine_start_time_seconds", "gauge", "When it was started, since 1970.", [&](size_t i) {
     const auto ms = of_status(i, &control::Status::started_ms);
     return ms ? std::optional{static_cast<double>(*ms) / 1000} : std::nullopt;

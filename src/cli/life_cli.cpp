@@ -89,7 +89,7 @@ std::shared_ptr<LifeCli> add_life(CLI::App& app) {
     return cli.dry_run ? would(cli.force ? Operation::ForcedRemove : Operation::Remove, cli.names)
                        : remove_command(cli.names, cli.force);
   }))->add_flag("-f,--force", cli.force, "those that run as well: they are stopped at once");
-  one("rename", "Give a machine another name", [&cli] { return rename_command(cli.name, cli.to); })
+  dry(one("rename", "Give a machine another name", [&cli] { return rename_command(cli.name, cli.to, cli.dry_run); }))
       ->add_option("NEW-NAME", cli.to, "its new name")
       ->required();
   auto* ps = add("ps", "List machines that run", [&cli] { return ps_command(cli.all, cli.quiet, cli.json); });

@@ -8,9 +8,11 @@
 #include "base/log.h"
 #include "cli/exit_status.h"
 #include "cli/session.h"
+#include "life/creation.h"
 #include "life/launch.h"
 #include "life/machines.h"
 #include "life/vm_client.h"
+#include "store/store.h"
 
 namespace caisson::cli {
 namespace {
@@ -99,8 +101,15 @@ int remove_command(const Names& names, bool force) {
   return for_each(names, [&](const VmFolder& folder) { return life::remove(folder, force, follow()); });
 }
 
-int rename_command(const std::string& name, const std::string& to) {
+int rename_command(const std::string& name, const std::string& to, bool dry_run) {
   auto folder = life::find(name);
+  if (folder && dry_run) {
+    auto store = store::Store::open();
+    if (!store) return report(std::unexpected(store.error()));
+    if (auto ok = life::check_new(*store, to); !ok) return report(ok);
+    fmt::print("would rename {} to {}\n", name, to);
+    return exit_ok;
+  }
   return report(folder ? life::rename(*folder, to) : std::unexpected(folder.error()));
 }
 

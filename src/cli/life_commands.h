@@ -26,7 +26,7 @@ enum class Operation { Start, Stop, Restart, Kill, Reset, Pause, Resume, Remove,
 [[nodiscard]] int resume_command(const Names& names);
 [[nodiscard]] int reset_command(const Names& names);
 [[nodiscard]] int remove_command(const Names& names, bool force);
-[[nodiscard]] int rename_command(const std::string& name, const std::string& to);
+[[nodiscard]] int rename_command(const std::string& name, const std::string& to, bool dry_run);
 // Waits for the machine's end: as `run` would have ended. At once where it does not run.
 [[nodiscard]] int wait_command(const std::string& name);
 [[nodiscard]] int console_command(const std::string& name);

@@ -33,6 +33,38 @@ namespace {
 
 constexpr const char* version = CAISSON_VERSION;
 
+// A flag and its opposite; `value` stays none where neither is given, which a flag of CLI11 would make false.
+void add_choice(CLI::App* command, const char* names, std::optional<bool>& value, const char* what) {
+  command->add_flag_function(
+      names, [&value](std::int64_t given) { value = given > 0; }, what);
+}
+
+// For run, create and set.
+void add_limits(CLI::App* command, RunOptions& options) {
+  const auto group = "Limits, which set changes while the machine runs";
+  command
+      ->add_option("--disk-limit", options.disk_limits,
+                   "no more bytes and operations of a disk in a second; DISK is its number, from 0, or its file's "
+                   "name, as inspect has them; again for more")
+      ->type_name("DISK,[bps=N][,iops=N]|DISK,none")
+      ->take_all()
+      ->allow_extra_args(false)
+      ->group(group);
+  command
+      ->add_option("--net-limit", options.net_limit, "no more bytes and packets of the network in a second, each way")
+      ->type_name("[bps=N][,pps=N]|none")
+      ->group(group);
+  command
+      ->add_option("--cpu-cap", options.cpu_cap, "no more of the host's CPUs: 50% is half of one, 150% one and a half")
+      ->type_name("PERCENT%|none")
+      ->group(group);
+  command
+      ->add_option("--cpu-share", options.cpu_share,
+                   "where CPUs are scarce: twice the share, twice the time; the usual one is 100")
+      ->type_name("N")
+      ->group(group);
+}
+
 // What a machine is made of and how it runs: for run, and for create.
 void add_machine(CLI::App* run, RunOptions& options) {
   run->add_option("IMAGE", options.target,
@@ -75,7 +107,7 @@ void add_machine(CLI::App* run, RunOptions& options) {
   run->add_option("--disk", options.disks,
                   "disk image or block device; again for more: vda, vdb, …; qcow2 where the name ends so or format= "
                   "says it, else raw")
-      ->type_name("FILE[,ro][,format=raw|qcow2][,bus=virtio|sata|nvme]")
+      ->type_name("FILE[,ro][,format=raw|qcow2][,bus=virtio|sata|nvme][,bps=N][,iops=N]")
       ->take_all()
       ->allow_extra_args(false);
   run->add_option("--cdrom", options.cdroms, "ISO image in a Serial ATA drive; again for more")
@@ -93,15 +125,19 @@ void add_machine(CLI::App* run, RunOptions& options) {
       ->allow_extra_args(false);
   run->add_option("--cpus", options.cpus, "virtual CPUs, 1 to 64; default 2, or 1 on a host with one")->type_name("N");
   run->add_option("--memory", options.memory, "for example 512M or 2G; default 1G")->type_name("SIZE");
-  run->add_option(
-         "--net", options.net,
-         "user (no privileges needed) or none; model=e1000: an Intel 82540EM card, for a system without virtio drivers")
+  run->add_option("--net", options.net,
+                  "user (no privileges needed) or none; model=e1000: an Intel 82540EM card, for a system without "
+                  "virtio drivers; "
+                  "bps=10M, pps=5000: no more bytes and packets in a second, each way")
       ->type_name("KIND")
       ->capture_default_str();
+  add_limits(run, options);
   run->add_option("-p,--publish", options.forwards, "forward a host's port to the guest; again for more")
       ->type_name("[udp:][ADDRESS:]HOST:GUEST")
       ->take_all()
       ->allow_extra_args(false);
+  add_choice(run, "--balloon,!--no-balloon", options.balloon,
+             "a balloon device (the default), by which memory that the guest does not use goes back to the host");
   run->add_flag("--vsock", options.vsock,
                 "a socket device for caisson-agent in the guest (exec, cp); machines of an image have it anyway");
   run->add_option("--engine", options.engine, "auto (by measurement), jit or kvm")
@@ -244,7 +280,7 @@ int main_program(int count, char** arguments) {
   add_machine(app.add_subcommand("create", "Make a machine without starting it; options as of run"), run_options);
   const auto life = add_life(app);
   SetOptions set_options;
-  auto* set_app = app.add_subcommand("set", "Change a machine; from its next start");
+  auto* set_app = app.add_subcommand("set", "Change a machine: limits at once, all else from its next start");
   set_app->add_option("NAME", run_options.name, "the machine")->required();
   set_app->add_option("--cpus", run_options.cpus, "virtual CPUs, 1 to 64")->type_name("N");
   set_app->add_option("--memory", run_options.memory, "for example 512M or 2G")->type_name("SIZE");
@@ -262,7 +298,16 @@ int main_program(int count, char** arguments) {
   set_app->add_option("--vnc-password-file", run_options.vnc_password_file, "what viewers have to know")
       ->type_name("FILE");
   set_app->add_option("--keyboard-layout", run_options.keyboard_layout, "us, de, fr or uk")->type_name("NAME");
-  set_app->add_flag("--autostart,!--no-autostart", set_options.autostart, "start it when caissond starts, or do not");
+  set_app
+      ->add_option("--memory-now", set_options.memory_now,
+                   "what a running guest is left with of its memory, until its end: the balloon takes the rest, as far "
+                   "as the guest gives it")
+      ->type_name("SIZE");
+  add_choice(set_app, "--balloon,!--no-balloon", run_options.balloon, "a balloon device, or none");
+  add_choice(set_app, "--autostart,!--no-autostart", set_options.autostart, "start it when caissond starts, or do not");
+  add_limits(set_app, run_options);
+  set_app->add_flag("--dry-run", set_options.dry_run,
+                    "show the configuration that there would be, or why there could not, and do nothing");
   std::string shell;
   auto* completion_command = app.add_subcommand("completion", "Print the completion of this program for a shell");
   completion_command->add_option("SHELL", shell, "bash, zsh or fish")->required();

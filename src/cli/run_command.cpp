@@ -23,12 +23,14 @@
 #include "cli/exit_status.h"
 #include "cli/image_build.h"
 #include "cli/image_pull.h"
+#include "cli/limit_options.h"
 #include "cli/screen_command.h"
 #include "cli/session.h"
 #include "life/creation.h"
 #include "life/host.h"
 #include "life/images.h"
 #include "life/launch.h"
+#include "life/limits.h"
 #include "life/machines.h"
 #include "store/files.h"
 #include "store/store.h"
@@ -64,7 +66,8 @@ std::string absolute(const std::string& path) {
 }
 
 // What was given takes the place of what the machine has; the rest stays.
-life::Change change_of(const RunOptions& options, const VmSpec& given) {
+life::Change change_of(const RunOptions& options, const VmSpec& given,
+                       const std::vector<control::DiskLimit>& disk_limits) {
   life::Change change;
   if (!options.cpus.empty()) change.cpus = given.cpus;
   if (!options.memory.empty()) change.memory_bytes = given.memory_bytes;
@@ -74,6 +77,13 @@ life::Change change_of(const RunOptions& options, const VmSpec& given) {
   if (options.cpu_model != "auto") change.cpu_model = given.cpu_model;
   if (given.net == control::NetKind::None) change.net = given.net, change.forwards = given.forwards;
   if (options.net.find("model=") != std::string::npos) change.net_card = given.net_card;
+  if (given.net_limit) change.net_limit = given.net_limit;
+  if (options.net_limit == "none") change.net_limit.emplace();
+  change.disk_limits = disk_limits;
+  if (!options.cpu_cap.empty()) change.cpu_cap_percent = given.cpu_cap_percent;
+  if (!options.cpu_share.empty()) change.cpu_share = given.cpu_share;
+  change.balloon = options.balloon;
+  if (options.vsock) change.vsock = true;
   if (options.display) change.display = true;
   if (!options.vnc.empty()) change.vnc = options.vnc == "none" ? "" : options.vnc;
   if (!options.vnc_password_file.empty()) change.vnc_password_file = absolute(options.vnc_password_file);
@@ -85,12 +95,23 @@ life::Change change_of(const RunOptions& options, const VmSpec& given) {
   return change;
 }
 
+Result<std::vector<control::DiskLimit>> parse_disk_limits(const RunOptions& options) {
+  std::vector<control::DiskLimit> limits;
+  for (const std::string& text : options.disk_limits) {
+    auto limit = parse_disk_limit(text);
+    if (!limit) return std::unexpected(limit.error());
+    limits.push_back(std::move(*limit));
+  }
+  return limits;
+}
+
 // What the command line says.
 struct Wish {
   VmSpec spec;
   control::VmConfig config;  // with what is for debugging
   std::optional<life::ImageName> image;
   std::optional<life::Seed> seed{};
+  std::vector<control::DiskLimit> disk_limits{};
 };
 
 // An image that is not here, where the catalogue says how to get it.
@@ -147,8 +168,8 @@ std::expected<Wish, Failure> parse(RunOptions& options, bool kept) {
   for (const auto& text : options.disks) {
     auto disk = parse_disk(text);
     if (!disk) return usage(disk.error());
-    wish.spec.disks.push_back(
-        {absolute(disk->path), disk->read_only, disk->format ? std::string{name_of(*disk->format)} : "", disk->bus});
+    wish.spec.disks.push_back({absolute(disk->path), disk->read_only,
+                               disk->format ? std::string{name_of(*disk->format)} : "", disk->bus, disk->limit});
   }
   for (const auto& path : options.cdroms) {
     wish.spec.disks.push_back({absolute(path), true, "raw", control::DiskBus::Cdrom});
@@ -158,6 +179,13 @@ std::expected<Wish, Failure> parse(RunOptions& options, bool kept) {
   if (sata > static_cast<std::ptrdiff_t>(control::VmConfig::max_sata)) {
     return usage(Error{fmt::format("--disk, --cdrom: {} on the Serial ATA controller, which has {} ports", sata,
                                    control::VmConfig::max_sata)});
+  }
+  auto limits = parse_disk_limits(options);
+  if (!limits) return usage(limits.error());
+  wish.disk_limits = std::move(*limits);
+  if (!wish.image) {
+    auto ok = life::apply_disk_limits(std::exchange(wish.disk_limits, {}), wish.spec);
+    if (!ok) return usage(Error{"--disk-limit: " + ok.error().message});
   }
   auto seed = to_seed(options);
   if (!seed) return usage(seed.error());
@@ -187,7 +215,8 @@ Result<store::Store::Draft> place(const store::Store& store, Wish& wish, const R
         return fail("there is a machine {} already, and it is not made from {}; choose another --name", name,
                     wish.image->text());
       }
-      life::apply(change_of(options, wish.spec), *spec);
+      const auto change = change_of(options, wish.spec, wish.disk_limits);
+      if (auto ok = life::apply(change, *spec); !ok) return std::unexpected(ok.error());
       wish.spec = *spec;
     } else if (::access(folder->file(life::disk_file).c_str(), F_OK) == 0) {
       // Of a version that kept no configuration.
@@ -206,7 +235,7 @@ Result<store::Store::Draft> place(const store::Store& store, Wish& wish, const R
     if (auto built = build_image(*wish.image, {}); !built) return std::unexpected(built.error());
   }
   const life::Follow follow{[](std::string_view text) { log::line(log::Level::Info, text); }, {}};
-  auto made = life::create(store, {name, wish.spec, wish.image, wish.seed}, follow);
+  auto made = life::create(store, {name, wish.spec, wish.image, wish.seed, wish.disk_limits}, follow);
   if (!made) return std::unexpected(made.error());
   wish.spec = std::move(made->spec);
   return std::move(made->draft);
@@ -303,7 +332,8 @@ int tell(const RunOptions& options, const Wish& wish, bool starts) {
       return report(options,
                     {Error{"machine " + name + " is there already, and cloud-init acts at a first start only"}});
     spec = *had;
-    life::apply(change_of(options, wish.spec), spec);
+    const auto change = change_of(options, wish.spec, wish.disk_limits);
+    if (auto ok = life::apply(change, spec); !ok) return report(options, {ok.error()});
   } else if (wish.image) {
     const auto here = life::find_image(*wish.image);
     if (here && !*here) fmt::print("would build image {}\n", wish.image->text());
@@ -416,13 +446,30 @@ int set(const RunOptions& options, const SetOptions& more) {
   if (spec->firmware != control::FirmwareKind::None) given.firmware = "bios";
   const auto config = to_config(given, life::default_append(spec->image));
   if (!config) return report(options, {config.error(), exit_usage});
-  life::Change change = change_of(options, life::to_spec(*config));
+  const auto disk_limits = parse_disk_limits(options);
+  if (!disk_limits) return report(options, {disk_limits.error(), exit_usage});
+  life::Change change = change_of(options, life::to_spec(*config), *disk_limits);
   change.stop_timeout_s = more.stop_timeout_s;
   change.autostart = more.autostart;
+  if (!more.memory_now.empty()) {
+    const auto now = parse_memory_now(more.memory_now);
+    if (!now) return report(options, {now.error(), exit_usage});
+    change.memory_now_bytes = *now;
+  }
+  if (more.dry_run) {
+    VmSpec changed = *spec;
+    auto ok = life::apply(change, changed);
+    if (ok) ok = changed.validate();
+    if (ok && change.memory_now_bytes && !folder->alive()) ok = fail("machine {} is not running", options.name);
+    if (!ok) return report(options, {ok.error()});
+    fmt::print("would change {}\n{}", options.name, changed.serialise());
+    return exit_ok;
+  }
   const auto runs = life::set(*folder, change);
   if (!runs) return report(options, {runs.error()});
   if (*runs)
-    fmt::print(stderr, "caisson: {} runs on as it was started; this holds from its next start\n", options.name);
+    fmt::print(stderr, "caisson: {} runs on; this holds from its next start, but for limits, which hold now\n",
+               options.name);
   return exit_ok;
 }
 

@@ -15,6 +15,8 @@ namespace caisson::cli {
 // What set takes besides.
 struct SetOptions {
   std::optional<unsigned> stop_timeout_s;
+  std::string memory_now;  // "256M"
+  bool dry_run = false;
   std::optional<bool> autostart;
 };
 // caisson set: what is given in `options` takes the place of what the machine `options.name` has.

@@ -7,6 +7,8 @@
 
 #include <arpa/inet.h>
 
+#include "cli/limit_options.h"
+#include "cli/numbers.h"
 #include "life/host.h"
 #include "life/vnc_socket.h"
 #include "store/vm_spec.h"
@@ -16,47 +18,36 @@ namespace {
 
 using control::VmConfig;
 
-template <class Number>
-std::optional<Number> parse_number(std::string_view text) {
-  Number value{};
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc{} || end != text.data() + text.size() || text.empty()) return std::nullopt;
-  return value;
-}
-
-// Bytes from a number with a unit; `bare_shift` is the unit of a bare number.
-std::optional<uint64_t> parse_bytes(std::string_view text, unsigned bare_shift) {
-  unsigned shift = bare_shift;
-  for (const std::string_view tail : {"iB", "B", "ib", "b"}) {
-    if (text.size() > tail.size() + 1 && text.ends_with(tail) && !std::isdigit(text[text.size() - tail.size() - 1])) {
-      text.remove_suffix(tail.size());
-      break;
-    }
-  }
-  if (!text.empty()) {
-    constexpr std::string_view units = "kmgt";
-    const auto unit = units.find(static_cast<char>(std::tolower(static_cast<unsigned char>(text.back()))));
-    if (unit != std::string_view::npos) {
-      shift = 10 * (static_cast<unsigned>(unit) + 1);
-      text.remove_suffix(1);
-    }
-  }
-  const auto number = parse_number<uint64_t>(text);
-  if (!number || *number > (uint64_t{1} << (63 - shift))) return std::nullopt;
-  return *number << shift;
-}
-
 constexpr uint64_t mib = uint64_t{1} << 20;
 
-// At commas; at least one piece, which may be empty.
-std::vector<std::string_view> split(std::string_view text) {
-  std::vector<std::string_view> pieces;
-  for (;;) {
-    const size_t comma = text.find(',');
-    pieces.push_back(text.substr(0, comma));
-    if (comma == std::string_view::npos) return pieces;
-    text.remove_prefix(comma + 1);
+// "user", then any of ",model=…", ",bps=…" and ",pps=…"; or "none". Another option may say the limit alone.
+Result<> take_net(const RunOptions& options, VmConfig& config) {
+  const auto words = split(options.net);
+  control::RateLimit limit;
+  if (words.front() == "user") {
+    config.net = control::NetKind::User;
+    for (size_t i = 1; i < words.size(); ++i) {
+      const auto taken = take_rate("--net", "pps", words[i], limit);
+      if (!taken) return std::unexpected(taken.error());
+      if (*taken) continue;
+      if (words[i] == "model=e1000") {
+        config.net_card = control::NetCard::E1000;
+      } else if (words[i] != "model=virtio") {
+        return fail("--net: no such word: {}; write model=virtio, model=e1000, bps=10M or pps=5000", words[i]);
+      }
+    }
+  } else if (options.net != "none") {
+    return fail("--net {}: unknown; write user, user,model=e1000 or none", options.net);
   }
+  if (!options.net_limit.empty()) {
+    const auto given = parse_net_limit(options.net_limit);
+    if (!given) return std::unexpected(given.error());
+    limit = *given;
+  }
+  if (limit.none()) return {};
+  if (config.net == control::NetKind::None) return fail("--net-limit: there is no network with --net none");
+  config.net_limit = limit;
+  return {};
 }
 
 }  // namespace
@@ -125,6 +116,10 @@ Result<DiskOption> parse_disk(std::string_view text) {
     } else if (word.starts_with(format)) {
       disk.format = format_named(word.substr(format.size()));
       if (!disk.format) return fail("--disk: no such format: {}; write format=raw or format=qcow2", word);
+    } else if (word.starts_with("bps=") || word.starts_with("iops=")) {
+      control::RateLimit limit = disk.limit.value_or(control::RateLimit{});
+      if (auto taken = take_rate("--disk", "iops", word, limit); !taken) return std::unexpected(taken.error());
+      disk.limit = limit;
     } else if (word.starts_with("bus=")) {
       if (word == "bus=virtio") {
         disk.bus = control::DiskBus::Virtio;
@@ -253,10 +248,7 @@ Result<VmConfig> to_config(const RunOptions& options, std::string_view default_a
   } else if (options.engine != "auto") {
     return fail("--engine {}: unknown; write auto, jit or kvm", options.engine);
   }
-  const auto net = parse_net(options.net);
-  if (!net) return std::unexpected(net.error());
-  config.net = net->kind;
-  config.net_card = net->card;
+  if (auto ok = take_net(options, config); !ok) return std::unexpected(ok.error());
   if (options.firmware == "bios") {
     config.firmware = control::FirmwareKind::Bios;
   } else if (options.firmware == "uefi") {
@@ -279,6 +271,17 @@ Result<VmConfig> to_config(const RunOptions& options, std::string_view default_a
     return fail("--firmware-vars: only --firmware uefi has variables");
   }
   config.vsock = options.vsock;
+  if (!options.cpu_cap.empty()) {
+    const auto cap = parse_cpu_cap(options.cpu_cap);
+    if (!cap) return std::unexpected(cap.error());
+    config.cpu_cap_percent = *cap;
+  }
+  if (!options.cpu_share.empty()) {
+    const auto share = parse_cpu_share(options.cpu_share);
+    if (!share) return std::unexpected(share.error());
+    config.cpu_share = *share;
+  }
+  config.balloon = options.balloon.value_or(config.balloon);
   for (const auto& text : options.forwards) {
     auto forward = parse_forward(text);
     if (!forward) return std::unexpected(forward.error());

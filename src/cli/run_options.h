@@ -22,6 +22,7 @@ struct DiskOption {
   bool read_only = false;
   std::optional<DiskFormat> format{};
   control::DiskBus bus = control::DiskBus::Virtio;
+  std::optional<control::RateLimit> limit{};
   bool operator==(const DiskOption&) const = default;
 };
 
@@ -47,6 +48,11 @@ struct RunOptions {
   std::string cpus;    // empty: default
   std::string memory;  // empty: default
   std::string net = "user";
+  std::string net_limit;                 // "bps=10M,pps=5000", "none"; empty: as --net says
+  std::vector<std::string> disk_limits;  // "DISK,bps=50M,iops=1000"
+  std::string cpu_cap;                   // "50%", "none"
+  std::string cpu_share;                 // "100"
+  std::optional<bool> balloon;
   std::vector<std::string> forwards;
   bool vsock = false;
   std::string engine = "auto";
@@ -80,7 +86,7 @@ struct RunOptions {
 // The same for any disk: 512 bytes at least, whole sectors; a bare number counts MiB, "512B" bytes.
 [[nodiscard]] Result<uint64_t> parse_disk_size(std::string_view option, std::string_view text);
 [[nodiscard]] Result<uint32_t> parse_cpus(std::string_view text);
-// "FILE", then any of ",ro", ",format=raw|qcow2" and ",bus=virtio|sata|nvme"
+// "FILE", then any of ",ro", ",format=raw|qcow2", ",bus=virtio|sata|nvme", ",bps=50M" and ",iops=1000"
 [[nodiscard]] Result<DiskOption> parse_disk(std::string_view text);
 // As --net has it.
 struct NetOption {

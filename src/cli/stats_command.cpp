@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "cli/exit_status.h"
 #include "cli/table.h"
+#include "control/limits.h"
 #include "life/look.h"
 #include "life/process_usage.h"
 #include "store/store.h"
@@ -37,6 +38,7 @@ struct Row {
   uint64_t memory_bytes = 0;
   std::optional<life::ProcessUsage> usage;
   std::optional<double> cpu_percent;  // of one CPU of the host
+  std::optional<control::BalloonStatus> balloon;
 };
 
 std::vector<Row> rows_of(const std::vector<life::Listed>& machines, Samples& samples) {
@@ -48,6 +50,7 @@ std::vector<Row> rows_of(const std::vector<life::Listed>& machines, Samples& sam
     row.state = life::state_of(one);
     if (one.spec) row.cpus = one.spec->cpus, row.memory_bytes = one.spec->memory_bytes;
     if (one.status) {
+      row.balloon = one.status->balloon;
       const pid_t pid = one.client->pid();
       row.usage = life::usage_of(pid);
       if (row.usage) {
@@ -72,18 +75,27 @@ Json to_json(const std::vector<Row>& rows) {
     Json one{{"name", row.name}, {"state", row.state}, {"cpus", row.cpus}, {"memory_bytes", row.memory_bytes}};
     if (row.usage) one["cpu_seconds"] = row.usage->cpu_s, one["resident_bytes"] = row.usage->resident_bytes;
     if (row.cpu_percent) one["cpu_percent"] = *row.cpu_percent;
+    if (const auto& says = row.balloon) {
+      one["balloon"] = Json{{"target_bytes", says->target_bytes},     {"memory_bytes", says->memory_bytes},
+                            {"reported_bytes", says->reported_bytes}, {"total_bytes", says->total_bytes},
+                            {"free_bytes", says->free_bytes},         {"available_bytes", says->available_bytes}};
+    }
     array.push_back(std::move(one));
   }
   return array;
 }
 
 std::string table_of(const std::vector<Row>& rows) {
-  std::vector<std::vector<std::string>> cells{{"NAME", "STATE", "CPU", "CPUS", "CPU TIME", "RESIDENT", "MEMORY"}};
+  std::vector<std::vector<std::string>> cells{
+      {"NAME", "STATE", "CPU", "CPUS", "CPU TIME", "RESIDENT", "MEMORY", "AVAILABLE"}};
   for (const Row& row : rows) {
     cells.push_back({row.name, row.state, row.cpu_percent ? fmt::format("{:.1f} %", *row.cpu_percent) : "-",
                      fmt::format("{}", row.cpus), row.usage ? fmt::format("{:.1f} s", row.usage->cpu_s) : "-",
                      row.usage ? fmt::format("{} MiB", row.usage->resident_bytes >> 20) : "-",
-                     fmt::format("{} MiB", row.memory_bytes >> 20)});
+                     fmt::format("{} MiB", (row.balloon ? row.balloon->memory_bytes : row.memory_bytes) >> 20),
+                     row.balloon && row.balloon->total_bytes != 0
+                         ? fmt::format("{} MiB", row.balloon->available_bytes >> 20)
+                         : "-"});
   }
   return table_text(cells);
 }

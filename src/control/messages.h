@@ -8,12 +8,14 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <variant>
 #include <vector>
 
 #include "base/result.h"
+#include "control/limits.h"
 #include "control/vm_config.h"
 
 namespace caisson::control {
@@ -110,7 +112,7 @@ struct Connect {  // to a port of the guest by the socket device: answered by At
 };
 using Request =
     std::variant<Start, PowerButton, Reset, Stop, Resize, Screenshot, Type, Point, Pause, Resume, Query, Watch, Attach,
-                 Connect, AddForward, RemoveForward, AttachDisk, DetachDisk, AttachNet, DetachNet, GrowDisk>;
+                 Connect, AddForward, RemoveForward, AttachDisk, DetachDisk, AttachNet, DetachNet, GrowDisk, SetLimits>;
 
 // Events
 struct Started {          // CPUs begin to run
@@ -203,8 +205,10 @@ struct Status {
   uint64_t memory_bytes = 0;
   uint64_t started_ms = 0;  // UTC, milliseconds since 1970
   uint64_t resets = 0;
-  uint32_t consoles = 0;  // attached
-  bool vsock = false;     // there is a socket device
+  uint32_t consoles = 0;                 // attached
+  bool vsock = false;                    // there is a socket device
+  std::string cpu_limits_by;             // who keeps them: "vmm"; empty: there are none
+  std::optional<BalloonStatus> balloon;  // where there is one
   std::vector<PortForward> forwards;
   bool operator==(const Status&) const = default;
 };

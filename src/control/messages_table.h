@@ -58,6 +58,7 @@ CAISSON_MESSAGE(DetachDisk, "detach_disk")
 CAISSON_MESSAGE(AttachNet, "attach_net")
 CAISSON_MESSAGE(DetachNet, "detach_net")
 CAISSON_MESSAGE(GrowDisk, "grow_disk")
+CAISSON_MESSAGE(SetLimits, "set_limits")
 CAISSON_MESSAGE(Started, "started")
 CAISSON_MESSAGE(Notice, "notice")
 CAISSON_MESSAGE(Panicked, "panicked")
@@ -197,12 +198,37 @@ struct JsonTable<DiskGrown> {
   }
 };
 template <>
+struct JsonTable<DiskLimit> {
+  static constexpr auto fields() {
+    return std::tuple{key("disk", &DiskLimit::disk, {1, max_line}, true), key("limit", &DiskLimit::limit, {}, true)};
+  }
+};
+template <>
+struct JsonTable<SetLimits> {
+  static constexpr auto fields() {
+    return std::tuple{
+        key("disks", &SetLimits::disks, {0, VmConfig::max_disks}), key("net", &SetLimits::net),
+        key("cpu_cap_percent", &SetLimits::cpu_cap_percent, {0, max_cpu_cap_percent}),
+        key("cpu_share", &SetLimits::cpu_share, {1, max_cpu_share}),
+        key("memory_now_bytes", &SetLimits::memory_now_bytes, {VmConfig::min_memory, VmConfig::max_memory})};
+  }
+};
+template <>
 struct JsonTable<Connect> {
   static constexpr auto fields() { return std::tuple{key("port", &Connect::port, {0, UINT32_MAX}, true)}; }
 };
 template <>
 struct JsonTable<Refused> {
   static constexpr auto fields() { return std::tuple{key("text", &Refused::text, {0, max_line}, true)}; }
+};
+template <>
+struct JsonTable<BalloonStatus> {
+  static constexpr auto fields() {
+    return std::tuple{
+        key("target_bytes", &BalloonStatus::target_bytes),     key("memory_bytes", &BalloonStatus::memory_bytes),
+        key("reported_bytes", &BalloonStatus::reported_bytes), key("total_bytes", &BalloonStatus::total_bytes),
+        key("free_bytes", &BalloonStatus::free_bytes),         key("available_bytes", &BalloonStatus::available_bytes)};
+  }
 };
 template <>
 struct JsonTable<Status> {
@@ -217,6 +243,8 @@ struct JsonTable<Status> {
                       key("resets", &Status::resets),
                       key("consoles", &Status::consoles),
                       key("vsock", &Status::vsock),
+                      key("cpu_limits_by", &Status::cpu_limits_by, {0, 32}),
+                      key("balloon", &Status::balloon),
                       key("forwards", &Status::forwards, {0, VmConfig::max_forwards})};
   }
 };

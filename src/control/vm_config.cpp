@@ -54,6 +54,7 @@ Result<> VmConfig::validate(size_t descriptors) const {
     }
   }
   if (!forwards.empty() && net == NetKind::None) return fail("VM configuration: forwards without a network");
+  if (net_limit && net == NetKind::None) return fail("VM configuration: net_limit without a network");
   Descriptors taken{std::vector<bool>(descriptors)};
   const auto take = [&](uint32_t index, std::string_view what) { return taken.take(index, what); };
   const auto take_given = [&](const std::optional<uint32_t>& index, std::string_view what) -> Result<> {

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "control/limits.h"
 
 namespace caisson::control {
 
@@ -51,6 +52,7 @@ struct DiskConfig {
   DiskBus bus = DiskBus::Virtio;
   DiskImage format = DiskImage::Raw;
   std::vector<DiskLayerConfig> backing{};  // of a qcow2 image: its backing file, that one's, …
+  std::optional<RateLimit> limit{};
 
   // For a disk that comes alone, with exactly so many descriptors.
   [[nodiscard]] Result<> validate(size_t descriptors) const;
@@ -135,7 +137,11 @@ struct VmConfig {
   NetKind net = NetKind::None;
   NetCard net_card = NetCard::Virtio;
   std::vector<PortForward> forwards;
-  bool vsock = false;  // a socket device: streams that clients open to the guest (messages.h, Connect)
+  std::optional<RateLimit> net_limit;
+  uint32_t cpu_cap_percent = 0;  // of one of the host's CPUs, all threads together; 0: no cap
+  uint32_t cpu_share = usual_cpu_share;
+  bool balloon = true;  // a balloon device: memory that the guest does not need goes back to the host
+  bool vsock = false;   // a socket device: streams that clients open to the guest (messages.h, Connect)
 
   bool display = false;            // a VGA, a keyboard and a pointer, which firmware always has, with a kernel, too
   std::optional<uint32_t> vnc_fd;  // a bound stream socket, by which the display is shown

@@ -49,6 +49,14 @@ struct EnumNames<BootFirst> {
 };
 
 template <>
+struct JsonTable<RateLimit> {
+  static constexpr auto fields() {
+    return std::tuple{key("bytes_per_s", &RateLimit::bytes_per_s, {0, RateLimit::most}),
+                      key("ops_per_s", &RateLimit::ops_per_s, {0, RateLimit::most})};
+  }
+};
+
+template <>
 struct JsonTable<DiskLayerConfig> {
   static constexpr auto fields() {
     return std::tuple{
@@ -70,6 +78,7 @@ struct JsonTable<DiskConfig> {
         key("read_only", &DiskConfig::read_only),
         key("serial", &DiskConfig::serial, {0, 20}),
         key("label", &DiskConfig::label, {1, VmConfig::max_label}),
+        key("limit", &DiskConfig::limit),
     };
   }
 };
@@ -118,6 +127,10 @@ struct JsonTable<VmConfig> {
         key("net", &VmConfig::net),
         key("net_card", &VmConfig::net_card),
         key("forwards", &VmConfig::forwards, {0, VmConfig::max_forwards}),
+        key("net_limit", &VmConfig::net_limit),
+        key("cpu_cap_percent", &VmConfig::cpu_cap_percent, {0, max_cpu_cap_percent}),
+        key("cpu_share", &VmConfig::cpu_share, {1, max_cpu_share}),
+        key("balloon", &VmConfig::balloon),
         key("vsock", &VmConfig::vsock),
         key("display", &VmConfig::display),
         key("vnc_fd", &VmConfig::vnc_fd, {0, 63}),

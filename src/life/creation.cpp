@@ -5,6 +5,7 @@
 #include "backend/disk_chain.h"
 #include "backend/qcow2/create.h"
 #include "backend/qcow2/layout.h"
+#include "life/limits.h"
 #include "life/new_file.h"
 #include "life/ssh_key.h"
 #include "store/files.h"
@@ -117,6 +118,10 @@ Result<Made> create(const store::Store& store, NewMachine wish, const Follow& fo
       store.give_up(std::move(*draft));
       return std::unexpected(ok.error());
     }
+  }
+  if (auto ok = apply_disk_limits(wish.disk_limits, wish.spec); !ok) {
+    store.give_up(std::move(*draft));
+    return std::unexpected(ok.error());
   }
   auto placed = store.finish(std::move(*draft), wish.spec);
   if (!placed) return std::unexpected(placed.error());

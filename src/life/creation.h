@@ -4,6 +4,7 @@
 
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/result.h"
 #include "life/follow.h"
@@ -16,9 +17,10 @@ namespace caisson::life {
 
 struct NewMachine {
   std::string name;
-  store::VmSpec spec;              // without what the image gives but firmware, see firmware_of()
-  std::optional<ImageName> image;  // which is on this host
-  std::optional<Seed> seed{};      // for cloud-init, on a disk behind the others
+  store::VmSpec spec;                             // without what the image gives but firmware, see firmware_of()
+  std::optional<ImageName> image;                 // which is on this host
+  std::optional<Seed> seed{};                     // for cloud-init, on a disk behind the others
+  std::vector<control::DiskLimit> disk_limits{};  // by the names of life/limits.h, the image's disk being the first
 };
 
 // Its folder, with its lock, and its configuration whole.

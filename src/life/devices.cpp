@@ -165,6 +165,7 @@ Result<> detach_net(const VmFolder& folder, Really really) {
         folder.name(), folder.name(), spec->forwards.front().host_port);
   }
   spec->net = control::NetKind::None;
+  spec->net_limit.reset();
   if (really == Really::No) return {};
   if (folder.alive()) {
     auto client = VmClient::connect(folder);

@@ -70,6 +70,7 @@ Result<> add_files(Machine& machine, const std::string& path, const store::DiskS
     }
   }
   disk.read_only = spec.read_only;
+  disk.limit = spec.limit;
   disk.serial = fmt::format("caisson-{}", machine.config.disks.size());
   machine.config.disks.push_back(std::move(disk));
   return {};
@@ -121,6 +122,10 @@ void copy_common(const From& from, To& to) {
   to.net = from.net;
   to.net_card = from.net_card;
   to.forwards = from.forwards;
+  to.net_limit = from.net_limit;
+  to.cpu_cap_percent = from.cpu_cap_percent;
+  to.cpu_share = from.cpu_share;
+  to.balloon = from.balloon;
   to.vsock = from.vsock;
   to.boot_first = from.boot_first;
   to.display = from.display;

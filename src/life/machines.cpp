@@ -7,6 +7,7 @@
 #include "life/agent_link.h"
 #include "life/host.h"
 #include "life/launch.h"
+#include "life/limits.h"
 #include "life/vm_client.h"
 #include "store/files.h"
 #include "store/store.h"
@@ -148,7 +149,8 @@ Result<> rename(const VmFolder& folder, const std::string& to) {
   return store->rename(folder, *lock, to);
 }
 
-void apply(const Change& change, store::VmSpec& spec) {
+Result<> apply(const Change& change, store::VmSpec& spec) {
+  if (auto done = apply_limits(change, spec); !done) return done;
   const auto put = [](const auto& given, auto& member) {
     if (given) member = *given;
   };
@@ -159,8 +161,11 @@ void apply(const Change& change, store::VmSpec& spec) {
   put(change.engine, spec.engine);
   put(change.cpu_model, spec.cpu_model);
   put(change.net, spec.net);
+  if (spec.net == control::NetKind::None && !change.net_limit) spec.net_limit.reset();
   put(change.display, spec.display);
   put(change.net_card, spec.net_card);
+  put(change.balloon, spec.balloon);
+  put(change.vsock, spec.vsock);
   put(change.vnc, spec.vnc);
   put(change.vnc_password_file, spec.vnc_password_file);
   put(change.keyboard_layout, spec.keyboard_layout);
@@ -169,6 +174,7 @@ void apply(const Change& change, store::VmSpec& spec) {
   put(change.debug_exit, spec.debug_exit);
   put(change.autostart, spec.autostart);
   put(change.stop_timeout_s, spec.stop_timeout_s);
+  return {};
 }
 
 Result<bool> set(const VmFolder& folder, const Change& change) {
@@ -176,9 +182,23 @@ Result<bool> set(const VmFolder& folder, const Change& change) {
   if (!lock) return std::unexpected(lock.error());
   auto spec = folder.spec();
   if (!spec) return std::unexpected(spec.error());
-  apply(change, *spec);
+  store::VmSpec limited = *spec;
+  if (auto done = apply_limits(change, limited); !done) return std::unexpected(done.error());
+  if (auto done = apply(change, *spec); !done) return std::unexpected(done.error());
+  const bool alive = folder.alive();
+  const auto live = live_limits(change, *spec);
+  if (change.memory_now_bytes && !alive) {
+    return fail("machine {} is not running; the memory that it starts with is changed by --memory", folder.name());
+  }
+  if (alive && live) {
+    // First where it can fail.
+    if (auto ok = spec->validate(); !ok) return std::unexpected(ok.error());
+    auto client = VmClient::connect(folder);
+    if (!client) return std::unexpected(client.error());
+    if (auto answer = client->ask(*live); !answer) return std::unexpected(answer.error());
+  }
   if (auto saved = folder.save(*spec); !saved) return std::unexpected(saved.error());
-  return folder.alive();
+  return alive && *spec != limited;
 }
 
 ConsoleText console_text(const VmFolder& folder, std::optional<unsigned> lines) {

@@ -46,6 +46,13 @@ struct Change {
   std::optional<control::NetKind> net;
   std::optional<bool> display;
   std::optional<control::NetCard> net_card;
+  std::vector<control::DiskLimit> disk_limits;
+  std::optional<control::RateLimit> net_limit;
+  std::optional<uint32_t> cpu_cap_percent;  // 0: none
+  std::optional<uint32_t> cpu_share;
+  std::optional<uint64_t> memory_now_bytes;  // of a running machine, until its end
+  std::optional<bool> balloon;
+  std::optional<bool> vsock;
   std::optional<std::string> vnc;
   std::optional<std::string> vnc_password_file;
   std::optional<control::KeyboardLayout> keyboard_layout;
@@ -55,8 +62,9 @@ struct Change {
   std::optional<bool> autostart;
   std::optional<uint32_t> stop_timeout_s;
 };
-void apply(const Change& change, store::VmSpec& spec);
-// From its next start on. True: it runs, as it was.
+// An error, and nothing changed, where it names a disk that is not there.
+[[nodiscard]] Result<> apply(const Change& change, store::VmSpec& spec);
+// Limits at once, where it runs, the rest from its next start on. True: it runs, and there is such a rest.
 [[nodiscard]] Result<bool> set(const store::VmFolder& folder, const Change& change);
 
 // What the guest has printed on its console: at most the last mebibyte. `lines`: the last of them only.

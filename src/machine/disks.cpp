@@ -14,6 +14,7 @@
 #include "devices/storage/ata_disk.h"
 #include "devices/storage/attach.h"
 #include "devices/storage/cdrom.h"
+#include "machine/limits.h"
 
 namespace caisson::machine {
 namespace {
@@ -48,7 +49,9 @@ Result<> Disks::add_one(control::DiskConfig config, std::vector<Fd>& fds, EventL
   }
   auto image = open_image(config, fds, loop);
   if (!image) return std::unexpected(image.error());
-  Disk& disk = disks_.emplace_back(Disk{config.label, config.serial, config.bus, std::move(*image), slot});
+  Disk& disk = disks_.emplace_back(
+      Disk{config.label, config.serial, config.bus, std::make_unique<LimitedDisk>(loop, std::move(*image)), slot});
+  if (config.limit) disk.image->set_limit(to_backend(*config.limit));
   if (config.bus == control::DiskBus::Virtio) {
     disk.virtio = &virtio::add_blk(bridge, services, *disk.image, {.serial = config.serial}, slot);
   } else {
@@ -60,7 +63,9 @@ Result<> Disks::add_one(control::DiskConfig config, std::vector<Fd>& fds, EventL
 Result<Disks::Disk*> Disks::find(std::string_view label) {
   Disk* found = nullptr;
   for (Disk& disk : disks_) {
-    if (disk.label != label) continue;
+    // A file of the machine's folder by its name alone: the folder may have been renamed since the start.
+    const bool in_folder = label.find('/') == std::string_view::npos && disk.label.ends_with(fmt::format("/{}", label));
+    if (disk.label != label && !in_folder) continue;
     if (found != nullptr) return fail("the machine has the disk {} several times; stop it first", label);
     found = &disk;
   }
@@ -86,8 +91,10 @@ Result<> Disks::add(const control::VmConfig& config, std::vector<Fd>& fds, Event
     auto image = open_image(disk, fds, loop);
     if (!image) return std::unexpected(image.error());
     if (!ahci) ahci.emplace(storage::add_ahci(bridge, services.memory));
-    BlockBackend& backend =
-        *disks_.emplace_back(Disk{disk.label, disk.serial, disk.bus, std::move(*image), ahci->slot}).image;
+    auto limited = std::make_unique<LimitedDisk>(loop, std::move(*image));
+    LimitedDisk& backend =
+        *disks_.emplace_back(Disk{disk.label, disk.serial, disk.bus, std::move(limited), ahci->slot}).image;
+    if (disk.limit) backend.set_limit(to_backend(*disk.limit));
     const unsigned port = *ahci->controller.free_port();
     const bool cdrom = disk.bus == control::DiskBus::Cdrom;
     if (cdrom) {

@@ -7,7 +7,7 @@
 #include <string_view>
 #include <vector>
 
-#include "backend/block_backend.h"
+#include "backend/limited_disk.h"
 #include "base/event_loop.h"
 #include "base/fd.h"
 #include "base/result.h"
@@ -22,7 +22,7 @@ class Disks {
   struct Disk {
     std::string label, serial;
     control::DiskBus bus = control::DiskBus::Virtio;
-    std::unique_ptr<BlockBackend> image;
+    std::unique_ptr<LimitedDisk> image;
     unsigned slot = 0;              // of its controller
     virtio::Blk* virtio = nullptr;  // the bridge's; null: another kind of disk
   };

@@ -31,7 +31,9 @@
 #include "machine/disks.h"
 #include "machine/engine_choice.h"
 #include "machine/firmware.h"
+#include "machine/guest_stream.h"
 #include "machine/inputs.h"
+#include "machine/limits.h"
 #include "machine/live_devices.h"
 #include "machine/machine_clock.h"
 #include "machine/network.h"
@@ -75,6 +77,7 @@ class Machine final : public PowerSink {
   [[nodiscard]] Result<> create_serial2();
   [[nodiscard]] Result<> create_control();
   [[nodiscard]] Result<> create_devices();
+  [[nodiscard]] Result<> create_cpu_limits();
   [[nodiscard]] Result<> create_firmware();
   [[nodiscard]] bool has_display() const { return config_.display || config_.firmware != control::FirmwareKind::None; }
   void add_vga();
@@ -87,8 +90,6 @@ class Machine final : public PowerSink {
   void handle_channel();
   // On the event loop: does what is asked for, and answers.
   void handle_request(const control::Request& request, const std::vector<Fd>& fds, ControlServer::Reply reply);
-  // The other end of a stream to a port of the guest.
-  [[nodiscard]] Result<Fd> connect_guest(uint32_t port);
   [[nodiscard]] control::Status status();
   // No CPU runs.
   void pause();
@@ -131,6 +132,8 @@ class Machine final : public PowerSink {
   std::unique_ptr<Typist> typist_;
   virtio::Vsock* vsock_ = nullptr;  // the bridge's
   std::unique_ptr<LiveDevices> live_;
+  virtio::Balloon* balloon_ = nullptr;
+  std::unique_ptr<CpuLimits> cpu_limits_;
   std::unique_ptr<Vnc> vnc_;
   ChosenEngine engine_;
   std::vector<std::unique_ptr<Vcpu>> cpus_;
@@ -237,6 +240,7 @@ Result<> Machine::create() {
     add_vga();
   }
   if (auto done = create_devices(); !done) return done;
+  if (auto done = create_cpu_limits(); !done) return done;
   if (auto done = create_engine(); !done) return done;
   if (config_.vnc_fd) {
     if (vga_ == nullptr)
@@ -403,17 +407,27 @@ Result<> Machine::create_devices() {
     auto network = Network::create(*loop_, config_.forwards);
     if (!network) return std::unexpected(network.error());
     network_ = std::move(*network);
+    if (config_.net_limit) network_->backend().set_limit(to_backend(*config_.net_limit));
     network_->plug(config_.net_card, *bridge_, services, *clock_, *bridge_->free_slot());
   }
   virtio::add_rng(*bridge_, services);
   if (config_.vsock) vsock_ = &virtio::add_vsock(*bridge_, services);
   virtio::add_console(*bridge_, services, consoles_->virtio());
   if (has_display()) add_inputs(services);
+  if (config_.balloon) balloon_ = &virtio::add_balloon(*bridge_, services);
   const uint32_t fixed = (vga_ != nullptr ? 1u << vga_slot : 0) | (firmware_ ? 1u << pci::LpcBridge::slot : 0);
   live_ = std::make_unique<LiveDevices>(
       LiveDevices::Parts{*loop_, *clock_, *bridge_, chipset_->hotplug(), services, disks_, network_, fixed},
       [this](const control::Event& event) { tell(event); });
   return {};
+}
+
+Result<> Machine::create_cpu_limits() {
+  cpu_limits_ = std::make_unique<CpuLimits>(*loop_, config_.cpus, [this] {
+    for (const auto& cpu : cpus_) cpu->stop();
+  });
+  cpu_limits_->set_cap(config_.cpu_cap_percent);
+  return cpu_limits_->set_share(config_.cpu_share);
 }
 
 Result<> Machine::load() {
@@ -454,7 +468,9 @@ Result<> Machine::reset() {
 }
 
 void Machine::cpu_thread(unsigned index) {
-  switch (cpus_[index]->run()) {
+  auto reason = caisson::ExitReason::Stopped;
+  while (reason == caisson::ExitReason::Stopped && cpu_limits_->rest()) reason = cpus_[index]->run();
+  switch (reason) {
     case caisson::ExitReason::Debug:
     case caisson::ExitReason::Stopped: break;
     case caisson::ExitReason::TripleFault: request(PowerEvent::TripleFault, 0); break;
@@ -498,10 +514,12 @@ Result<> Machine::use_jit(std::string why) {
 }
 
 void Machine::start_cpus() {
+  cpu_limits_->start();
   for (unsigned i = 0; i < cpus_.size(); ++i) threads_.emplace_back([this, i] { cpu_thread(i); });
 }
 
 void Machine::stop_cpus() {
+  if (cpu_limits_) cpu_limits_->stop();
   for (size_t i = 0; i < threads_.size(); ++i) cpus_[i]->stop();
   for (std::thread& thread : threads_) thread.join();
   threads_.clear();
@@ -597,8 +615,10 @@ void Machine::handle_request(const control::Request& message, const std::vector<
                     : fail("this machine has no network; it was started with --net none"));
   } else if (const auto* remove = std::get_if<control::RemoveForward>(&message)) {
     answer(network_ ? network_->remove(remove->forward) : fail("this machine has no network"));
+  } else if (const auto* limits = std::get_if<control::SetLimits>(&message)) {
+    answer(set_limits(*limits, {disks_, network_.get(), *cpu_limits_, balloon_}));
   } else if (const auto* connect = std::get_if<control::Connect>(&message)) {
-    auto stream = connect_guest(connect->port);
+    auto stream = connect_guest(*loop_, vsock_, connect->port, pause_wanted_);
     if (!stream) return reply(Refused{stream.error().message}, {});
     reply(control::Attached{}, std::move(*stream));
   } else if (const auto* screenshot = std::get_if<control::Screenshot>(&message)) {
@@ -622,19 +642,6 @@ void Machine::handle_request(const control::Request& message, const std::vector<
   }
 }
 
-Result<Fd> Machine::connect_guest(uint32_t port) {
-  if (vsock_ == nullptr) return fail("this machine has no socket device; start it with --vsock");
-  if (pause_wanted_) return fail("the machine is paused; resume it first");
-  int ends[2];
-  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) return fail_errno(errno, "cannot make a socket");
-  Fd ours{ends[0]};
-  Fd theirs{ends[1]};
-  auto stream = socket_stream(*loop_, std::move(ours));
-  if (!stream) return std::unexpected(stream.error());
-  if (auto done = vsock_->connect(port, std::move(*stream)); !done) return std::unexpected(done.error());
-  return theirs;
-}
-
 control::Status Machine::status() {
   control::Status status;
   status.state = pause_wanted_ ? control::RunState::Paused : control::RunState::Running;
@@ -647,6 +654,8 @@ control::Status Machine::status() {
   status.resets = resets_;
   status.consoles = console_->attached();
   status.vsock = vsock_ != nullptr;
+  if (cpu_limits_->any()) status.cpu_limits_by = "vmm";
+  if (balloon_ != nullptr) status.balloon = balloon_status(*balloon_);
   if (network_) status.forwards = network_->forwards();
   return status;
 }

@@ -34,6 +34,7 @@ Result<std::unique_ptr<Network>> Network::create(EventLoop& loop, const std::vec
   if (!network) return std::unexpected(network.error());
   std::unique_ptr<Network> made{new Network};
   made->network_ = std::move(*network);
+  made->limited_ = std::make_unique<LimitedNet>(loop, *made->network_);
   made->forwards_ = forwards;
   return made;
 }
@@ -42,9 +43,9 @@ void Network::plug(control::NetCard card, pci::HostBridge& bridge, const virtio:
                    unsigned slot) {
   slot_ = slot;
   if (card == control::NetCard::E1000) {
-    network::add_e1000(bridge, services.memory, clock, *network_, virtio::Net::Options{}.mac, slot);
+    network::add_e1000(bridge, services.memory, clock, *limited_, virtio::Net::Options{}.mac, slot);
   } else {
-    virtio::add_net(bridge, services, *network_, {}, slot);
+    virtio::add_net(bridge, services, *limited_, {}, slot);
   }
 }
 

@@ -5,6 +5,7 @@
 #include <memory>
 #include <vector>
 
+#include "backend/limited_net.h"
 #include "backend/user_network.h"
 #include "base/event_loop.h"
 #include "base/result.h"
@@ -28,11 +29,13 @@ class Network {
   [[nodiscard]] Result<> add(const control::PortForward& forward);
   [[nodiscard]] Result<> remove(const control::PortForward& forward);
 
+  [[nodiscard]] LimitedNet& backend() { return *limited_; }
   [[nodiscard]] const std::vector<control::PortForward>& forwards() const { return forwards_; }
 
  private:
   Network() = default;
   std::unique_ptr<UserNetwork> network_;
+  std::unique_ptr<LimitedNet> limited_;
   std::vector<control::PortForward> forwards_;
   unsigned slot_ = 0;
 };

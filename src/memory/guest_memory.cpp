@@ -112,6 +112,16 @@ void GuestMemory::note_dirty(Gpa page) {
   if (DirtyPages* dirty = dirty_.load(std::memory_order_acquire)) dirty->add(page_index(page));
 }
 
+void GuestMemory::discard(Gpa gpa, uint64_t length) {
+  if (length == 0 || gpa % page_size != 0 || length % page_size != 0 || !contains(gpa, length)) return;
+  // In the file: so every mapping of these pages has lost them. A host that cannot do it keeps them.
+  const auto offset = static_cast<off_t>(page_index(gpa) * page_size);
+  if (fallocate(memfd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, static_cast<off_t>(length)) != 0) {
+    return;
+  }
+  written(gpa, length);
+}
+
 Result<> GuestMemory::clear() {
   if (fallocate(memfd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, static_cast<off_t>(size_)) != 0) {
     return fail_errno(errno, "clear guest memory");

@@ -133,6 +133,10 @@ class GuestMemory {
   // Where written() notes pages, too; null: nowhere. The set outlives its use: no thread writes while it is taken away.
   void set_dirty_pages(DirtyPages* pages) { dirty_.store(pages); }
 
+  // Whole pages of RAM that the guest needs no more: their memory goes back to the host, and they read as zeroes until
+  // they are written. Nothing happens where a byte of them is not RAM, or is not a whole page's.
+  void discard(Gpa gpa, uint64_t length);
+
   // Zeroes RAM (gives the pages back to the host). No CPU may run.
   [[nodiscard]] Result<> clear();
 

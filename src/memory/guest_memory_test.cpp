@@ -6,6 +6,8 @@
 #include <utility>
 #include <vector>
 
+#include "memory/dirty_log.h"
+
 namespace caisson {
 namespace {
 
@@ -115,6 +117,31 @@ TEST(GuestMemory, ADisplaysWindowIsNoRam) {
   EXPECT_FALSE(memory->contains(0xb'ffff, 1));
   EXPECT_FALSE(memory->contains(0, 0x10'0000));
   EXPECT_TRUE(memory->contains(0xc'0000, 0x14'0000));
+}
+
+TEST(GuestMemory, DiscardedPagesReadAsZeroesAndCountAsWritten) {
+  auto memory = GuestMemory::create(4 << 20).value();
+  const std::vector<uint8_t> ones(8 * page_size, 1);
+  ASSERT_TRUE(memory->write(0x10000, ones));
+  DirtyPages dirty{memory->size() / page_size};
+  memory->set_dirty_pages(&dirty);
+  memory->discard(0x12000, 2 * page_size);
+  uint8_t byte = 1;
+  ASSERT_TRUE(memory->read_object(0x12000, byte));
+  EXPECT_EQ(byte, 0);
+  ASSERT_TRUE(memory->read_object(0x13fff, byte));
+  EXPECT_EQ(byte, 0);
+  ASSERT_TRUE(memory->read_object(0x14000, byte));
+  EXPECT_EQ(byte, 1);
+  EXPECT_EQ(dirty.count(), 2u);
+  EXPECT_TRUE(dirty.contains(0x12) && dirty.contains(0x13));
+  // What is no RAM, or no whole page, stays as it is.
+  memory->discard(0x10001, page_size);
+  memory->discard(0x10000, 100);
+  memory->discard(memory->size() - page_size, 2 * page_size);
+  memory->discard(~uint64_t{0} / page_size * page_size, page_size);
+  EXPECT_EQ(dirty.count(), 2u);
+  memory->set_dirty_pages(nullptr);
 }
 
 }  // namespace

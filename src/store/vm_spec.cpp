@@ -43,6 +43,7 @@ Result<> VmSpec::validate() const {
     return fail("firmware_vars is for firmware uefi only");
   }
   if (!forwards.empty() && net == control::NetKind::None) return fail("forwards need a network; net is none");
+  if (net_limit && net == control::NetKind::None) return fail("net_limit needs a network; net is none");
   if (!serial2.empty() && serial2.front() != '/') return fail("serial2 {} is not an absolute path", serial2);
   for (const DiskSpec& disk : disks) {
     if (!disk.format.empty() && disk.format != "raw" && disk.format != "qcow2") {

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -19,6 +20,7 @@ struct DiskSpec {
   bool read_only = false;
   std::string format{};  // "raw" or "qcow2"; empty: as the name says
   control::DiskBus bus = control::DiskBus::Virtio;
+  std::optional<control::RateLimit> limit{};
   bool operator==(const DiskSpec&) const = default;
 };
 
@@ -44,6 +46,10 @@ struct VmSpec {
   control::NetKind net = control::NetKind::User;
   control::NetCard net_card = control::NetCard::Virtio;
   std::vector<control::PortForward> forwards;
+  std::optional<control::RateLimit> net_limit;
+  uint32_t cpu_cap_percent = 0;  // of one CPU; 0: no cap
+  uint32_t cpu_share = control::usual_cpu_share;
+  bool balloon = true;
   bool vsock = false;  // a socket device; machines of an image have one anyway
   control::BootFirst boot_first = control::BootFirst::Disk;
   bool display = false;  // also without firmware

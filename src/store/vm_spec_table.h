@@ -12,7 +12,7 @@ struct JsonTable<store::DiskSpec> {
   static constexpr auto fields() {
     return std::tuple{key("path", &store::DiskSpec::path, {1, store::VmSpec::max_path}, true),
                       key("read_only", &store::DiskSpec::read_only), key("format", &store::DiskSpec::format, {0, 8}),
-                      key("bus", &store::DiskSpec::bus)};
+                      key("bus", &store::DiskSpec::bus), key("limit", &store::DiskSpec::limit)};
   }
 };
 
@@ -39,6 +39,10 @@ struct JsonTable<store::VmSpec> {
         key("net", &VmSpec::net),
         key("net_card", &VmSpec::net_card),
         key("forwards", &VmSpec::forwards, {0, VmConfig::max_forwards}),
+        key("net_limit", &VmSpec::net_limit),
+        key("cpu_cap_percent", &VmSpec::cpu_cap_percent, {0, max_cpu_cap_percent}),
+        key("cpu_share", &VmSpec::cpu_share, {1, max_cpu_share}),
+        key("balloon", &VmSpec::balloon),
         key("vsock", &VmSpec::vsock),
         key("boot_first", &VmSpec::boot_first),
         key("display", &VmSpec::display),

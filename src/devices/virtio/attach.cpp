@@ -48,4 +48,8 @@ Vsock& add_vsock(pci::HostBridge& bridge, const Services& services, WantedSlot s
   return add(bridge, services, std::make_unique<Vsock>(), slot);
 }
 
+Balloon& add_balloon(pci::HostBridge& bridge, const Services& services, WantedSlot slot) {
+  return add(bridge, services, std::make_unique<Balloon>(), slot);
+}
+
 }  // namespace caisson::virtio

@@ -9,6 +9,7 @@
 #include "backend/net_backend.h"
 #include "bus/interrupt.h"
 #include "devices/pci/host_bridge.h"
+#include "devices/virtio/balloon.h"
 #include "devices/virtio/blk.h"
 #include "devices/virtio/console.h"
 #include "devices/virtio/input.h"
@@ -36,5 +37,6 @@ Console& add_console(pci::HostBridge& bridge, const Services& services, CharBack
 Input& add_input(pci::HostBridge& bridge, const Services& services, Input::Kind kind, WantedSlot slot = {});
 Rng& add_rng(pci::HostBridge& bridge, const Services& services, WantedSlot slot = {});
 Vsock& add_vsock(pci::HostBridge& bridge, const Services& services, WantedSlot slot = {});
+Balloon& add_balloon(pci::HostBridge& bridge, const Services& services, WantedSlot slot = {});
 
 }  // namespace caisson::virtio

@@ -10,7 +10,15 @@ inline constexpr uint16_t pci_vendor = 0x1af4;
 inline constexpr uint16_t pci_device_base = 0x1040;  // plus the device type, 4.1.2
 
 // Device types, 5.
-enum class DeviceType : uint16_t { Network = 1, Block = 2, Console = 3, Entropy = 4, Input = 18, Socket = 19 };
+enum class DeviceType : uint16_t {
+  Network = 1,
+  Block = 2,
+  Console = 3,
+  Entropy = 4,
+  Balloon = 5,
+  Input = 18,
+  Socket = 19
+};
 
 // device_status, 2.1.
 namespace status {

@@ -27,8 +27,10 @@ class Sinks final : public MsiSink, public InterruptLine {
   void set(bool) override {}
 };
 
-constexpr unsigned device_count = 7;
+constexpr unsigned device_count = 8;
 constexpr unsigned vsock_slot = 5;
+constexpr unsigned balloon_slot = 8;
+constexpr unsigned queues = 4;  // of a device, that are used
 constexpr uint64_t memory_size = 1 << 20;
 constexpr Gpa rings = 0x1'0000;
 
@@ -46,6 +48,7 @@ class Machine {
     vsock_ = &add_vsock(bridge_, services);
     keyboard_ = &add_input(bridge_, services, Input::Kind::Keyboard);
     tablet_ = &add_input(bridge_, services, Input::Kind::Tablet);
+    balloon_ = &add_balloon(bridge_, services);
     functions_ = bridge_.functions();
   }
 
@@ -94,7 +97,7 @@ class Machine {
       set(Common::DriverFeature, 4, features);
     }
     set(Common::DeviceStatus, 1, 11);
-    for (unsigned queue = 0; queue < 2; ++queue) {
+    for (unsigned queue = 0; queue < queues; ++queue) {
       const Gpa at = rings + slot * 0x4000 + queue * 0x1000;
       set(Common::QueueSelect, 2, queue);
       set(Common::QueueSize, 2, 8);
@@ -112,7 +115,7 @@ class Machine {
   // seldom is.
   void request(unsigned slot, Bytes& in) {
     const uint64_t shape = in.take(1);
-    const uint64_t queue = shape & 1;
+    const uint64_t queue = slot == balloon_slot ? (shape & 1) + (shape >> 6 & 2) : shape & 1;
     const Gpa at = rings + slot * 0x4000 + queue * 0x1000;
     const Gpa header = 0x8000 + in.take(1) * 16;
     constexpr std::array<uint32_t, 8> types{0, 1, 4, 8, 11, 13, 14, 0};
@@ -238,6 +241,8 @@ class Machine {
         }
         break;
       case 7:
+        balloon_->set_target(in.take(2) * page_size);
+        balloon_->refresh_statistics();
         net_->set_link(in.take(1) % 2 == 0);
         console_->set_size(static_cast<uint16_t>(in.take(1)), 25);
         break;
@@ -275,11 +280,12 @@ class Machine {
   Console* console_ = nullptr;
   Vsock* vsock_ = nullptr;
   std::deque<std::shared_ptr<FakePeer>> peers_;
+  Balloon* balloon_ = nullptr;
   Input* keyboard_ = nullptr;
   Input* tablet_ = nullptr;
   std::vector<pci::PciDevice*> functions_;
-  std::array<bool, device_count + 1> packed_{};                        // how each device was started
-  std::array<std::array<uint64_t, 2>, device_count + 1> positions_{};  // where its driver stands in each ring
+  std::array<bool, device_count + 1> packed_{};                             // how each device was started
+  std::array<std::array<uint64_t, queues>, device_count + 1> positions_{};  // where its driver stands in each ring
 };
 
 }  // namespace

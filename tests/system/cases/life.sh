@@ -24,7 +24,7 @@ until "$CAISSON" logs one | grep -q 'caisson-test: init'; do
   sleep 0.1
 done
 "$CAISSON" stats --json >stats.json
-tr -d ' \n' <stats.json | grep -qE '^\[\{"cpu_percent":[0-9.]+,"cpu_seconds":[0-9.]+,"cpus":[0-9]+,"memory_bytes":134217728,"name":"one","resident_bytes":[1-9][0-9]+,"state":"running"\}\]$' ||
+tr -d ' \n' <stats.json | grep -qE '^\[\{"balloon":\{[^}]*\},"cpu_percent":[0-9.]+,"cpu_seconds":[0-9.]+,"cpus":[0-9]+,"memory_bytes":134217728,"name":"one","resident_bytes":[1-9][0-9]+,"state":"running"\}\]$' ||
   die "stats: $(cat stats.json)"
 "$CAISSON" stats | grep -qE '^one +running +[0-9.]+ % ' || die "stats has no table"
 (timeout 5 "$CAISSON" top || :) >top.out # once a second, then every other
