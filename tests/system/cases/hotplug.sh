@@ -73,11 +73,13 @@ in_guest 'mkfs.ext4 -q /dev/vdc && mount /dev/vdc /mnt'
 in_guest 'for i in $(seq 100); do head -c 100000 /dev/urandom >/mnt/$i; sha256sum /mnt/$i >>/root/sums; test -e /root/enough && break; done
   echo done >/root/worked' &
 worker=$!
+# Its name may be another each time: the last one is taken as long as somebody in the guest has it open.
 round=0
 while [ "$round" -lt 20 ]; do
   "$CAISSON" attach hot --disk one.raw
-  eventually in_guest 'test -b /dev/vdb'
-  [ $((round % 4)) != 0 ] || in_guest 'dd if=/dev/vdb of=/dev/null bs=1M count=8 status=none'
+  eventually in_guest 'grep -qx caisson-1 /sys/block/vd*/serial'
+  [ $((round % 4)) != 0 ] ||
+    in_guest 'dd if=/dev/$(grep -lx caisson-1 /sys/block/vd*/serial | cut -d/ -f4) of=/dev/null bs=1M count=8 status=none'
   "$CAISSON" detach hot one.raw
   round=$((round + 1))
 done
