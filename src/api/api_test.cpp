@@ -223,6 +223,30 @@ TEST_F(ApiTest, RefusesWhatIsWrongWithTheReason) {
   EXPECT_EQ(raw("application/json", "{\"append\":\"\xff\"}"), 400u);
 }
 
+TEST_F(ApiTest, CloudInitFindsItsSeed) {
+  Json seed{{"user", "ann"},
+            {"keys", {"ssh-ed25519 AAAA ann@host"}},
+            {"packages", {"nginx"}},
+            {"files", {{{"path", "/etc/motd"}, {"content", "hello"}}}}};
+  const Answer answer =
+      ask(Role::Admin, "POST", "/v1/machines", {{"name", "one"}, {"kernel", kernel()}, {"seed", seed}});
+  ASSERT_EQ(answer.status, 201u) << answer.body;
+  const Json made = Json::parse(answer.body);
+  EXPECT_EQ(made["config"]["disks"].back()["path"], "seed.iso");
+  EXPECT_TRUE(std::filesystem::exists(made["folder"].get<std::string>() + "/seed.iso"));
+  seed["user"] = "Ann!";
+  EXPECT_EQ(status("POST", "/v1/machines", {{"name", "two"}, {"kernel", kernel()}, {"seed", seed}}), 422u);
+  seed = {{"colour", 1}};
+  EXPECT_EQ(status("POST", "/v1/machines", {{"name", "two"}, {"kernel", kernel()}, {"seed", seed}}), 422u);
+}
+
+TEST_F(ApiTest, APointerIsOnTheScreenOfAMachineThatRuns) {
+  make("one");
+  EXPECT_EQ(status("POST", "/v1/machines/one/pointer", {{"x", 1}, {"y", 2}, {"action", "click"}}), 409u);
+  EXPECT_EQ(status("POST", "/v1/machines/one/pointer", {{"x", 65536}, {"y", 2}}), 422u);
+  EXPECT_EQ(status("POST", "/v1/machines/one/pointer", {{"x", 1}}), 422u);
+}
+
 // The document names what the table has, and each schema that it refers to.
 TEST_F(ApiTest, TheDocumentIsTheTables) {
   const Json document = Json::parse(ask(Role::Viewer, "GET", "/v1/openapi.json").body);

@@ -8,10 +8,12 @@
 #include <tuple>
 #include <vector>
 
+#include "api/http.h"
 #include "api/jobs.h"
 #include "control/json_schema.h"
 #include "control/messages_table.h"
 #include "life/machines.h"
+#include "life/seed.h"
 #include "store/vm_spec_table.h"
 
 namespace caisson::api {
@@ -24,6 +26,7 @@ struct CreateMachine : life::Change {
   std::string initrd;
   control::FirmwareKind firmware = control::FirmwareKind::None;
   std::vector<store::DiskSpec> disks;
+  std::optional<life::Seed> seed;  // what cloud-init finds at the first start
   std::vector<std::string> backing_folders;
   control::BootFirst boot_first = control::BootFirst::Disk;
 };
@@ -133,6 +136,24 @@ struct JsonTable<life::Change> {
 };
 
 template <>
+struct JsonTable<life::SeedFile> {
+  static constexpr auto fields() {
+    return std::tuple{key("path", &life::SeedFile::path, {1, 4096}, true),
+                      key("content", &life::SeedFile::content, {0, api::max_body}, true)};
+  }
+};
+template <>
+struct JsonTable<life::Seed> {
+  static constexpr auto fields() {
+    using life::Seed;
+    return std::tuple{
+        key("user_data", &Seed::user_data, {0, api::max_body}), key("user", &Seed::user, {0, 64}),
+        key("keys", &Seed::keys, {0, 64, 16 * 1024}),           key("hostname", &Seed::hostname, {0, 253}),
+        key("packages", &Seed::packages, {0, 256, 256}),        key("files", &Seed::files, {0, 64})};
+  }
+};
+
+template <>
 struct JsonTable<api::CreateMachine> {
   static constexpr auto fields() {
     using api::CreateMachine;
@@ -141,7 +162,7 @@ struct JsonTable<api::CreateMachine> {
                    key("kernel", &CreateMachine::kernel, {0, store::VmSpec::max_path}),
                    key("initrd", &CreateMachine::initrd, {0, store::VmSpec::max_path}),
                    key("firmware", &CreateMachine::firmware),
-                   key("disks", &CreateMachine::disks, {0, VmConfig::max_disks}),
+                   key("disks", &CreateMachine::disks, {0, VmConfig::max_disks}), key("seed", &CreateMachine::seed),
                    key("backing_folders", &CreateMachine::backing_folders, {0, 64, store::VmSpec::max_path}),
                    key("boot_first", &CreateMachine::boot_first)},
         JsonTable<life::Change>::fields());

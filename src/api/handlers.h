@@ -38,6 +38,7 @@ Answer pause_machine(Call& call);
 Answer resume_machine(Call& call);
 Answer rename_machine(Call& call);
 Answer type_text(Call& call);
+Answer point(Call& call);
 Answer get_logs(Call& call);
 Answer get_record(Call& call);
 Answer get_screenshot(Call& call);

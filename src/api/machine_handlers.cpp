@@ -73,6 +73,13 @@ Result<life::NewMachine> to_new(CreateMachine wish) {
       wish.firmware = life::firmware_of(manifest->boot);
     }
   }
+  if (wish.seed) {
+    if (auto ok = life::check(*wish.seed); !ok) return std::unexpected(ok.error());
+    if (wish.disks.size() + (made.image ? 1 : 0) >= control::VmConfig::max_disks) {
+      return fail("disks: too many besides the seed's");
+    }
+    made.seed = std::move(wish.seed);
+  }
   std::vector<std::string> paths{wish.kernel, wish.initrd};
   for (const auto& disk : wish.disks) paths.push_back(disk.path);
   for (const std::string& path : paths) {
@@ -300,6 +307,12 @@ Answer rename_machine(Call& call) {
   if (auto ok = store::check_name("name", body->name); !ok) return problem(422, ok.error().message);
   if (auto done = life::rename(*folder, body->name); !done) return conflict(done.error());
   return show(200, body->name);
+}
+
+Answer point(Call& call) {
+  const auto body = body_as<control::Point>(call);
+  if (!body) return body.error();
+  return ask(call, *body);
 }
 
 Answer type_text(Call& call) {
