@@ -52,7 +52,7 @@ int attach_command(const std::string& name, const std::vector<std::string>& disk
     if (dry_run) say_dry(*folder, "attach", "disk " + disk.path);
   }
   if (net.empty()) return exit_ok;
-  if (auto done = life::attach_net(*folder, card->card, really); !done) return report(done.error());
+  if (auto done = life::attach_net(*folder, card->card, card->limit, really); !done) return report(done.error());
   if (dry_run) say_dry(*folder, "attach", "a network card");
   return exit_ok;
 }

@@ -137,7 +137,9 @@ std::shared_ptr<LifeCli> add_life(CLI::App& app) {
       ->type_name("FILE[,ro][,format=…][,bus=…]")
       ->take_all()
       ->allow_extra_args(false);
-  attach->add_option("--net", cli.net, "a network card, for a machine that has none: user, or user,model=e1000")
+  attach
+      ->add_option("--net", cli.net,
+                   "a network card, for a machine that has none: user, user,model=e1000; also with bps=10M or pps=5000")
       ->type_name("KIND");
   auto* detach = dry(one("detach", "Take a disk or the network card from a machine, at once and for later",
                          [&cli] { return detach_command(cli.name, cli.item, cli.dry_run); }));

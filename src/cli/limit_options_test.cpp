@@ -28,6 +28,13 @@ TEST(LimitOptions, Networks) {
   for (const char* wrong : {"", "iops=1", "10M", "bps=-1", "bps=1,", "none,bps=1"}) {
     EXPECT_FALSE(parse_net_limit(wrong)) << wrong;
   }
+  const auto card = parse_net("user,bps=1M,model=e1000");
+  ASSERT_TRUE(card);
+  EXPECT_EQ(card->card, control::NetCard::E1000);
+  EXPECT_EQ(card->limit, (RateLimit{1 << 20, 0}));
+  EXPECT_EQ(parse_net("user")->limit, std::nullopt);
+  EXPECT_FALSE(parse_net("none,bps=1M"));
+  EXPECT_FALSE(parse_net("user,iops=1"));
   RunOptions options;
   options.net = "user,model=e1000,bps=1k";
   const auto config = to_config(options, "");

@@ -20,25 +20,13 @@ using control::VmConfig;
 
 constexpr uint64_t mib = uint64_t{1} << 20;
 
-// "user", then any of ",model=…", ",bps=…" and ",pps=…"; or "none". Another option may say the limit alone.
+// The network that --net and --net-limit ask for.
 Result<> take_net(const RunOptions& options, VmConfig& config) {
-  const auto words = split(options.net);
-  control::RateLimit limit;
-  if (words.front() == "user") {
-    config.net = control::NetKind::User;
-    for (size_t i = 1; i < words.size(); ++i) {
-      const auto taken = take_rate("--net", "pps", words[i], limit);
-      if (!taken) return std::unexpected(taken.error());
-      if (*taken) continue;
-      if (words[i] == "model=e1000") {
-        config.net_card = control::NetCard::E1000;
-      } else if (words[i] != "model=virtio") {
-        return fail("--net: no such word: {}; write model=virtio, model=e1000, bps=10M or pps=5000", words[i]);
-      }
-    }
-  } else if (options.net != "none") {
-    return fail("--net {}: unknown; write user, user,model=e1000 or none", options.net);
-  }
+  const auto option = parse_net(options.net);
+  if (!option) return std::unexpected(option.error());
+  config.net = option->kind;
+  config.net_card = option->card;
+  auto limit = option->limit.value_or(control::RateLimit{});
   if (!options.net_limit.empty()) {
     const auto given = parse_net_limit(options.net_limit);
     if (!given) return std::unexpected(given.error());
@@ -95,14 +83,23 @@ Result<uint32_t> parse_cpus(std::string_view text) {
 }
 
 Result<NetOption> parse_net(std::string_view text) {
-  constexpr std::string_view user = "user", model = "user,model=";
-  if (text == user) return NetOption{};
+  const auto words = split(text);
   if (text == "none") return NetOption{.kind = control::NetKind::None};
-  if (!text.starts_with(model)) return fail("--net {}: unknown; write user, user,model=e1000 or none", text);
-  const std::string_view card = text.substr(model.size());
-  if (card == "e1000") return NetOption{.card = control::NetCard::E1000};
-  if (card == "virtio") return NetOption{};
-  return fail("--net: no such model: {}; write model=virtio or model=e1000", card);
+  if (words.front() != "user") return fail("--net {}: unknown; write user, user,model=e1000 or none", text);
+  NetOption option;
+  control::RateLimit limit;
+  for (size_t i = 1; i < words.size(); ++i) {
+    const auto taken = take_rate("--net", "pps", words[i], limit);
+    if (!taken) return std::unexpected(taken.error());
+    if (*taken) continue;
+    if (words[i] == "model=e1000") {
+      option.card = control::NetCard::E1000;
+    } else if (words[i] != "model=virtio") {
+      return fail("--net: no such word: {}; write model=virtio, model=e1000, bps=10M or pps=5000", words[i]);
+    }
+  }
+  if (!limit.none()) option.limit = limit;
+  return option;
 }
 
 Result<DiskOption> parse_disk(std::string_view text) {

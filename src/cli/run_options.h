@@ -92,7 +92,9 @@ struct RunOptions {
 struct NetOption {
   control::NetKind kind = control::NetKind::User;
   control::NetCard card = control::NetCard::Virtio;
+  std::optional<control::RateLimit> limit{};
 };
+// "user[,model=virtio|e1000][,bps=RATE][,pps=RATE]" or "none"
 [[nodiscard]] Result<NetOption> parse_net(std::string_view text);
 // "[tcp:|udp:][ADDRESS:]HOST:GUEST"
 [[nodiscard]] Result<control::PortForward> parse_forward(std::string_view text);

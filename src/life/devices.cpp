@@ -101,7 +101,8 @@ Result<> attach_disk(const VmFolder& folder, const DiskSpec& disk, Really really
   return saved;
 }
 
-Result<> attach_net(const VmFolder& folder, control::NetCard card, Really really) {
+Result<> attach_net(const VmFolder& folder, control::NetCard card, std::optional<control::RateLimit> limit,
+                    Really really) {
   const auto lock = folder.lock();
   if (!lock) return std::unexpected(lock.error());
   auto spec = folder.spec();
@@ -112,6 +113,7 @@ Result<> attach_net(const VmFolder& folder, control::NetCard card, Really really
   }
   spec->net = control::NetKind::User;
   spec->net_card = card;
+  if (limit) spec->net_limit = limit;
   if (really == Really::No) return {};
   if (!folder.alive()) return folder.save(*spec);
   auto client = VmClient::connect(folder);
@@ -119,9 +121,15 @@ Result<> attach_net(const VmFolder& folder, control::NetCard card, Really really
   if (auto answer = client->ask(control::AttachNet{card, spec->forwards}); !answer) {
     return std::unexpected(answer.error());
   }
-  auto saved = folder.save(*spec);
-  if (!saved) (void)client->ask(control::DetachNet{}, detach_timeout_ms);
-  return saved;
+  Result<> done;
+  if (spec->net_limit) {
+    control::SetLimits limits;
+    limits.net = spec->net_limit;
+    if (auto answer = client->ask(limits); !answer) done = std::unexpected(answer.error());
+  }
+  if (done) done = folder.save(*spec);
+  if (!done) (void)client->ask(control::DetachNet{}, detach_timeout_ms);
+  return done;
 }
 
 Result<> detach_disk(const VmFolder& folder, const std::string& item, Really really) {

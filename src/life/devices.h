@@ -18,8 +18,9 @@ enum class Really : bool { No, Yes };  // No: only says whether it could be done
 
 // `disk.path` is absolute.
 [[nodiscard]] Result<> attach_disk(const store::VmFolder& folder, const store::DiskSpec& disk, Really really);
-// A network card, for a machine that has none.
-[[nodiscard]] Result<> attach_net(const store::VmFolder& folder, control::NetCard card, Really really);
+// A network card, for a machine that has none. `limit`: of its rates; none: as the configuration has it.
+[[nodiscard]] Result<> attach_net(const store::VmFolder& folder, control::NetCard card,
+                                  std::optional<control::RateLimit> limit, Really really);
 
 // `item`: the disk's path as the configuration has it, another path of the same file, or its file's name. Waits for the
 // guest, control::detach_patience_ms at most.

@@ -64,7 +64,8 @@ head -c 1000000 one.raw | sha256sum | cut -d' ' -f1 | cmp - sum || die "what was
 "$CAISSON" detach hot two.raw
 "$CAISSON" detach hot net
 eventually in_guest 'test "$(ls /sys/class/net)" = lo'
-"$CAISSON" attach hot --net user,model=e1000
+"$CAISSON" attach hot --net user,model=e1000,bps=8M
+"$CAISSON" inspect hot | tr -d ' \n' | grep -q '"net_limit":{"bytes_per_s":8388608,"ops_per_s":0}' || die "the card has no limit"
 # This kernel has no driver for it.
 eventually in_guest 'cat /sys/bus/pci/devices/*/device | grep -q 0x100e'
 
