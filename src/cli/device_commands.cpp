@@ -1,7 +1,5 @@
 #include "cli/device_commands.h"
 
-#include <filesystem>
-
 #include <fmt/core.h>
 
 #include "base/log.h"
@@ -33,9 +31,7 @@ int attach_command(const std::string& name, const std::vector<std::string>& disk
   for (const std::string& text : disks) {
     const auto disk = parse_disk(text);
     if (!disk) return report(disk.error(), exit_usage);
-    std::error_code error;
-    specs.push_back({std::filesystem::absolute(disk->path, error).string(), disk->read_only,
-                     disk->format ? std::string{name_of(*disk->format)} : "", disk->bus});
+    specs.push_back(to_spec(*disk));
   }
   const auto card = net.empty() ? NetOption{} : parse_net(net);
   if (!card) return report(card.error(), exit_usage);

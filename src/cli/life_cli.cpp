@@ -134,7 +134,7 @@ std::shared_ptr<LifeCli> add_life(CLI::App& app) {
   auto* attach = dry(one("attach", "Give a machine a disk or a network card, at once and for later",
                          [&cli] { return attach_command(cli.name, cli.disks, cli.net, cli.dry_run); }));
   attach->add_option("--disk", cli.disks, "a disk, as of run; again for more")
-      ->type_name("FILE[,ro][,format=…][,bus=…]")
+      ->type_name("FILE[,ro][,format=…][,bus=…][,bps=N][,iops=N]")
       ->take_all()
       ->allow_extra_args(false);
   attach

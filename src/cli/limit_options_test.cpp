@@ -54,6 +54,8 @@ TEST(LimitOptions, DisksOfRun) {
   EXPECT_EQ(disk->path, "a,b.raw");
   EXPECT_TRUE(disk->read_only);
   EXPECT_EQ(disk->limit, (RateLimit{1 << 20, 5}));
+  const store::DiskSpec spec = to_spec(*parse_disk("/d.img,format=raw,bus=nvme,ro,bps=1M"));
+  EXPECT_EQ(spec, (store::DiskSpec{"/d.img", true, "raw", control::DiskBus::Nvme, RateLimit{1 << 20, 0}}));
   EXPECT_FALSE(parse_disk("a,bps=0"));
 }
 

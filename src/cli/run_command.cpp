@@ -168,8 +168,7 @@ std::expected<Wish, Failure> parse(RunOptions& options, bool kept) {
   for (const auto& text : options.disks) {
     auto disk = parse_disk(text);
     if (!disk) return usage(disk.error());
-    wish.spec.disks.push_back({absolute(disk->path), disk->read_only,
-                               disk->format ? std::string{name_of(*disk->format)} : "", disk->bus, disk->limit});
+    wish.spec.disks.push_back(to_spec(*disk));
   }
   for (const auto& path : options.cdroms) {
     wish.spec.disks.push_back({absolute(path), true, "raw", control::DiskBus::Cdrom});

@@ -4,6 +4,7 @@
 #include <array>
 #include <charconv>
 #include <cstdio>
+#include <filesystem>
 
 #include <arpa/inet.h>
 
@@ -100,6 +101,12 @@ Result<NetOption> parse_net(std::string_view text) {
   }
   if (!limit.none()) option.limit = limit;
   return option;
+}
+
+store::DiskSpec to_spec(const DiskOption& disk) {
+  std::error_code error;
+  return {std::filesystem::absolute(disk.path, error).string(), disk.read_only,
+          disk.format ? std::string{name_of(*disk.format)} : "", disk.bus, disk.limit};
 }
 
 Result<DiskOption> parse_disk(std::string_view text) {

@@ -14,6 +14,7 @@
 #include "control/vm_config.h"
 #include "life/forwards.h"
 #include "life/seed.h"
+#include "store/vm_spec.h"
 
 namespace caisson::cli {
 
@@ -88,6 +89,8 @@ struct RunOptions {
 [[nodiscard]] Result<uint32_t> parse_cpus(std::string_view text);
 // "FILE", then any of ",ro", ",format=raw|qcow2", ",bus=virtio|sata|nvme", ",bps=50M" and ",iops=1000"
 [[nodiscard]] Result<DiskOption> parse_disk(std::string_view text);
+// As a machine's configuration has it, by an absolute path.
+[[nodiscard]] store::DiskSpec to_spec(const DiskOption& disk);
 // As --net has it.
 struct NetOption {
   control::NetKind kind = control::NetKind::User;
