@@ -107,6 +107,8 @@ std::vector<uint8_t> boot_order(const std::vector<BootDevice>& devices) {
     // SeaBIOS compares unit addresses, not names; OVMF compares both.
     if (device.nvme) {
       text += fmt::format("/pci@i0cf8/pci8086,5845@{:x}/namespace@1,0\n", device.slot);
+    } else if (device.usb_port != 0) {
+      text += fmt::format("/pci@i0cf8/usb@{:x}/storage@{:x}/channel@0/disk@0,0\n", device.slot, device.usb_port);
     } else if (device.port < 0) {
       text += fmt::format("/pci@i0cf8/scsi@{:x}/disk@0,0\n", device.slot);
     } else {

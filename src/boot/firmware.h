@@ -36,9 +36,10 @@ struct AcpiFiles {
 
 // Places of boot disks, first choice first.
 struct BootDevice {
-  unsigned slot = 0;  // on PCI bus 0
-  int port = -1;      // of an AHCI controller; -1: the function is the disk
-  bool nvme = false;  // an NVMe controller with one name space
+  unsigned slot = 0;      // on PCI bus 0
+  int port = -1;          // of an AHCI controller; -1: the function is the disk
+  bool nvme = false;      // an NVMe controller with one name space
+  unsigned usb_port = 0;  // of a USB controller, from 1 on; 0: another device
 };
 [[nodiscard]] std::vector<uint8_t> boot_order(const std::vector<BootDevice>& devices);
 

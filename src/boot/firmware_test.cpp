@@ -78,11 +78,12 @@ TEST(Firmware, TheLoadersCommandsMakeValidTables) {
 }
 
 TEST(Firmware, BootOrderNamesPlaces) {
-  const auto bytes = boot_order({{.slot = 1}, {.slot = 10, .port = 2}, {.slot = 3, .nvme = true}});
+  const auto bytes =
+      boot_order({{.slot = 1}, {.slot = 10, .port = 2}, {.slot = 3, .nvme = true}, {.slot = 5, .usb_port = 2}});
   using namespace std::string_literals;
   EXPECT_EQ(std::string(bytes.begin(), bytes.end()),
             "/pci@i0cf8/scsi@1/disk@0,0\n/pci@i0cf8/pci8086,2922@a/drive@2/disk@0\n"
-            "/pci@i0cf8/pci8086,5845@3/namespace@1,0\0"s);
+            "/pci@i0cf8/pci8086,5845@3/namespace@1,0\n/pci@i0cf8/usb@5/storage@2/channel@0/disk@0,0\0"s);
   EXPECT_TRUE(boot_order({}).empty());
 }
 

@@ -87,6 +87,9 @@ void add_machine(CLI::App* run, RunOptions& options) {
   run->add_flag("--display", options.display,
                 "a screen (VGA), a keyboard and a pointer for a kernel that is started directly; with --firmware they "
                 "are always there");
+  run->add_option("--tablet", options.tablet,
+                  "the pointer's device: virtio, or usb, for a system without virtio drivers, which implies --display")
+      ->type_name("KIND");
   run->add_option(
          "--vnc", options.vnc,
          "show the screen to VNC viewers: unix (a socket in the machine's folder, see caisson vnc), an address of "
@@ -107,7 +110,7 @@ void add_machine(CLI::App* run, RunOptions& options) {
   run->add_option("--disk", options.disks,
                   "disk image or block device; again for more: vda, vdb, …; qcow2 where the name ends so or format= "
                   "says it, else raw")
-      ->type_name("FILE[,ro][,format=raw|qcow2][,bus=virtio|sata|nvme][,bps=N][,iops=N]")
+      ->type_name("FILE[,ro][,format=raw|qcow2][,bus=virtio|sata|nvme|usb][,bps=N][,iops=N]")
       ->take_all()
       ->allow_extra_args(false);
   run->add_option("--cdrom", options.cdroms, "ISO image in a Serial ATA drive; again for more")
@@ -293,6 +296,7 @@ int main_program(int count, char** arguments) {
       ->type_name("SECONDS")
       ->check(CLI::Range(0u, 86400u));
   set_app->add_flag("--display", run_options.display, "a screen, a keyboard and a pointer, also with a kernel");
+  set_app->add_option("--tablet", run_options.tablet, "the pointer's device: virtio or usb")->type_name("KIND");
   set_app->add_option("--vnc", run_options.vnc, "show the screen there: unix, 127.0.0.1:PORT or none")
       ->type_name("WHERE");
   set_app->add_option("--vnc-password-file", run_options.vnc_password_file, "what viewers have to know")

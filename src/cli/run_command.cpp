@@ -84,7 +84,8 @@ life::Change change_of(const RunOptions& options, const VmSpec& given,
   if (!options.cpu_share.empty()) change.cpu_share = given.cpu_share;
   change.balloon = options.balloon;
   if (options.vsock) change.vsock = true;
-  if (options.display) change.display = true;
+  if (options.display || options.tablet == "usb") change.display = true;
+  if (!options.tablet.empty()) change.tablet = given.tablet;
   if (!options.vnc.empty()) change.vnc = options.vnc == "none" ? "" : options.vnc;
   if (!options.vnc_password_file.empty()) change.vnc_password_file = absolute(options.vnc_password_file);
   if (!options.keyboard_layout.empty()) change.keyboard_layout = given.keyboard_layout;
@@ -178,6 +179,11 @@ std::expected<Wish, Failure> parse(RunOptions& options, bool kept) {
   if (sata > static_cast<std::ptrdiff_t>(control::VmConfig::max_sata)) {
     return usage(Error{fmt::format("--disk, --cdrom: {} on the Serial ATA controller, which has {} ports", sata,
                                    control::VmConfig::max_sata)});
+  }
+  const auto sticks = std::ranges::count(wish.spec.disks, control::DiskBus::Usb, &store::DiskSpec::bus);
+  if (sticks > static_cast<std::ptrdiff_t>(control::VmConfig::max_usb)) {
+    return usage(
+        Error{fmt::format("--disk: {} USB sticks, at most {} are possible", sticks, control::VmConfig::max_usb)});
   }
   auto limits = parse_disk_limits(options);
   if (!limits) return usage(limits.error());

@@ -131,8 +131,10 @@ Result<DiskOption> parse_disk(std::string_view text) {
         disk.bus = control::DiskBus::Sata;
       } else if (word == "bus=nvme") {
         disk.bus = control::DiskBus::Nvme;
+      } else if (word == "bus=usb") {
+        disk.bus = control::DiskBus::Usb;
       } else {
-        return fail("--disk: no such bus: {}; write bus=virtio, bus=sata or bus=nvme", word);
+        return fail("--disk: no such bus: {}; write bus=virtio, bus=sata, bus=nvme or bus=usb", word);
       }
     } else {
       break;
@@ -327,6 +329,12 @@ Result<VmConfig> to_config(const RunOptions& options, std::string_view default_a
   if (!append) return with_context("--append", append.error());
   config.append = *append;
   config.display = options.display;
+  if (options.tablet == "usb") {
+    config.tablet = control::Tablet::Usb;
+    config.display = true;
+  } else if (!options.tablet.empty() && options.tablet != "virtio") {
+    return fail("--tablet {}: unknown; write virtio or usb", options.tablet);
+  }
   if (!options.vnc.empty() && options.vnc != "none") {
     if (auto ok = life::check_vnc(options.vnc); !ok) return std::unexpected(ok.error());
   } else if (!options.vnc_password_file.empty()) {

@@ -37,7 +37,8 @@ struct RunOptions {
   std::string firmware_vars;  // file of UEFI's variables; empty: one in the machine's folder
   std::string firmware_log;
   bool display = false;
-  std::string vnc;  // as life/vnc_socket.h has it; empty: nobody can look
+  std::string tablet;  // "virtio", "usb"; empty: virtio
+  std::string vnc;     // as life/vnc_socket.h has it; empty: nobody can look
   std::string vnc_password_file;
   std::string keyboard_layout;  // empty: us
   std::string serial2;
@@ -87,7 +88,7 @@ struct RunOptions {
 // The same for any disk: 512 bytes at least, whole sectors; a bare number counts MiB, "512B" bytes.
 [[nodiscard]] Result<uint64_t> parse_disk_size(std::string_view option, std::string_view text);
 [[nodiscard]] Result<uint32_t> parse_cpus(std::string_view text);
-// "FILE", then any of ",ro", ",format=raw|qcow2", ",bus=virtio|sata|nvme", ",bps=50M" and ",iops=1000"
+// "FILE", then any of ",ro", ",format=raw|qcow2", ",bus=virtio|sata|nvme|usb", ",bps=50M" and ",iops=1000"
 [[nodiscard]] Result<DiskOption> parse_disk(std::string_view text);
 // As a machine's configuration has it, by an absolute path.
 [[nodiscard]] store::DiskSpec to_spec(const DiskOption& disk);

@@ -39,6 +39,7 @@ TEST(RunOptions, Disk) {
   EXPECT_EQ(parse_disk("a,bus=sata").value_or(DiskOption{}), (DiskOption{"a", false, {}, control::DiskBus::Sata}));
   EXPECT_FALSE(parse_disk("a,bus=ide"));
   EXPECT_EQ(parse_disk("a,ro,bus=nvme").value_or(DiskOption{}), (DiskOption{"a", true, {}, control::DiskBus::Nvme}));
+  EXPECT_EQ(parse_disk("a,ro,bus=usb").value_or(DiskOption{}), (DiskOption{"a", true, {}, control::DiskBus::Usb}));
   EXPECT_FALSE(parse_disk("a,bus=sata,ro"));
   EXPECT_FALSE(parse_disk("a,format=vmdk"));
   EXPECT_FALSE(parse_disk(""));

@@ -103,6 +103,9 @@ Result<> VmConfig::validate(size_t descriptors) const {
       static_cast<std::ptrdiff_t>(max_sata)) {
     return fail("VM configuration: more than {} Serial ATA disks", max_sata);
   }
+  if (std::ranges::count(disks, DiskBus::Usb, &DiskConfig::bus) > static_cast<std::ptrdiff_t>(max_usb)) {
+    return fail("VM configuration: more than {} USB sticks", max_usb);
+  }
   for (const auto& disk : disks) {
     if (auto ok = check_disk(disk, taken); !ok) return ok;
   }

@@ -29,10 +29,14 @@ enum class EngineChoice : uint8_t { Auto, Jit, Kvm };
 enum class Protocol : uint8_t { Tcp, Udp };
 
 enum class DiskImage : uint8_t { Raw, Qcow2 };
-// What the guest sees: a virtio disk, a Serial ATA disk, or a Serial ATA CD-ROM drive.
-enum class DiskBus : uint8_t { Virtio, Sata, Cdrom, Nvme };
+// What the guest sees: a virtio disk, a Serial ATA disk, a Serial ATA CD-ROM drive, an NVMe disk, or a USB stick.
+enum class DiskBus : uint8_t { Virtio, Sata, Cdrom, Nvme, Usb };
 // Whether it stands at the one Serial ATA controller.
 [[nodiscard]] constexpr bool is_sata(DiskBus bus) { return bus == DiskBus::Sata || bus == DiskBus::Cdrom; }
+// Whether such a disk comes to a machine that runs, and leaves it.
+[[nodiscard]] constexpr bool comes_and_goes(DiskBus bus) { return bus == DiskBus::Virtio || bus == DiskBus::Nvme; }
+// The pointer that says where on the screen it is.
+enum class Tablet : uint8_t { Virtio, Usb };
 // What firmware tries first.
 enum class BootFirst : uint8_t { Disk, Cdrom };
 
@@ -100,6 +104,7 @@ struct VmConfig {
   static constexpr size_t max_append = 2047;  // x86's COMMAND_LINE_SIZE less the closing zero
   static constexpr size_t max_disks = 20;
   static constexpr size_t max_sata = 6;      // of them, together with CD-ROMs
+  static constexpr size_t max_usb = 4;       // of them, USB sticks
   static constexpr size_t max_backing = 15;  // files below an image
   static constexpr size_t max_forwards = 64;
   static constexpr size_t max_label = 255;
@@ -144,6 +149,7 @@ struct VmConfig {
   bool vsock = false;   // a socket device: streams that clients open to the guest (messages.h, Connect)
 
   bool display = false;            // a VGA, a keyboard and a pointer, which firmware always has, with a kernel, too
+  Tablet tablet = Tablet::Virtio;  // with a display
   std::optional<uint32_t> vnc_fd;  // a bound stream socket, by which the display is shown
   std::string vnc_password;        // at most 8 characters; empty: none is asked for
   static constexpr size_t max_vnc_password = 8;

@@ -41,7 +41,11 @@ struct EnumNames<DiskImage> {
 
 template <>
 struct EnumNames<DiskBus> {
-  static constexpr std::array<std::string_view, 4> names{"virtio", "sata", "cdrom", "nvme"};
+  static constexpr std::array<std::string_view, 5> names{"virtio", "sata", "cdrom", "nvme", "usb"};
+};
+template <>
+struct EnumNames<Tablet> {
+  static constexpr std::array<std::string_view, 2> names{"virtio", "usb"};
 };
 template <>
 struct EnumNames<BootFirst> {
@@ -133,6 +137,7 @@ struct JsonTable<VmConfig> {
         key("balloon", &VmConfig::balloon),
         key("vsock", &VmConfig::vsock),
         key("display", &VmConfig::display),
+        key("tablet", &VmConfig::tablet),
         key("vnc_fd", &VmConfig::vnc_fd, {0, 63}),
         key("vnc_password", &VmConfig::vnc_password, {0, VmConfig::max_vnc_password}),
         key("keyboard_layout", &VmConfig::keyboard_layout),

@@ -64,6 +64,10 @@ Result<> check_room(const VmFolder& folder, const VmSpec& spec, const DiskSpec& 
   if (control::is_sata(disk.bus) && sata >= static_cast<std::ptrdiff_t>(control::VmConfig::max_sata)) {
     return fail("machine {} has {} Serial ATA disks and discs, which is the most it can have", folder.name(), sata);
   }
+  const auto sticks = std::ranges::count(spec.disks, control::DiskBus::Usb, &DiskSpec::bus);
+  if (disk.bus == control::DiskBus::Usb && sticks >= static_cast<std::ptrdiff_t>(control::VmConfig::max_usb)) {
+    return fail("machine {} has {} USB sticks, which is the most it can have", folder.name(), sticks);
+  }
   return {};
 }
 
@@ -76,8 +80,8 @@ Result<> attach_disk(const VmFolder& folder, const DiskSpec& disk, Really really
   if (!spec) return std::unexpected(spec.error());
   if (auto ok = check_room(folder, *spec, disk); !ok) return ok;
   const bool alive = folder.alive();
-  if (alive && control::is_sata(disk.bus)) {
-    return fail("machine {} runs, and Serial ATA disks cannot be added then; stop it first, or use bus=virtio",
+  if (alive && !control::comes_and_goes(disk.bus)) {
+    return fail("machine {} runs, and Serial ATA and USB disks cannot be added then; stop it first, or use bus=virtio",
                 folder.name());
   }
   // With the locks by which no other machine has it.
@@ -146,8 +150,8 @@ Result<> detach_disk(const VmFolder& folder, const std::string& item, Really rea
                 item, folder.name());
   }
   const bool alive = folder.alive();
-  if (alive && control::is_sata(disk.bus)) {
-    return fail("machine {} runs, and Serial ATA disks and discs stay then; stop it first", folder.name());
+  if (alive && !control::comes_and_goes(disk.bus)) {
+    return fail("machine {} runs, and Serial ATA disks, discs and USB sticks stay then; stop it first", folder.name());
   }
   spec->disks.erase(spec->disks.begin() + static_cast<std::ptrdiff_t>(*index));
   if (really == Really::No) return {};

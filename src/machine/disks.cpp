@@ -78,11 +78,11 @@ void Disks::close(unsigned slot) {
 }
 
 Result<> Disks::add(const control::VmConfig& config, std::vector<Fd>& fds, EventLoop& loop, pci::HostBridge& bridge,
-                    const virtio::Services& services) {
+                    const virtio::Services& services, UsbPorts& usb) {
   std::optional<storage::AddedAhci> ahci;
   std::vector<boot::firmware::BootDevice> cdroms;
   for (const control::DiskConfig& disk : config.disks) {
-    if (!control::is_sata(disk.bus)) {
+    if (control::comes_and_goes(disk.bus)) {
       const unsigned slot = *bridge.free_slot();
       if (auto added = add_one(disk, fds, loop, bridge, services, slot); !added) return added;
       boot_order_.push_back({.slot = slot, .nvme = disk.bus == control::DiskBus::Nvme});
@@ -90,11 +90,20 @@ Result<> Disks::add(const control::VmConfig& config, std::vector<Fd>& fds, Event
     }
     auto image = open_image(disk, fds, loop);
     if (!image) return std::unexpected(image.error());
-    if (!ahci) ahci.emplace(storage::add_ahci(bridge, services.memory));
     auto limited = std::make_unique<LimitedDisk>(loop, std::move(*image));
-    LimitedDisk& backend =
-        *disks_.emplace_back(Disk{disk.label, disk.serial, disk.bus, std::move(limited), ahci->slot}).image;
+    Disk& added = disks_.emplace_back(Disk{disk.label, disk.serial, disk.bus, std::move(limited)});
+    LimitedDisk& backend = *added.image;
     if (disk.limit) backend.set_limit(to_backend(*disk.limit));
+    if (disk.bus == control::DiskBus::Usb) {
+      // As many as VmConfig::max_usb.
+      const auto place = usb.connect(std::make_unique<usb::Stick>(backend, disk.serial));
+      if (!place) return fail("{}: all USB ports are taken", disk.label);
+      added.slot = place->slot;
+      boot_order_.push_back({.slot = place->slot, .usb_port = place->port});
+      continue;
+    }
+    if (!ahci) ahci.emplace(storage::add_ahci(bridge, services.memory));
+    added.slot = ahci->slot;
     const unsigned port = *ahci->controller.free_port();
     const bool cdrom = disk.bus == control::DiskBus::Cdrom;
     if (cdrom) {

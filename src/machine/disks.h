@@ -14,6 +14,7 @@
 #include "boot/firmware.h"
 #include "control/vm_config.h"
 #include "devices/virtio/attach.h"
+#include "machine/usb_ports.h"
 
 namespace caisson::machine {
 
@@ -30,7 +31,7 @@ class Disks {
   // Opens the images that the configuration names, taking their descriptors out of `fds`, and puts a device for each
   // into the bridge, which must go before this does. An error names the image.
   [[nodiscard]] Result<> add(const control::VmConfig& config, std::vector<Fd>& fds, EventLoop& loop,
-                             pci::HostBridge& bridge, const virtio::Services& services);
+                             pci::HostBridge& bridge, const virtio::Services& services, UsbPorts& usb);
 
   // One more, virtio or NVMe, into an empty slot. The first free number is in its serial.
   [[nodiscard]] Result<> add_one(control::DiskConfig config, std::vector<Fd>& fds, EventLoop& loop,

@@ -4,6 +4,8 @@
 #include <utility>
 #include <vector>
 
+#include "base/check.h"
+
 namespace caisson::machine {
 namespace {
 
@@ -17,6 +19,9 @@ struct ButtonCode {
   uint8_t button;
   uint16_t code;
 };
+// The USB tablet has the same numbers for buttons and places.
+static_assert(input::abs_most == usb::Tablet::most && Ps2Mouse::left == 1 && Ps2Mouse::right == 2 &&
+              Ps2Mouse::middle == 4);
 constexpr ButtonCode button_codes[]{{Ps2Mouse::left, input::btn_left},
                                     {Ps2Mouse::right, input::btn_right},
                                     {Ps2Mouse::middle, input::btn_middle},
@@ -30,8 +35,14 @@ uint32_t on_tablet(uint32_t at, uint32_t length) {
 
 }  // namespace
 
-Inputs::Inputs(Clock& clock, KeyboardController& ps2, virtio::Input* keyboard, virtio::Input* tablet)
-    : clock_(clock), ps2_(ps2), keyboard_(keyboard), tablet_(tablet), timer_(clock.create_timer([this] { retry(); })) {}
+Inputs::Inputs(Clock& clock, KeyboardController& ps2, virtio::Input* keyboard, virtio::Input* tablet,
+               usb::Tablet* usb_tablet)
+    : clock_(clock),
+      ps2_(ps2),
+      keyboard_(keyboard),
+      tablet_(tablet),
+      usb_tablet_(usb_tablet),
+      timer_(clock.create_timer([this] { retry(); })) {}
 
 bool Inputs::key(Key key, bool down) {
   const size_t index = key.code + (key.extended ? 256u : 0u);
@@ -46,7 +57,12 @@ bool Inputs::key(Key key, bool down) {
 }
 
 bool Inputs::point(const Pointing& to) {
-  if (absolute()) {
+  if (usb_driven()) {
+    const auto x = static_cast<uint16_t>(on_tablet(to.x, to.width));
+    const auto y = static_cast<uint16_t>(on_tablet(to.y, to.height));
+    if (!usb_tablet_->point(x, y, to.buttons, -to.wheel)) return false;
+    known_ = false;
+  } else if (absolute()) {
     std::vector<InputEvent> events{{input::ev_abs, input::abs_x, on_tablet(to.x, to.width)},
                                    {input::ev_abs, input::abs_y, on_tablet(to.y, to.height)}};
     for (const auto& [button, code] : button_codes) {
@@ -105,6 +121,20 @@ void Inputs::point_soon(const Pointing& to) { add({{}, false, to}); }
 void Inputs::retry() {
   while (!waiting_.empty() && try_now(waiting_.front())) waiting_.pop_front();
   if (!waiting_.empty()) timer_->arm(clock_.now_ns() + pace_ns);
+}
+
+std::unique_ptr<Inputs> add_inputs(Clock& clock, KeyboardController& ps2, pci::HostBridge& bridge,
+                                   const virtio::Services& services, UsbPorts& usb, control::Tablet tablet) {
+  auto& keyboard = virtio::add_input(bridge, services, virtio::Input::Kind::Keyboard);
+  if (tablet == control::Tablet::Virtio) {
+    auto& pointer = virtio::add_input(bridge, services, virtio::Input::Kind::Tablet);
+    return std::make_unique<Inputs>(clock, ps2, &keyboard, &pointer);
+  }
+  auto owned = std::make_unique<usb::Tablet>();
+  usb::Tablet* const pointer = owned.get();
+  // The only device of its speed.
+  CAISSON_CHECK(usb.connect(std::move(owned)).has_value());
+  return std::make_unique<Inputs>(clock, ps2, &keyboard, nullptr, pointer);
 }
 
 }  // namespace caisson::machine

@@ -1,5 +1,5 @@
-// The keyboard and the pointer of a machine, whichever devices the guest uses for them: virtio's where its driver runs,
-// else those at the PS/2 ports.
+// The keyboard and the pointer of a machine, whichever devices the guest uses for them: virtio's, or the USB tablet,
+// where its driver runs, else those at the PS/2 ports.
 //   Pointer  positions are pixels of the screen. A PS/2 mouse only tells how far it moved: what the guest makes of that
 //            (acceleration) decides where its pointer goes; a tablet's is exact.
 //   Threads  under the device lock
@@ -12,8 +12,11 @@
 #include <optional>
 
 #include "bus/clock.h"
+#include "control/vm_config.h"
 #include "devices/chipset/keyboard_controller.h"
+#include "devices/usb/tablet.h"
 #include "devices/virtio/input.h"
+#include "machine/usb_ports.h"
 
 namespace caisson::machine {
 
@@ -27,8 +30,9 @@ struct Pointing {
 
 class Inputs {
  public:
-  // `keyboard` and `tablet` may be null.
-  Inputs(Clock& clock, KeyboardController& ps2, virtio::Input* keyboard, virtio::Input* tablet);
+  // Each of the last three may be null.
+  Inputs(Clock& clock, KeyboardController& ps2, virtio::Input* keyboard, virtio::Input* tablet,
+         usb::Tablet* usb_tablet = nullptr);
 
   // False: the guest has not taken what came before; try again later.
   bool key(Key key, bool down);
@@ -51,7 +55,8 @@ class Inputs {
     Pointing pointing;
   };
 
-  [[nodiscard]] bool absolute() const { return tablet_ != nullptr && tablet_->driven(); }
+  [[nodiscard]] bool absolute() const { return usb_driven() || (tablet_ != nullptr && tablet_->driven()); }
+  [[nodiscard]] bool usb_driven() const { return usb_tablet_ != nullptr && usb_tablet_->driven(); }
   bool try_now(const Waiting& one);
   void add(const Waiting& one);
   void retry();
@@ -60,6 +65,7 @@ class Inputs {
   KeyboardController& ps2_;
   virtio::Input* keyboard_;
   virtio::Input* tablet_;
+  usb::Tablet* usb_tablet_;
   // Keys that virtio's keyboard has down: they come up there, too. By code and prefix.
   std::array<bool, 512> down_there_{};
   Pointing last_;
@@ -68,5 +74,10 @@ class Inputs {
   std::deque<Waiting> waiting_;
   std::unique_ptr<Clock::Timer> timer_;
 };
+
+// With devices in the first free slots.
+[[nodiscard]] std::unique_ptr<Inputs> add_inputs(Clock& clock, KeyboardController& ps2, pci::HostBridge& bridge,
+                                                 const virtio::Services& services, UsbPorts& usb,
+                                                 control::Tablet tablet);
 
 }  // namespace caisson::machine

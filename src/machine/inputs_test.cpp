@@ -96,6 +96,23 @@ TEST_F(InputsTest, ATabletGetsPlacesAMouseDifferences) {
   EXPECT_TRUE(heard().empty());
 }
 
+TEST_F(InputsTest, AUsbTabletGetsPlacesOnceItIsConfigured) {
+  usb::Tablet tablet;
+  Inputs inputs(clock_, ps2_, &keyboard_, nullptr, &tablet);
+  EXPECT_TRUE(inputs.point({100, 100, 800, 600, 0, 0}));
+  EXPECT_TRUE(inputs.point({110, 95, 800, 600, 0, 0}));
+  EXPECT_EQ(heard(), (std::vector<int>{0x08, 10, 5}));
+  ASSERT_TRUE(tablet.control_out({.request = static_cast<uint8_t>(usb::Request::set_configuration), .value = 1}, {}));
+  EXPECT_TRUE(inputs.home());
+  EXPECT_TRUE(inputs.point({799, 0, 800, 600, Ps2Mouse::middle, -1}));
+  EXPECT_TRUE(heard().empty());
+  std::array<uint8_t, usb::Tablet::report_size> report{};
+  EXPECT_EQ(tablet.in(1, report).count, report.size());
+  EXPECT_EQ(report, (std::array<uint8_t, usb::Tablet::report_size>{4, 0xff, 0x7f, 0, 0, 1}));
+  for (unsigned i = 0; i < usb::Tablet::most_waiting; ++i) EXPECT_TRUE(inputs.point({i, 0, 800, 600, 0, 0}));
+  EXPECT_FALSE(inputs.point({0, 0, 800, 600, 0, 0})) << "later";
+}
+
 TEST_F(InputsTest, WhatATabletDoesNotTakeComesLater) {
   virtio::TestDriver driver(machine_, 2);
   driver.start(0, 2);

@@ -45,8 +45,10 @@ void LiveDevices::arrived(unsigned slot, std::string device) {
 }
 
 Result<> LiveDevices::attach_disk(const control::AttachDisk& request, const std::vector<Fd>& fds) {
-  if (control::is_sata(request.disk.bus)) {
-    return fail("Serial ATA disks and discs cannot be added while a machine runs; stop it first, or use bus=virtio");
+  if (!control::comes_and_goes(request.disk.bus)) {
+    return fail(
+        "Serial ATA disks, discs and USB sticks cannot be added while a machine runs; stop it first, or use "
+        "bus=virtio");
   }
   if (parts_.disks.count() >= control::VmConfig::max_disks) {
     return fail("the machine has {} disks, which is the most it can have", parts_.disks.count());
@@ -186,8 +188,8 @@ bool LiveDevices::handle(const control::Request& request, const std::vector<Fd>&
                            : fail("the machine has no network card"));
     } else if (const auto disk = parts_.disks.find(detach_disk->label); !disk) {
       answer(std::unexpected(disk.error()));
-    } else if (control::is_sata((*disk)->bus)) {
-      answer(fail("Serial ATA disks and discs cannot leave a running machine; stop it first"));
+    } else if (!control::comes_and_goes((*disk)->bus)) {
+      answer(fail("Serial ATA disks, discs and USB sticks cannot leave a running machine; stop it first"));
     } else {
       leave(detach((*disk)->slot, disk_name(detach_disk->label), false, reply));
     }

@@ -81,7 +81,6 @@ class Machine final : public PowerSink {
   [[nodiscard]] Result<> create_firmware();
   [[nodiscard]] bool has_display() const { return config_.display || config_.firmware != control::FirmwareKind::None; }
   void add_vga();
-  void add_inputs(const virtio::Services& services);
   void describe_boot();
   [[nodiscard]] Result<> load();
   void start_cpus();
@@ -300,14 +299,6 @@ void Machine::add_vga() {
   bridge_->plug(std::move(vga), vga_slot);
 }
 
-// After all other devices, which keep their places.
-void Machine::add_inputs(const virtio::Services& services) {
-  auto& keyboard = virtio::add_input(*bridge_, services, virtio::Input::Kind::Keyboard);
-  auto& tablet = virtio::add_input(*bridge_, services, virtio::Input::Kind::Tablet);
-  inputs_ = std::make_unique<Inputs>(*clock_, chipset_->keyboard(), &keyboard, &tablet);
-  typist_ = std::make_unique<Typist>(*clock_, *inputs_);
-}
-
 // What firmware is told, once all devices are there.
 void Machine::describe_boot() {
   const auto acpi = [this] {
@@ -402,7 +393,8 @@ Result<> Machine::create_cpus() {
 Result<> Machine::create_devices() {
   const virtio::Services services{*memory_, chipset_->msi(),
                                   [this](std::function<void()> task) { loop_->post(std::move(task)); }};
-  if (auto done = disks_.add(config_, fds_, *loop_, *bridge_, services); !done) return done;
+  UsbPorts usb(*bridge_, services, *clock_);
+  if (auto done = disks_.add(config_, fds_, *loop_, *bridge_, services, usb); !done) return done;
   if (config_.net != control::NetKind::None) {
     auto network = Network::create(*loop_, config_.forwards);
     if (!network) return std::unexpected(network.error());
@@ -413,7 +405,10 @@ Result<> Machine::create_devices() {
   virtio::add_rng(*bridge_, services);
   if (config_.vsock) vsock_ = &virtio::add_vsock(*bridge_, services);
   virtio::add_console(*bridge_, services, consoles_->virtio());
-  if (has_display()) add_inputs(services);
+  if (has_display()) {
+    inputs_ = add_inputs(*clock_, chipset_->keyboard(), *bridge_, services, usb, config_.tablet);
+    typist_ = std::make_unique<Typist>(*clock_, *inputs_);
+  }
   if (config_.balloon) balloon_ = &virtio::add_balloon(*bridge_, services);
   const uint32_t fixed = (vga_ != nullptr ? 1u << vga_slot : 0) | (firmware_ ? 1u << pci::LpcBridge::slot : 0);
   live_ = std::make_unique<LiveDevices>(
