@@ -116,6 +116,7 @@ struct JsonTable<life::Change> {
                       key("cpu_model", &Change::cpu_model, {1, 32}),
                       key("net", &Change::net),
                       key("display", &Change::display),
+                      key("graphics", &Change::graphics),
                       key("tablet", &Change::tablet),
                       key("net_card", &Change::net_card),
                       key("vnc", &Change::vnc, {0, 64}),

@@ -87,6 +87,11 @@ void add_machine(CLI::App* run, RunOptions& options) {
   run->add_flag("--display", options.display,
                 "a screen (VGA), a keyboard and a pointer for a kernel that is started directly; with --firmware they "
                 "are always there");
+  run->add_option(
+         "--graphics", options.graphics,
+         "what shows the picture: vga, or virtio, for a system with its driver (Linux: virtio_gpu) and not with BIOS "
+         "firmware; virtio implies --display")
+      ->type_name("KIND");
   run->add_option("--tablet", options.tablet,
                   "the pointer's device: virtio, or usb, for a system without virtio drivers, which implies --display")
       ->type_name("KIND");
@@ -296,6 +301,7 @@ int main_program(int count, char** arguments) {
       ->type_name("SECONDS")
       ->check(CLI::Range(0u, 86400u));
   set_app->add_flag("--display", run_options.display, "a screen, a keyboard and a pointer, also with a kernel");
+  set_app->add_option("--graphics", run_options.graphics, "what shows the picture: vga or virtio")->type_name("KIND");
   set_app->add_option("--tablet", run_options.tablet, "the pointer's device: virtio or usb")->type_name("KIND");
   set_app->add_option("--vnc", run_options.vnc, "show the screen there: unix, 127.0.0.1:PORT or none")
       ->type_name("WHERE");

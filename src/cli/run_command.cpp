@@ -84,7 +84,8 @@ life::Change change_of(const RunOptions& options, const VmSpec& given,
   if (!options.cpu_share.empty()) change.cpu_share = given.cpu_share;
   change.balloon = options.balloon;
   if (options.vsock) change.vsock = true;
-  if (options.display || options.tablet == "usb") change.display = true;
+  if (options.display || options.tablet == "usb" || options.graphics == "virtio") change.display = true;
+  if (!options.graphics.empty()) change.graphics = given.graphics;
   if (!options.tablet.empty()) change.tablet = given.tablet;
   if (!options.vnc.empty()) change.vnc = options.vnc == "none" ? "" : options.vnc;
   if (!options.vnc_password_file.empty()) change.vnc_password_file = absolute(options.vnc_password_file);

@@ -329,6 +329,15 @@ Result<VmConfig> to_config(const RunOptions& options, std::string_view default_a
   if (!append) return with_context("--append", append.error());
   config.append = *append;
   config.display = options.display;
+  if (options.graphics == "virtio") {
+    if (config.firmware == control::FirmwareKind::Bios) {
+      return fail("--graphics virtio: BIOS firmware needs a VGA; use --firmware uefi, or leave it out");
+    }
+    config.graphics = control::Graphics::Virtio;
+    config.display = true;
+  } else if (!options.graphics.empty() && options.graphics != "vga") {
+    return fail("--graphics {}: unknown; write vga or virtio", options.graphics);
+  }
   if (options.tablet == "usb") {
     config.tablet = control::Tablet::Usb;
     config.display = true;

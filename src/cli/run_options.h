@@ -37,8 +37,9 @@ struct RunOptions {
   std::string firmware_vars;  // file of UEFI's variables; empty: one in the machine's folder
   std::string firmware_log;
   bool display = false;
-  std::string tablet;  // "virtio", "usb"; empty: virtio
-  std::string vnc;     // as life/vnc_socket.h has it; empty: nobody can look
+  std::string graphics;  // "vga", "virtio"; empty: vga
+  std::string tablet;    // "virtio", "usb"; empty: virtio
+  std::string vnc;       // as life/vnc_socket.h has it; empty: nobody can look
   std::string vnc_password_file;
   std::string keyboard_layout;  // empty: us
   std::string serial2;

@@ -96,6 +96,9 @@ Result<> VmConfig::validate(size_t descriptors) const {
     if (auto ok = take(*index, what); !ok) return ok;
   }
   if (log_fd.has_value() != old_log_fd.has_value()) return fail("VM configuration: log_fd and old_log_fd go together");
+  if (graphics == Graphics::Virtio && firmware == FirmwareKind::Bios) {
+    return fail("VM configuration: virtio graphics with BIOS firmware, which needs a VGA");
+  }
   if (vnc_fd && !display && firmware == FirmwareKind::None) return fail("VM configuration: vnc_fd without a display");
   if (!vnc_password.empty() && !vnc_fd) return fail("VM configuration: vnc_password without vnc_fd");
   if (auto ok = take(console_fd, "console_fd"); !ok) return ok;

@@ -37,6 +37,8 @@ enum class DiskBus : uint8_t { Virtio, Sata, Cdrom, Nvme, Usb };
 [[nodiscard]] constexpr bool comes_and_goes(DiskBus bus) { return bus == DiskBus::Virtio || bus == DiskBus::Nvme; }
 // The pointer that says where on the screen it is.
 enum class Tablet : uint8_t { Virtio, Usb };
+// What shows the picture. Virtio: no VGA, for systems that have its driver.
+enum class Graphics : uint8_t { Vga, Virtio };
 // What firmware tries first.
 enum class BootFirst : uint8_t { Disk, Cdrom };
 
@@ -148,10 +150,11 @@ struct VmConfig {
   bool balloon = true;  // a balloon device: memory that the guest does not need goes back to the host
   bool vsock = false;   // a socket device: streams that clients open to the guest (messages.h, Connect)
 
-  bool display = false;            // a VGA, a keyboard and a pointer, which firmware always has, with a kernel, too
-  Tablet tablet = Tablet::Virtio;  // with a display
-  std::optional<uint32_t> vnc_fd;  // a bound stream socket, by which the display is shown
-  std::string vnc_password;        // at most 8 characters; empty: none is asked for
+  bool display = false;               // a VGA, a keyboard and a pointer, which firmware always has, with a kernel, too
+  Graphics graphics = Graphics::Vga;  // with a display; Virtio not with BIOS firmware, which knows no such
+  Tablet tablet = Tablet::Virtio;     // with a display
+  std::optional<uint32_t> vnc_fd;     // a bound stream socket, by which the display is shown
+  std::string vnc_password;           // at most 8 characters; empty: none is asked for
   static constexpr size_t max_vnc_password = 8;
   KeyboardLayout keyboard_layout = KeyboardLayout::Us;
   bool no_reboot = false;            // a reset ends the VM with ExitReason::Reset

@@ -48,6 +48,10 @@ struct EnumNames<Tablet> {
   static constexpr std::array<std::string_view, 2> names{"virtio", "usb"};
 };
 template <>
+struct EnumNames<Graphics> {
+  static constexpr std::array<std::string_view, 2> names{"vga", "virtio"};
+};
+template <>
 struct EnumNames<BootFirst> {
   static constexpr std::array<std::string_view, 2> names{"disk", "cdrom"};
 };
@@ -137,6 +141,7 @@ struct JsonTable<VmConfig> {
         key("balloon", &VmConfig::balloon),
         key("vsock", &VmConfig::vsock),
         key("display", &VmConfig::display),
+        key("graphics", &VmConfig::graphics),
         key("tablet", &VmConfig::tablet),
         key("vnc_fd", &VmConfig::vnc_fd, {0, 63}),
         key("vnc_password", &VmConfig::vnc_password, {0, VmConfig::max_vnc_password}),

@@ -129,6 +129,7 @@ void copy_common(const From& from, To& to) {
   to.vsock = from.vsock;
   to.boot_first = from.boot_first;
   to.display = from.display;
+  to.graphics = from.graphics;
   to.tablet = from.tablet;
   to.keyboard_layout = from.keyboard_layout;
   to.no_reboot = from.no_reboot;

@@ -163,6 +163,7 @@ Result<> apply(const Change& change, store::VmSpec& spec) {
   put(change.net, spec.net);
   if (spec.net == control::NetKind::None && !change.net_limit) spec.net_limit.reset();
   put(change.display, spec.display);
+  put(change.graphics, spec.graphics);
   put(change.tablet, spec.tablet);
   put(change.net_card, spec.net_card);
   put(change.balloon, spec.balloon);

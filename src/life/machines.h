@@ -45,6 +45,7 @@ struct Change {
   std::optional<std::string> cpu_model;
   std::optional<control::NetKind> net;
   std::optional<bool> display;
+  std::optional<control::Graphics> graphics;
   std::optional<control::Tablet> tablet;
   std::optional<control::NetCard> net_card;
   std::vector<control::DiskLimit> disk_limits;

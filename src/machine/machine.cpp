@@ -21,6 +21,7 @@
 #include "boot/boot.h"
 #include "control/messages.h"
 #include "devices/chipset/attach.h"
+#include "devices/display/attach.h"
 #include "devices/pci/host_bridge.h"
 #include "devices/pci/lpc_bridge.h"
 #include "devices/virtio/attach.h"
@@ -80,7 +81,7 @@ class Machine final : public PowerSink {
   [[nodiscard]] Result<> create_cpu_limits();
   [[nodiscard]] Result<> create_firmware();
   [[nodiscard]] bool has_display() const { return config_.display || config_.firmware != control::FirmwareKind::None; }
-  void add_vga();
+  [[nodiscard]] bool has_vga() const { return has_display() && config_.graphics == control::Graphics::Vga; }
   void describe_boot();
   [[nodiscard]] Result<> load();
   void start_cpus();
@@ -126,7 +127,8 @@ class Machine final : public PowerSink {
   std::unique_ptr<Chipset> chipset_;
   std::unique_ptr<Firmware> firmware_;
   std::unique_ptr<pci::HostBridge> bridge_;
-  display::Vga* vga_ = nullptr;  // the bridge's
+  display::Vga* vga_ = nullptr;        // the bridge's
+  display::Screen* screen_ = nullptr;  // likewise: it, or another
   std::unique_ptr<Inputs> inputs_;
   std::unique_ptr<Typist> typist_;
   virtio::Vsock* vsock_ = nullptr;  // the bridge's
@@ -204,7 +206,7 @@ Result<> Machine::create() {
   if (config_.firmware == control::FirmwareKind::Uefi) model_->limit_physical_bits(40);
   const bool by_firmware = config_.firmware != control::FirmwareKind::None;
   auto memory = GuestMemory::create(config_.memory_bytes,
-                                    by_firmware ? firmware_memory : GuestMemory::Layout{.video_window = has_display()});
+                                    by_firmware ? firmware_memory : GuestMemory::Layout{.video_window = has_vga()});
   if (!memory) return std::unexpected(memory.error());
   memory_ = std::move(*memory);
 
@@ -235,16 +237,14 @@ Result<> Machine::create() {
   chipset_->raise_reset_port();
   if (by_firmware) {
     if (auto done = create_firmware(); !done) return done;
-  } else if (has_display()) {
-    add_vga();
   }
   if (auto done = create_devices(); !done) return done;
   if (auto done = create_cpu_limits(); !done) return done;
   if (auto done = create_engine(); !done) return done;
   if (config_.vnc_fd) {
-    if (vga_ == nullptr)
+    if (screen_ == nullptr)
       return fail("--vnc: this machine has no display; the package seabios or ovmf lacks a VGA BIOS");
-    auto vnc = Vnc::create(take(*config_.vnc_fd), config_, bus_, *vga_, *inputs_);
+    auto vnc = Vnc::create(take(*config_.vnc_fd), config_, bus_, *screen_, *inputs_);
     if (!vnc) return std::unexpected(vnc.error());
     vnc_ = std::move(*vnc);
   }
@@ -261,7 +261,8 @@ Result<> Machine::create() {
   }
   boot_.command_line = config_.append;
   boot_.acpi = acpi_config(layout_, config_.cpus, options.pvpanic, serial2_ != nullptr);
-  boot_.acpi.keyboard_controller = boot_.acpi.vga = has_display();
+  boot_.acpi.keyboard_controller = has_display();
+  boot_.acpi.vga = has_vga();
   boot_.acpi.hotplug = hotplug_config(live_->slots());
   // Linux would have its early ticks by it and see to it that they come, where now it does without any.
   if (asks_for_hpet(config_.append)) boot_.acpi.hpet = hpet_config();
@@ -282,21 +283,13 @@ Result<> Machine::create_firmware() {
   if (!firmware) return std::unexpected(firmware.error());
   firmware_ = std::move(*firmware);
   bridge_->plug(std::make_unique<pci::LpcBridge>(), pci::LpcBridge::slot);
-  if (config_.vga_bios_fd) {
+  if (config_.vga_bios_fd && has_vga()) {
     auto rom = read_rom(fds_[*config_.vga_bios_fd].get(), "VGA BIOS");
     if (!rom) return std::unexpected(rom.error());
     firmware_->files().add_file(boot::firmware::vga_rom_file, std::move(*rom));
-    add_vga();
   }
   chipset_->rtc().set_cmos(chipset::cmos_more_cpus, static_cast<uint8_t>(config_.cpus - 1));
   return {};
-}
-
-void Machine::add_vga() {
-  auto vga = std::make_unique<display::Vga>(*clock_);
-  vga_ = vga.get();
-  vga_->map_legacy(bus_);
-  bridge_->plug(std::move(vga), vga_slot);
 }
 
 // What firmware is told, once all devices are there.
@@ -393,6 +386,12 @@ Result<> Machine::create_cpus() {
 Result<> Machine::create_devices() {
   const virtio::Services services{*memory_, chipset_->msi(),
                                   [this](std::function<void()> task) { loop_->post(std::move(task)); }};
+  if (has_vga()) {
+    // Firmware's is there where its BIOS is.
+    if (!firmware_ || config_.vga_bios_fd) screen_ = vga_ = &display::add_vga(*bridge_, bus_, *clock_, vga_slot);
+  } else if (has_display()) {
+    screen_ = &virtio::add_gpu(*bridge_, services, vga_slot);
+  }
   UsbPorts usb(*bridge_, services, *clock_);
   if (auto done = disks_.add(config_, fds_, *loop_, *bridge_, services, usb); !done) return done;
   if (config_.net != control::NetKind::None) {
@@ -410,7 +409,7 @@ Result<> Machine::create_devices() {
     typist_ = std::make_unique<Typist>(*clock_, *inputs_);
   }
   if (config_.balloon) balloon_ = &virtio::add_balloon(*bridge_, services);
-  const uint32_t fixed = (vga_ != nullptr ? 1u << vga_slot : 0) | (firmware_ ? 1u << pci::LpcBridge::slot : 0);
+  const uint32_t fixed = (screen_ != nullptr ? 1u << vga_slot : 0) | (firmware_ ? 1u << pci::LpcBridge::slot : 0);
   live_ = std::make_unique<LiveDevices>(
       LiveDevices::Parts{*loop_, *clock_, *bridge_, chipset_->hotplug(), services, disks_, network_, fixed},
       [this](const control::Event& event) { tell(event); });
@@ -617,18 +616,18 @@ void Machine::handle_request(const control::Request& message, const std::vector<
     if (!stream) return reply(Refused{stream.error().message}, {});
     reply(control::Attached{}, std::move(*stream));
   } else if (const auto* screenshot = std::get_if<control::Screenshot>(&message)) {
-    answer(vga_ != nullptr ? write_screen(*vga_, fds[0], screenshot->text)
-                           : fail("this machine has no display; start it with --firmware or --display"));
+    answer(screen_ != nullptr ? write_screen(*screen_, fds[0], screenshot->text)
+                              : fail("this machine has no display; start it with --firmware or --display"));
   } else if (const auto* keys = std::get_if<control::Type>(&message)) {
     if (!typist_) return answer(fail("this machine has no keyboard; start it with --firmware or --display"));
     typist_->type(keys->text, [reply = std::move(reply)](std::string error) {
       reply(error.empty() ? control::Event{Done{}} : Refused{std::move(error)}, {});
     });
   } else if (const auto* point = std::get_if<control::Point>(&message)) {
-    if (!typist_ || vga_ == nullptr) {
+    if (!typist_ || screen_ == nullptr) {
       return answer(fail("this machine has no pointer; start it with --firmware or --display"));
     }
-    const auto [width, height] = vga_->size();
+    const auto [width, height] = screen_->size();
     typist_->point(*point, width, height, [reply = std::move(reply)](std::string error) {
       reply(error.empty() ? control::Event{Done{}} : Refused{std::move(error)}, {});
     });

@@ -12,16 +12,16 @@
 
 namespace caisson::machine {
 
-Result<> write_screen(const display::Vga& vga, const Fd& file, bool text) {
+Result<> write_screen(const display::Screen& screen, const Fd& file, bool text) {
   struct stat info {};
   // A pipe could keep the machine waiting.
   if (::fstat(file.get(), &info) != 0 || !S_ISREG(info.st_mode)) return fail("a screenshot goes to a regular file");
   std::string bytes;
   if (text) {
-    bytes = vga.text();
+    bytes = screen.text();
     if (bytes.empty()) return fail("the screen is in a graphics mode, or off; it has no text");
   } else {
-    const display::Picture picture = vga.picture();
+    const display::Picture picture = screen.picture();
     auto png = encode_png(picture.width, picture.height, picture.rgb);
     if (!png) return std::unexpected(png.error());
     bytes.assign(png->begin(), png->end());

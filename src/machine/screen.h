@@ -11,13 +11,13 @@
 #include "base/result.h"
 #include "bus/clock.h"
 #include "control/messages.h"
-#include "devices/display/vga.h"
+#include "devices/display/screen.h"
 #include "machine/inputs.h"
 
 namespace caisson::machine {
 
 // Writes what the screen shows to a regular file: a PNG, or the characters of a text mode.
-[[nodiscard]] Result<> write_screen(const display::Vga& vga, const Fd& file, bool text);
+[[nodiscard]] Result<> write_screen(const display::Screen& screen, const Fd& file, bool text);
 
 // Types, and uses the pointer, at a pace that firmware follows.
 class Typist {

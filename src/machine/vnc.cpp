@@ -14,9 +14,9 @@ static_assert(static_cast<int>(control::KeyboardLayout::Us) == static_cast<int>(
 static_assert(int{rfb::Pointer::left} == int{Ps2Mouse::left} && int{rfb::Pointer::right} == int{Ps2Mouse::right} &&
               int{rfb::Pointer::middle} == int{Ps2Mouse::middle} && int{rfb::Pointer::back} == int{Ps2Mouse::fourth});
 
-Result<std::unique_ptr<Vnc>> Vnc::create(Fd listener, const control::VmConfig& config, Bus& bus, display::Vga& vga,
-                                         Inputs& inputs) {
-  std::unique_ptr<Vnc> vnc(new Vnc(bus, vga, inputs));
+Result<std::unique_ptr<Vnc>> Vnc::create(Fd listener, const control::VmConfig& config, Bus& bus,
+                                         display::Screen& screen, Inputs& inputs) {
+  std::unique_ptr<Vnc> vnc(new Vnc(bus, screen, inputs));
   rfb::SessionOptions options;
   options.name = config.name;
   options.password = config.vnc_password;
@@ -31,7 +31,7 @@ rfb::Frame Vnc::draw() {
   display::Picture picture;
   {
     const std::lock_guard hold(bus_.lock());
-    picture = vga_.picture();
+    picture = screen_.picture();
   }
   rfb::Frame frame{picture.width, picture.height, {}};
   frame.pixels.resize(size_t{picture.width} * picture.height);
@@ -51,6 +51,11 @@ void Vnc::key(rfb::ScanCode key, bool down) {
 void Vnc::point(const rfb::Pointer& pointer) {
   const std::lock_guard hold(bus_.lock());
   inputs_.point_soon({pointer.x, pointer.y, pointer.width, pointer.height, pointer.buttons, pointer.wheel});
+}
+
+bool Vnc::resize(unsigned width, unsigned height) {
+  const std::lock_guard hold(bus_.lock());
+  return screen_.want_size(width, height);
 }
 
 }  // namespace caisson::machine

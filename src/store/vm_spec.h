@@ -53,6 +53,7 @@ struct VmSpec {
   bool vsock = false;  // a socket device; machines of an image have one anyway
   control::BootFirst boot_first = control::BootFirst::Disk;
   bool display = false;  // also without firmware
+  control::Graphics graphics = control::Graphics::Vga;
   control::Tablet tablet = control::Tablet::Virtio;
   std::string vnc;  // where viewers connect: "unix", which is a socket in the folder, "127.0.0.1:5901", or nowhere
   std::string vnc_password_file;  // holds what they have to know; read at each start

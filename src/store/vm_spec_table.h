@@ -46,6 +46,7 @@ struct JsonTable<store::VmSpec> {
         key("vsock", &VmSpec::vsock),
         key("boot_first", &VmSpec::boot_first),
         key("display", &VmSpec::display),
+        key("graphics", &VmSpec::graphics),
         key("tablet", &VmSpec::tablet),
         key("vnc", &VmSpec::vnc, {0, 64}),
         key("vnc_password_file", &VmSpec::vnc_password_file, {0, VmSpec::max_path}),

@@ -13,6 +13,7 @@ class NoHands final : public Hands {
  public:
   void key(ScanCode, bool) override {}
   void point(const Pointer&) override {}
+  bool resize(unsigned width, unsigned) override { return width % 2 == 0; }
 };
 
 // Handshakes that chance would not find.

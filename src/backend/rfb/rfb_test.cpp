@@ -27,8 +27,14 @@ class RecordingHands final : public Hands {
                    "0123456789abcdef"[key.code & 15]);
   }
   void point(const Pointer& pointer) override { points.push_back(pointer); }
+  bool resize(unsigned width, unsigned height) override {
+    sizes.emplace_back(width, height);
+    return resizes;
+  }
+  bool resizes = false;
   std::vector<std::string> keys;
   std::vector<Pointer> points;
+  std::vector<std::pair<unsigned, unsigned>> sizes;
 };
 
 Frame frame_of(unsigned width, unsigned height, unsigned colours, uint32_t seed) {
@@ -420,6 +426,9 @@ TEST_F(RfbTest, TheSizeIsToldToWhoUnderstandsIt) {
   ASSERT_GT(answer.size(), 8u);
   EXPECT_EQ(answer[5], 1);  // asked for by a client,
   EXPECT_EQ(answer[7], 1);  // and prohibited
+  hands_.resizes = true;
+  EXPECT_EQ(say(resize)[7], 4) << "the guest is asked";
+  EXPECT_EQ(hands_.sizes.back(), (std::pair{256u, 256u}));
 }
 
 TEST_F(RfbTest, WhoCannotResizeGetsACutOrFilledPicture) {

@@ -27,6 +27,7 @@ class FakeMachine final : public Machine {
     keys.push_back(down ? key.code : -key.code);
   }
   void point(const Pointer&) override {}
+  bool resize(unsigned, unsigned) override { return false; }
   void show(uint32_t next) {
     const std::lock_guard hold(lock);
     colour = next;

@@ -12,7 +12,7 @@ constexpr uint8_t security_none = 1, security_vnc = 2;
 constexpr uint32_t result_ok = 0, result_failed = 1;
 // Encodings that say what a viewer can do, or tell it something.
 constexpr int32_t desktop_size = -223, qemu_extended_key = -258, extended_desktop_size = -308;
-constexpr unsigned reason_server = 0, reason_client = 1, status_ok = 0, status_prohibited = 1;
+constexpr unsigned reason_server = 0, reason_client = 1, status_ok = 0, status_prohibited = 1, status_forwarded = 4;
 // A viewer's buttons, bits of its mask, 7.5.5.
 constexpr uint8_t mask_left = 1, mask_middle = 2, mask_right = 4, mask_wheel_up = 8, mask_wheel_down = 16,
                   mask_back = 128;
@@ -192,9 +192,10 @@ bool Session::handle(const Message& message) {
     pointer(*event);
   } else if (const auto* text = std::get_if<CutText>(&message)) {
     skip_ = text->length;
-  } else if (std::holds_alternative<SetDesktopSize>(message)) {
+  } else if (const auto* size = std::get_if<SetDesktopSize>(&message)) {
     // The guest's driver alone decides. The answer is an update of its own (rfbproto, ExtendedDesktopSize).
-    if (resizes_extended_) put_desktop(reason_client, status_prohibited);
+    const bool asked = hands_.resize(size->width, size->height);
+    if (resizes_extended_) put_desktop(reason_client, asked ? status_forwarded : status_prohibited);
   }
   return true;
 }

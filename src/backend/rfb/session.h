@@ -35,6 +35,8 @@ class Hands {
   virtual ~Hands() = default;
   virtual void key(ScanCode key, bool down) = 0;
   virtual void point(const Pointer& pointer) = 0;
+  // Would like a picture of this size, which comes later if the guest agrees. False: nobody could give it.
+  [[nodiscard]] virtual bool resize(unsigned width, unsigned height) = 0;
 };
 
 struct SessionOptions {

@@ -19,18 +19,12 @@
 #include <vector>
 
 #include "bus/clock.h"
+#include "devices/display/screen.h"
 #include "devices/pci/pci_device.h"
 
 namespace caisson::display {
 
-// A picture, 8 bits each of red, green and blue, rows from the top without padding.
-struct Picture {
-  unsigned width = 0;
-  unsigned height = 0;
-  std::vector<uint8_t> rgb;
-};
-
-class Vga final : public pci::PciDevice {
+class Vga final : public pci::PciDevice, public Screen {
  public:
   static constexpr size_t memory_size = size_t{16} << 20;
   static constexpr unsigned largest_width = 4096, largest_height = 4096;
@@ -77,14 +71,10 @@ class Vga final : public pci::PciDevice {
   // A black picture of 32 bits a pixel, and the frame buffer's BAR decoded: as firmware that knows the device leaves
   // it.
   void start_linear(uint16_t width, uint16_t height);
-  // Of the picture.
-  [[nodiscard]] std::pair<unsigned, unsigned> size() const;
-  // Counts what may have changed the picture. Any thread, without the device lock.
-  [[nodiscard]] uint64_t changes() const { return changes_.load(std::memory_order_relaxed); }
-  // What a screen would show now. Black where the picture is switched off.
-  [[nodiscard]] Picture picture() const;
-  // The characters of a text mode, lines ended by "\n", trailing blanks left out; nothing in a graphics mode.
-  [[nodiscard]] std::string text() const;
+  [[nodiscard]] std::pair<unsigned, unsigned> size() const override;
+  [[nodiscard]] uint64_t changes() const override { return changes_.load(std::memory_order_relaxed); }
+  [[nodiscard]] Picture picture() const override;
+  [[nodiscard]] std::string text() const override;
 
   [[nodiscard]] std::string_view name() const override { return "vga"; }
   uint64_t read(unsigned region, uint64_t offset, unsigned size) override;

@@ -40,6 +40,10 @@ Input& add_input(pci::HostBridge& bridge, const Services& services, Input::Kind 
   return add(bridge, services, std::make_unique<Input>(kind), slot);
 }
 
+Gpu& add_gpu(pci::HostBridge& bridge, const Services& services, WantedSlot slot) {
+  return add(bridge, services, std::make_unique<Gpu>(), slot);
+}
+
 Rng& add_rng(pci::HostBridge& bridge, const Services& services, WantedSlot slot) {
   return add(bridge, services, std::make_unique<Rng>(), slot);
 }

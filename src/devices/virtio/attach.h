@@ -12,6 +12,7 @@
 #include "devices/virtio/balloon.h"
 #include "devices/virtio/blk.h"
 #include "devices/virtio/console.h"
+#include "devices/virtio/gpu.h"
 #include "devices/virtio/input.h"
 #include "devices/virtio/net.h"
 #include "devices/virtio/rng.h"
@@ -35,6 +36,7 @@ Net& add_net(pci::HostBridge& bridge, const Services& services, NetBackend& back
              WantedSlot slot = {});
 Console& add_console(pci::HostBridge& bridge, const Services& services, CharBackend& backend, WantedSlot slot = {});
 Input& add_input(pci::HostBridge& bridge, const Services& services, Input::Kind kind, WantedSlot slot = {});
+Gpu& add_gpu(pci::HostBridge& bridge, const Services& services, WantedSlot slot = {});
 Rng& add_rng(pci::HostBridge& bridge, const Services& services, WantedSlot slot = {});
 Vsock& add_vsock(pci::HostBridge& bridge, const Services& services, WantedSlot slot = {});
 Balloon& add_balloon(pci::HostBridge& bridge, const Services& services, WantedSlot slot = {});

@@ -16,6 +16,7 @@ enum class DeviceType : uint16_t {
   Console = 3,
   Entropy = 4,
   Balloon = 5,
+  Gpu = 16,
   Input = 18,
   Socket = 19
 };

@@ -27,9 +27,10 @@ class Sinks final : public MsiSink, public InterruptLine {
   void set(bool) override {}
 };
 
-constexpr unsigned device_count = 8;
+constexpr unsigned device_count = 9;
 constexpr unsigned vsock_slot = 5;
 constexpr unsigned balloon_slot = 8;
+constexpr unsigned gpu_slot = 9;
 constexpr unsigned queues = 4;  // of a device, that are used
 constexpr uint64_t memory_size = 1 << 20;
 constexpr Gpa rings = 0x1'0000;
@@ -49,6 +50,7 @@ class Machine {
     keyboard_ = &add_input(bridge_, services, Input::Kind::Keyboard);
     tablet_ = &add_input(bridge_, services, Input::Kind::Tablet);
     balloon_ = &add_balloon(bridge_, services);
+    gpu_ = &add_gpu(bridge_, services);
     functions_ = bridge_.functions();
   }
 
@@ -122,12 +124,13 @@ class Machine {
     std::ignore = memory_->write_object(header, types[in.take(1) % types.size()]);
     std::ignore = memory_->write_object(header + 8, in.take(1));
     if (slot == vsock_slot && queue == Vsock::transmit_queue) socket_packet(header, in);
+    if (slot == gpu_slot) gpu_command(header, in);
     struct Part {
       uint64_t address;
       uint32_t length;
       bool writable;
     };
-    std::array<Part, 4> parts{Part{header, slot == vsock_slot ? 44u : 16u, false}};
+    std::array<Part, 4> parts{Part{header, slot == vsock_slot ? 44u : slot == gpu_slot ? 88u : 16u, false}};
     if (slot == vsock_slot && queue == Vsock::receive_queue) parts[0].writable = true;
     const size_t count = 2 + (shape >> 1) % 3;
     for (size_t i = 1; i < count; ++i) {
@@ -172,6 +175,47 @@ class Machine {
     header.buffer_size = static_cast<uint32_t>(in.take(2));
     header.forwarded = static_cast<uint32_t>(in.take(2));
     std::ignore = memory_->write_object(at, header);
+  }
+
+  // Few resources of small sizes, so that commands find what others have made.
+  void gpu_command(Gpa at, Bytes& in) {
+    constexpr std::array<uint32_t, 12> commands{0x100, 0x101, 0x101, 0x102, 0x103, 0x104,
+                                                0x105, 0x106, 0x107, 0x10a, 0x300, 0x301};
+    std::array<uint32_t, 22> words{commands[in.take(1) % commands.size()], static_cast<uint32_t>(in.take(1) & 1)};
+    const uint32_t resource = 1 + static_cast<uint32_t>(in.take(1) % 4);
+    for (size_t i = 6; i < words.size(); ++i) words[i] = static_cast<uint32_t>(in.take(1) % 80);
+    switch (words[0]) {
+      case 0x101:
+        words[6] = resource;
+        words[7] = 1 + static_cast<uint32_t>(in.take(1) % 4);
+        if (in.take(1) % 2 == 0) words[8] = words[9] = Gpu::cursor_size;
+        break;
+      case 0x102:
+      case 0x107: words[6] = resource; break;
+      case 0x103:
+        words[10] = 0;
+        words[11] = resource;
+        break;
+      case 0x104: words[10] = resource; break;
+      case 0x105:
+        words[11] = in.take(1) == 0 ? ~0u : 0;
+        words[12] = resource;
+        break;
+      case 0x106:
+        words[6] = resource;
+        words[7] %= 4;
+        for (size_t i = 8; i + 3 < words.size(); i += 4) {
+          words[i] *= 0x1010;
+          words[i + 1] = 0;
+          words[i + 2] *= 64;
+        }
+        break;
+      default:
+        words[6] = 0;
+        words[10] = resource;
+        break;
+    }
+    std::ignore = memory_->write_object(at, words);
   }
 
   // A descriptor with fields that are often sensible, somewhere in a ring.
@@ -245,6 +289,8 @@ class Machine {
         balloon_->refresh_statistics();
         net_->set_link(in.take(1) % 2 == 0);
         console_->set_size(static_cast<uint16_t>(in.take(1)), 25);
+        std::ignore = gpu_->want_size(static_cast<uint32_t>(in.take(1)), 480);
+        std::ignore = gpu_->picture();
         break;
       case 10: {
         const std::array<InputEvent, 2> events{InputEvent{input::ev_key, static_cast<uint16_t>(in.take(1)), 1},
@@ -281,6 +327,7 @@ class Machine {
   Vsock* vsock_ = nullptr;
   std::deque<std::shared_ptr<FakePeer>> peers_;
   Balloon* balloon_ = nullptr;
+  Gpu* gpu_ = nullptr;
   Input* keyboard_ = nullptr;
   Input* tablet_ = nullptr;
   std::vector<pci::PciDevice*> functions_;

@@ -1,0 +1,38 @@
+// What a machine's viewers and screenshots ask of whatever shows its picture.
+//   Threads  under the device lock, unless said otherwise
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace caisson::display {
+
+// A picture, 8 bits each of red, green and blue, rows from the top without padding.
+struct Picture {
+  unsigned width = 0;
+  unsigned height = 0;
+  std::vector<uint8_t> rgb;
+};
+
+class Screen {
+ public:
+  virtual ~Screen() = default;
+  // Of the picture.
+  [[nodiscard]] virtual std::pair<unsigned, unsigned> size() const = 0;
+  // Counts what may have changed the picture. Any thread, without the device lock.
+  [[nodiscard]] virtual uint64_t changes() const = 0;
+  // What a screen would show now. Black where the picture is switched off.
+  [[nodiscard]] virtual Picture picture() const = 0;
+  // The host would like a picture of this size; whether the guest can be told. It does as it likes.
+  virtual bool want_size(unsigned width, unsigned height) {
+    (void)width;
+    (void)height;
+    return false;
+  }
+  // The characters of a text mode, lines ended by "\n", trailing blanks left out; nothing in a graphics mode.
+  [[nodiscard]] virtual std::string text() const = 0;
+};
+
+}  // namespace caisson::display
