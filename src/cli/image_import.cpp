@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <cstring>
 #include <filesystem>
 #include <optional>
 #include <vector>
@@ -194,9 +193,7 @@ Result<life::Manifest> gather(const std::string& file, const ImportOptions& opti
 }  // namespace
 
 Error with_remedy(Error error) {
-  if (error.message.ends_with(std::strerror(ENOSPC)) || error.message.ends_with(std::strerror(EDQUOT))) {
-    error.message += "; make room, or set XDG_CACHE_HOME to where there is some";
-  }
+  if (error.message.ends_with("make room there")) error.message += ", or set XDG_CACHE_HOME to where there is some";
   return error;
 }
 
