@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstring>
 #include <filesystem>
 #include <optional>
 #include <vector>
@@ -193,6 +194,9 @@ Result<life::Manifest> gather(const std::string& file, const ImportOptions& opti
 }  // namespace
 
 Error with_remedy(Error error) {
+  // A download's, by another program, is without the remedy.
+  if (error.message.ends_with(std::strerror(ENOSPC)) || error.message.ends_with(std::strerror(EDQUOT)))
+    error.message += "; make room there";
   if (error.message.ends_with("make room there")) error.message += ", or set XDG_CACHE_HOME to where there is some";
   return error;
 }
