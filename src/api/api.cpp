@@ -12,7 +12,9 @@ namespace caisson::api {
 namespace {
 
 // Not for the record: one who looks changes nothing.
-bool changes(const Route& route) { return route.method != "GET" || route.kind == Kind::Console; }
+bool changes(const Route& route) {
+  return route.method != "GET" || route.kind == Kind::Console || route.kind == Kind::Screen;
+}
 
 std::string object_of(const Route& route, const Call& call) {
   for (const char* word : {"name", "image", "id"}) {

@@ -165,6 +165,10 @@ TEST_F(ApiTest, AMachinesLife) {
   EXPECT_EQ(status("POST", "/v1/machines/one/disks/more.raw/grow", {{"bytes", 8192}}), 409u) << "it does not run";
   EXPECT_EQ(status("POST", "/v1/machines/one/disks/more.raw/grow", {{"bytes", 8193}}), 422u);
   EXPECT_EQ(status("POST", "/v1/machines/one/network", {{"card", "e1000"}}), 409u) << "it has one";
+  EXPECT_EQ(status("POST", "/v1/machines/one/network", {{"limit", {{"bytes_per_s", -1}}}}), 422u);
+  EXPECT_EQ(status("PATCH", "/v1/machines/one", {{"net", "none"}, {"forwards", Json::array()}}), 200u);
+  EXPECT_EQ(status("POST", "/v1/machines/one/network", {{"limit", {{"bytes_per_s", 1000}}}}), 200u);
+  EXPECT_EQ(Json::parse(ask(Role::Admin, "GET", "/v1/machines/one").body)["config"]["net_limit"]["bytes_per_s"], 1000);
   EXPECT_EQ(status("DELETE", "/v1/machines/one/disks/more.raw"), 202u);
   EXPECT_EQ(status("DELETE", "/v1/machines/none/disks/more.raw"), 404u);
   EXPECT_EQ(status("DELETE", "/v1/machines/none/network"), 404u);
@@ -175,6 +179,7 @@ TEST_F(ApiTest, AMachinesLife) {
   EXPECT_EQ(status("GET", "/v1/machines/one/logs?lines=3"), 200u);
   EXPECT_EQ(status("GET", "/v1/machines/one/events"), 200u);
   EXPECT_EQ(status("GET", "/v1/machines/one/console"), 426u);
+  EXPECT_EQ(status("GET", "/v1/machines/one/vnc"), 426u);
   EXPECT_EQ(status("POST", "/v1/machines/one/rename", {{"name", "two"}}), 200u);
   EXPECT_EQ(status("GET", "/v1/machines/one"), 404u);
   EXPECT_EQ(status("DELETE", "/v1/machines/two"), 204u);

@@ -25,6 +25,7 @@ struct CreateMachine : life::Change {
   std::string kernel;  // absolute paths of this host
   std::string initrd;
   control::FirmwareKind firmware = control::FirmwareKind::None;
+  std::string firmware_vars;  // empty: in the machine's folder
   std::vector<store::DiskSpec> disks;
   std::optional<life::Seed> seed;  // what cloud-init finds at the first start
   std::vector<std::string> backing_folders;
@@ -39,6 +40,7 @@ struct GrowDisk {
 };
 struct AttachNetwork {
   control::NetCard card = control::NetCard::Virtio;
+  std::optional<control::RateLimit> limit;
 };
 struct RenameMachine {
   std::string name;
@@ -164,6 +166,7 @@ struct JsonTable<api::CreateMachine> {
                    key("kernel", &CreateMachine::kernel, {0, store::VmSpec::max_path}),
                    key("initrd", &CreateMachine::initrd, {0, store::VmSpec::max_path}),
                    key("firmware", &CreateMachine::firmware),
+                   key("firmware_vars", &CreateMachine::firmware_vars, {0, store::VmSpec::max_path}),
                    key("disks", &CreateMachine::disks, {0, VmConfig::max_disks}), key("seed", &CreateMachine::seed),
                    key("backing_folders", &CreateMachine::backing_folders, {0, 64, store::VmSpec::max_path}),
                    key("boot_first", &CreateMachine::boot_first)},
@@ -183,7 +186,9 @@ struct JsonTable<api::GrowDisk> {
 };
 template <>
 struct JsonTable<api::AttachNetwork> {
-  static constexpr auto fields() { return std::tuple{key("card", &api::AttachNetwork::card)}; }
+  static constexpr auto fields() {
+    return std::tuple{key("card", &api::AttachNetwork::card), key("limit", &api::AttachNetwork::limit)};
+  }
 };
 template <>
 struct JsonTable<api::RenameMachine> {

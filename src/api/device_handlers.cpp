@@ -61,7 +61,7 @@ Answer attach_network(Call& call) {
   if (!folder) return folder.error();
   const auto body = body_as<AttachNetwork>(call);
   if (!body) return body.error();
-  if (auto done = life::attach_net(*folder, body->card, std::nullopt, life::Really::Yes); !done)
+  if (auto done = life::attach_net(*folder, body->card, body->limit, life::Really::Yes); !done)
     return conflict(done.error());
   return show(200, folder->name());
 }

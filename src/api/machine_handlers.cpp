@@ -80,7 +80,7 @@ Result<life::NewMachine> to_new(CreateMachine wish) {
     }
     made.seed = std::move(wish.seed);
   }
-  std::vector<std::string> paths{wish.kernel, wish.initrd};
+  std::vector<std::string> paths{wish.kernel, wish.initrd, wish.firmware_vars};
   for (const auto& disk : wish.disks) paths.push_back(disk.path);
   for (const std::string& path : paths) {
     if (!path.empty() && path.front() != '/') return fail("{}: write an absolute path of the host", path);
@@ -101,6 +101,7 @@ Result<life::NewMachine> to_new(CreateMachine wish) {
   }
   spec.kernel = std::move(wish.kernel);
   spec.initrd = std::move(wish.initrd);
+  spec.firmware_vars = std::move(wish.firmware_vars);
   spec.disks = std::move(wish.disks);
   spec.backing_folders = std::move(wish.backing_folders);
   spec.boot_first = wish.boot_first;

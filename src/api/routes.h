@@ -48,6 +48,7 @@ enum class Kind : uint8_t {
   Answer,   // by `handle`
   Events,   // a stream of server-sent events
   Console,  // a WebSocket
+  Screen,   // likewise
 };
 
 inline constexpr std::string_view json_type = "application/json";

@@ -51,6 +51,7 @@ struct DiskCommand {
   bool repair = false;
   bool force = false;
   bool shrink = false;
+  bool dry_run = false;
 };
 
 namespace {
@@ -97,6 +98,18 @@ std::string folder_prefix(const std::string& path) {
   return slash == std::string::npos ? "" : path.substr(0, slash + 1);
 }
 
+// --dry-run: what stands where something would be made, and what that would be.
+int say_new(const DiskCommand& command, const std::string& path, std::string_view what) {
+  if (!command.force && ::access(path.c_str(), F_OK) == 0)
+    return fail_with(command, {path + ": is there already; --force replaces it"});
+  fmt::print("would make {}, {}\n", path, what);
+  return exit_ok;
+}
+int say_resize(const DiskCommand& command, uint64_t now, uint64_t then) {
+  fmt::print("would make disk {} of {} bytes one of {}\n", command.path, now, then);
+  return exit_ok;
+}
+
 int run_create(const DiskCommand& command) {
   const auto name = new_format(command, command.path);
   if (!name) return misused(command, name.error());
@@ -135,6 +148,7 @@ int run_create(const DiskCommand& command) {
     if (!disk) return fail_with(command, disk.error());
     if (options.size == 0) options.size = qcow2::round_up((*disk)->size(), 512);
   }
+  if (command.dry_run) return say_new(command, command.path, fmt::format("{} of {} bytes", *name, options.size));
   auto file = life::NewFile::make(command.path, command.force);
   if (!file) return fail_with(command, file.error());
   Result<> made;
@@ -162,12 +176,17 @@ int run_resize(const DiskCommand& command) {
   if (!given) return misused(command, given.error());
   // A machine that runs has the file to itself; its disk grows there.
   if (const auto user = life::user_of_disk(command.path)) {
+    if (command.dry_run) {
+      fmt::print("would ask machine {}, which has it, to make its disk {} larger\n", user->name(), command.path);
+      return exit_ok;
+    }
     if (auto grown = life::grow_disk(*user, command.path, *given, relative); !grown) {
       return fail_with(command, grown.error());
     }
     return exit_ok;
   }
-  ChainOptions options{.format = *format, .backing_folders = backing_folders(command.backing_folders)};
+  ChainOptions options{
+      .read_only = command.dry_run, .format = *format, .backing_folders = backing_folders(command.backing_folders)};
   auto chain = open_chain(command.path, options);
   if (!chain) return fail_with(command, chain.error());
   const auto target = [&](uint64_t now) { return relative ? now + *given : *given; };
@@ -180,9 +199,15 @@ int run_resize(const DiskCommand& command) {
     if (file.block_device)
       return fail_with(command, {"disk " + command.path + ": is a block device, which has the size it has"});
     if (too_small(file.size)) return misused(command, shrinks);
+    if (command.dry_run) return say_resize(command, file.size, target(file.size));
     if (::ftruncate(file.fd.get(), static_cast<off_t>(target(file.size))) != 0 || ::fsync(file.fd.get()) != 0) {
       return fail_with(command, fail_errno(errno, "cannot resize disk " + command.path).error());
     }
+  } else if (command.dry_run) {
+    auto disk = assemble(std::move(*chain));
+    if (!disk) return fail_with(command, disk.error());
+    const uint64_t now = (*disk)->size();
+    return too_small(now) ? misused(command, shrinks) : say_resize(command, now, target(now));
   } else {
     auto image = assemble_image(std::move(*chain), {});
     if (!image) return fail_with(command, image.error());
@@ -237,6 +262,10 @@ int run_convert(const DiskCommand& command) {
   if (foreign_from && !command.snapshot.empty())
     return misused(command, Error{"--snapshot: only qcow2 images have them here"});
   const auto own_to = format_named(*to_name);
+  if (command.dry_run) {
+    if (const auto source = open_input("disk", command.path); !source) return fail_with(command, source.error());
+    return say_new(command, command.to, fmt::format("{}, of what is in {}", *to_name, command.path));
+  }
   auto file = life::NewFile::make(command.to, command.force);
   if (!file) return fail_with(command, file.error());
   Result<> done;
@@ -326,6 +355,10 @@ std::shared_ptr<DiskCommand> add_disk(CLI::App& app) {
     sub->add_option("--format", given.format, "raw, qcow2, …; default: as the name says")->type_name("NAME");
   };
 
+  const auto dry = [&](CLI::App* sub) {
+    sub->add_flag("--dry-run", given.dry_run, "say what would be done, and whether it could be, and do nothing");
+  };
+
   given.create = add("create", "Make an empty disk, or one that is based on another");
   given.create->add_option("SIZE", given.size, "of the disk, for example 20G; default: that of --backing");
   format(given.create);
@@ -344,12 +377,14 @@ std::shared_ptr<DiskCommand> add_disk(CLI::App& app) {
   given.create->add_option("--qcow2-version", given.version, "2 or 3")->type_name("N")->capture_default_str();
   given.create->add_flag("--force", given.force, "replace a file that is there");
   folders(given.create);
+  dry(given.create);
 
   given.info = add("info", "Say what an image is");
   format(given.info);
 
   given.check = add("check", "Look for faults in a qcow2 image");
   given.check->add_flag("--repair", given.repair, "mend them");
+  dry(given.check);
   format(given.check);
   given.check->footer(
       "Examples:\n  caisson disk check disk.qcow2\n  caisson disk check disk.qcow2 --repair\n\n"
@@ -360,6 +395,7 @@ std::shared_ptr<DiskCommand> add_disk(CLI::App& app) {
   given.resize->add_flag("--shrink", given.shrink, "even where the disk becomes smaller");
   format(given.resize);
   folders(given.resize);
+  dry(given.resize);
 
   given.convert = add("convert", "Copy a disk into an image of its own, of another format or not");
   given.convert->add_option("TO", given.to, "the new image")->required();
@@ -373,6 +409,7 @@ std::shared_ptr<DiskCommand> add_disk(CLI::App& app) {
       ->capture_default_str();
   given.convert->add_flag("--force", given.force, "replace a file that is there");
   folders(given.convert);
+  dry(given.convert);
 
   given.map = add("map", "List where a disk's content is");
   format(given.map);
@@ -388,7 +425,7 @@ int run_disk(DiskCommand& command) {
   if (*command.info) return run_info(command);
   const auto format = given_format(command.format);
   if (!format) return misused(command, format.error());
-  if (*command.check) return disk_check(command.path, *format, command.repair, command.json);
+  if (*command.check) return disk_check(command.path, *format, command.repair && !command.dry_run, command.json);
   return disk_map(command.path, reading(command, *format), command.snapshot, command.json);
 }
 

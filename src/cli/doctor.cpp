@@ -24,6 +24,7 @@
 #include "life/child.h"
 #include "life/host.h"
 #include "life/vmm_process.h"
+#include "store/cpu_group.h"
 #include "store/files.h"
 #include "x86/cpu_model.h"
 
@@ -151,6 +152,15 @@ Finding find_room() {
   return {"room", Verdict::Good, text, "enough to build an image"};
 }
 
+Finding find_cpu_limits() {
+  const auto place = store::find_cpu_groups();
+  if (!place)
+    return {"cpu_limits", Verdict::Limited, place.error().message,
+            "CPU caps and shares are kept by the machine's own process instead, a little less smoothly"};
+  return {"cpu_limits", Verdict::Good, fmt::format("control groups (version {}) below {}", place->version, place->path),
+          "CPU caps and shares are kept by the kernel"};
+}
+
 Finding find_kernel() {
   utsname name{};
   ::uname(&name);
@@ -169,8 +179,8 @@ constexpr std::string_view name_of(Verdict verdict) {
 }  // namespace
 
 std::vector<Finding> examine() {
-  return {find_kernel(), find_cpu(),      find_tsc(),  find_memory(),      find_code_memory(), find_kvm(),
-          find_vmm(),    find_io_uring(), find_ping(), find_image_tools(), find_room()};
+  return {find_kernel(), find_cpu(),      find_tsc(),  find_memory(),     find_code_memory(), find_kvm(),
+          find_vmm(),    find_io_uring(), find_ping(), find_cpu_limits(), find_image_tools(), find_room()};
 }
 
 int doctor(bool json) {

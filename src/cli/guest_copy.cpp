@@ -2,6 +2,8 @@
 
 #include <cstdio>
 
+#include <fmt/core.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "agent/frames.h"
@@ -12,6 +14,7 @@
 #include "cli/transfer_progress.h"
 #include "cli/way_in.h"
 #include "life/agent_link.h"
+#include "life/machines.h"
 
 namespace caisson::cli {
 namespace {
@@ -58,9 +61,25 @@ Result<> copy_out(agent::Stream& stream, const Copy& copy, TransferProgress& pro
   }
 }
 
+// --dry-run: whether the machine runs, and what this host has of it.
+int say_dry(const std::string& name, const Copy& copy, const std::string& from, const std::string& to) {
+  const auto folder = life::find(name);
+  Result<> ok = folder ? Result<>{} : std::unexpected(folder.error());
+  if (ok && !folder->alive()) ok = fail("machine {} is not running; start it with: caisson start {}", name, name);
+  struct stat status {};
+  if (ok && copy.into && ::stat(copy.outside.c_str(), &status) != 0) ok = fail_errno(errno, copy.outside);
+  if (ok && copy.into && S_ISDIR(status.st_mode) && !copy.recursive) ok = fail("{} is a folder; add -r", copy.outside);
+  if (!ok) {
+    log::error("cp {} {}: {}", from, to, ok.error().message);
+    return exit_failure;
+  }
+  fmt::print("would copy {} to {}\n", from, to);
+  return exit_ok;
+}
+
 }  // namespace
 
-int copy_command(const std::string& from, const std::string& to, bool recursive) {
+int copy_command(const std::string& from, const std::string& to, bool recursive, bool dry_run) {
   // NAME:PATH, as with scp: a slash before the colon makes it a path of this host.
   const auto machine_in = [](const std::string& text) -> std::string {
     const size_t colon = text.find(':');
@@ -76,6 +95,7 @@ int copy_command(const std::string& from, const std::string& to, bool recursive)
   Copy copy{source.empty() ? from : to, (source.empty() ? to : from).substr(name.size() + 1), source.empty(),
             recursive};
   if (copy.inside.empty()) copy.inside = ".";
+  if (dry_run) return say_dry(name, copy, from, to);
   const auto way = way_in(name, Ways::AgentOrSsh);
   if (!way) {
     log::error("{}", way.error().message);

@@ -14,6 +14,6 @@ struct Copy {
 };
 
 // One of the two is NAME:PATH. An exit status; 255 where the machine cannot be reached. Waits for it to come up.
-[[nodiscard]] int copy_command(const std::string& from, const std::string& to, bool recursive);
+[[nodiscard]] int copy_command(const std::string& from, const std::string& to, bool recursive, bool dry_run);
 
 }  // namespace caisson::cli

@@ -361,7 +361,10 @@ Result<std::string> build_image(const life::ImageName& name, const BuildOptions&
   if (!lock) return std::unexpected(lock.error());
   const auto present = life::find_image(name);
   if (!present) return std::unexpected(present.error());
-  if (*present && !options.force) return **present;
+  if (*present && !options.force) {
+    if (options.dry_run) fmt::print("image {} is here already: {}\n", name.text(), **present);
+    return **present;
+  }
   if (const auto machines = life::machines_of(name); *present && !machines.empty()) {
     return fail("image {} is what the disk of machine {} is based on, and cannot be built again; remove that first",
                 name.text(), machines.front());
@@ -375,6 +378,11 @@ Result<std::string> build_image(const life::ImageName& name, const BuildOptions&
   constexpr uint64_t mib = 1024 * 1024;
   if (auto ok = check_room(*images, 1200 * mib); !ok) return std::unexpected(ok.error());
   if (auto ok = check_room(temporary_folder(), 900 * mib); !ok) return std::unexpected(ok.error());
+
+  if (options.dry_run) {
+    fmt::print("would build image {} in {}/{}\n", name.text(), *images, name.folder());
+    return *images + "/" + name.folder();
+  }
 
   Plan plan{name, *size, *rights, sources_for(host_sources(), name.suite), host_options()};
   if (!options.mirror.empty()) plan.sources = {{options.mirror, name.suite, {"main"}, {}}};

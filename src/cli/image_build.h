@@ -18,7 +18,8 @@ struct BuildOptions {
   std::string size = "4G";
   std::string mirror;  // empty: the host's apt sources, else mmdebstrap's default
   bool verbose = false;
-  bool force = false;  // build although there is one
+  bool force = false;    // build although there is one
+  bool dry_run = false;  // says what it would do
 };
 
 // The folder of the image, built now if it was not there.

@@ -3,6 +3,7 @@
 #include <string>
 
 #include <fmt/core.h>
+#include <unistd.h>
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
@@ -16,6 +17,7 @@
 #include "cli/image_store.h"
 #include "life/catalogue.h"
 #include "life/images.h"
+#include "store/files.h"
 
 namespace caisson::cli {
 
@@ -37,6 +39,7 @@ struct ImageCommand {
   bool no_checksum = false;
   bool json = false;
   bool force = false;
+  bool dry_run = false;
 };
 
 namespace {
@@ -48,6 +51,13 @@ int fail_with(const ImageCommand& command, const Error& error) {
 }
 int misused(const ImageCommand& command, const Error& error) {
   return report_disk_error(error, command.json, exit_usage);
+}
+
+// --dry-run of what makes an image.
+int say_dry(const ImageCommand& command, const life::ImageName& name, const std::string& from) {
+  if (const auto ok = check_replaced(name, command.force); !ok) return fail_with(command, ok.error());
+  fmt::print("would make image {} of {}\n", name.text(), from);
+  return exit_ok;
 }
 
 // What a command has made: for people, or as JSON.
@@ -68,6 +78,7 @@ int run_build(const ImageCommand& command) {
   }
   const auto folder = build_image(*name, command.building);
   if (!folder) return fail_with(command, folder.error());
+  if (command.building.dry_run) return exit_ok;
   fmt::print("{}\n", *folder);
   return exit_ok;
 }
@@ -78,6 +89,10 @@ int run_import(ImageCommand& command) {
   command.importing.json = command.json;
   command.importing.force = command.force;
   if (const auto ok = check_import(command.importing); !ok) return misused(command, ok.error());
+  if (command.dry_run) {
+    if (const auto file = open_input("import", command.file); !file) return fail_with(command, file.error());
+    return say_dry(command, *name, command.file);
+  }
   const auto folder = import_image(*name, command.file, command.importing);
   if (!folder) return fail_with(command, folder.error());
   return say_done(command, "folder", *folder);
@@ -117,6 +132,11 @@ int run_pull(ImageCommand& command) {
   command.pulling.force = command.force;
   const auto entry = to_pull(command);
   if (!entry) return misused(command, entry.error());
+  if (command.dry_run) {
+    const auto name = entry->recipe.empty() ? life::new_image_name(entry->name) : life::parse_image_name(entry->name);
+    if (!name) return misused(command, name.error());
+    return say_dry(command, *name, entry->recipe.empty() ? entry->url : "packages");
+  }
   const auto folder = pull_image(*entry, command.pulling);
   if (!folder) return fail_with(command, folder.error());
   command.name = entry->name;
@@ -127,10 +147,33 @@ int run_export(const ImageCommand& command) {
   const auto name = life::parse_image_name(command.name);
   if (!name) return misused(command, name.error());
   if (const auto ok = check_export(command.file); !ok) return misused(command, ok.error());
+  if (command.dry_run) {
+    if (const auto manifest = life::manifest_of(*name); !manifest) return fail_with(command, manifest.error());
+    if (!command.force && ::access(command.file.c_str(), F_OK) == 0)
+      return fail_with(command, {command.file + ": is there already; --force replaces it"});
+    fmt::print("would write image {} into {}\n", name->text(), command.file);
+    return exit_ok;
+  }
   if (const auto ok = export_image(*name, command.file, {command.force, command.json}); !ok) {
     return fail_with(command, ok.error());
   }
   return say_done(command, "file", command.file);
+}
+
+// --dry-run of image rm.
+int say_remove(const ImageCommand& command) {
+  const auto name = life::parse_image_name(command.name);
+  if (!name) return misused(command, name.error());
+  const auto here = life::find_image(*name);
+  if (!here) return fail_with(command, here.error());
+  if (!*here)
+    return fail_with(command, {fmt::format("image {} is not here; caisson image ls shows what is", name->text())});
+  if (const auto machines = life::machines_of(*name); !machines.empty()) {
+    return fail_with(
+        command, {fmt::format("image {} is what the disk of machine {} is based on", name->text(), machines.front())});
+  }
+  fmt::print("would remove {}\n", **here);
+  return exit_ok;
 }
 
 }  // namespace
@@ -144,6 +187,10 @@ std::shared_ptr<ImageCommand> add_image(CLI::App& app) {
     sub->add_flag("--json", given.json, "as JSON; progress and errors as JSON lines on standard error");
   };
 
+  const auto dry = [&](CLI::App* sub) {
+    sub->add_flag("--dry-run", given.dry_run, "say what would be done, and whether it could be, and do nothing");
+  };
+
   given.build = image->add_subcommand("build", "Build a minimal Debian disk image; needs no root");
   given.build->add_option("IMAGE", given.name, "debian:12 (or 11, 13, 14, sid)")->required();
   given.build->add_option("--size", given.building.size, "of the disk; only what is used takes room")
@@ -152,6 +199,8 @@ std::shared_ptr<ImageCommand> add_image(CLI::App& app) {
   given.build->add_option("--mirror", given.building.mirror, "default: this host's apt sources, else deb.debian.org")
       ->type_name("URL");
   given.build->add_flag("--force", given.building.force, "build again although the image is there");
+  given.build->add_flag("--dry-run", given.building.dry_run,
+                        "say what would be done, and whether it could be, and do nothing");
   given.build->add_flag("--verbose", given.building.verbose, "show everything the tools print");
   given.build->footer("Examples:\n  caisson image build debian:12\n  caisson image build debian:13 --size 20G --force");
 
@@ -172,6 +221,7 @@ std::shared_ptr<ImageCommand> add_image(CLI::App& app) {
       ->type_name("TEXT");
   given.import->add_flag("--force", given.force, "replace an image that no machine needs");
   json(given.import);
+  dry(given.import);
   given.import->footer(
       "Examples:\n  caisson image import fedora Fedora-Cloud.qcow2\n"
       "  caisson image import mine disk.raw --kernel vmlinuz --initrd initrd.img --append 'root=/dev/vda1 rw'\n"
@@ -185,6 +235,7 @@ std::shared_ptr<ImageCommand> add_image(CLI::App& app) {
       ->required();
   given.exported->add_flag("--force", given.force, "replace a file that is there");
   json(given.exported);
+  dry(given.exported);
   given.exported->footer(
       "Examples:\n  caisson image export debian:12 debian.tar\n  caisson image export fedora f.qcow2");
 
@@ -215,6 +266,7 @@ std::shared_ptr<ImageCommand> add_image(CLI::App& app) {
       ->capture_default_str();
   given.pull->add_flag("--force", given.force, "replace an image that no machine needs");
   json(given.pull);
+  dry(given.pull);
   given.pull->footer(
       "Disks packed by gzip, xz or zstd (*.gz, *.xz, *.zst) are unpacked. A download that was cut off goes on by the "
       "same "
@@ -228,6 +280,7 @@ std::shared_ptr<ImageCommand> add_image(CLI::App& app) {
   given.list->add_flag("--json", given.json, "as JSON");
   given.remove = image->add_subcommand("rm", "Remove an image that no machine's disk is based on");
   given.remove->add_option("IMAGE", given.name, "debian:12")->required();
+  dry(given.remove);
   return command;
 }
 
@@ -238,7 +291,7 @@ int run_image(ImageCommand& command) {
   if (*command.pull) return run_pull(command);
   if (*command.catalogue) return show_catalogue(command.json);
   if (*command.list) return image_list(command.json);
-  return image_remove(command.name);
+  return command.dry_run ? say_remove(command) : image_remove(command.name);
 }
 
 }  // namespace caisson::cli

@@ -14,7 +14,7 @@ struct ImageFile {
   std::string_view text;
 };
 
-inline constexpr std::array<ImageFile, 12> image_files{{
+inline constexpr std::array<ImageFile, 14> image_files{{
     {"etc/hostname", 0644, "debian\n"},
     {"etc/hosts", 0644, "127.0.0.1 localhost\n127.0.1.1 debian\n::1 localhost ip6-localhost ip6-loopback\n"},
     {"etc/fstab", 0644, "/dev/vda / ext4 errors=remount-ro 0 1\n"},
@@ -46,7 +46,21 @@ inline constexpr std::array<ImageFile, 12> image_files{{
      "# What the kernel's command line says of this machine: its name, and the key that root is reached with.\n"
      "set -eu\n"
      "word() { tr ' ' '\\n' </proc/cmdline | sed -n \"s/^caisson\\.$1=//p\" | tail -n 1; }\n"
+     "# What was asked for the first start, from the disc that caisson makes for it; late does what needs the "
+     "network.\n"
+     "if disc=$(blkid -L CIDATA) && mkdir -p -m 700 /run/caisson /run/caisson/disc && "
+     "mount -o ro \"$disc\" /run/caisson/disc; then\n"
+     "  id=$(cksum </run/caisson/disc/meta-data)\n"
+     "  if [ -e /run/caisson/disc/caisson-setup ] && [ \"$id\" != \"$(cat /var/lib/caisson/done 2>/dev/null)\" ]; "
+     "then\n"
+     "    cp /run/caisson/disc/* /run/caisson/\n"
+     "    echo \"$id\" >/run/caisson/id\n"
+     "    sh /run/caisson/caisson-setup early || echo 'caisson: the first start: not all could be done' >&2\n"
+     "  fi\n"
+     "  umount /run/caisson/disc\n"
+     "fi\n"
      "name=$(word hostname)\n"
+     "[ ! -s /var/lib/caisson/hostname ] || name=$(cut -d. -f1 /var/lib/caisson/hostname)\n"
      "if [ -n \"$name\" ] && [ \"$name\" != \"$(cat /etc/hostname)\" ]; then\n"
      "  echo \"$name\" >/etc/hostname\n"
      "  sed -i \"s/^127\\.0\\.1\\.1 .*/127.0.1.1 $name/\" /etc/hosts\n"
@@ -68,6 +82,21 @@ inline constexpr std::array<ImageFile, 12> image_files{{
      "After=local-fs.target\n\n"
      "[Service]\nType=oneshot\nExecStart=/usr/local/lib/caisson/seed\n\n"
      "[Install]\nWantedBy=multi-user.target\n"},
+    {"usr/local/lib/caisson/late", 0755,
+     "#!/bin/sh\n"
+     "set -eu\n"
+     "i=0\n"
+     "until ip route show default | grep -q . || [ $i = 60 ]; do i=$((i + 1)); sleep 1; done\n"
+     "sh /run/caisson/caisson-setup late\n"
+     "mkdir -p /var/lib/caisson\n"
+     "cp /run/caisson/id /var/lib/caisson/done\n"},
+    {"etc/systemd/system/caisson-late.service", 0644,
+     "[Unit]\nDescription=Packages and scripts of this machine's first start\n"
+     "After=caisson-seed.service systemd-networkd.service caisson-resolv-conf.service\n"
+     "ConditionPathExists=/run/caisson/id\n\n"
+     "[Service]\nType=oneshot\nExecStart=/usr/local/lib/caisson/"
+     "late\nStandardOutput=journal+console\nStandardError=journal+console\n\n"
+     "[Install]\nWantedBy=multi-user.target\n"},
     {"etc/systemd/system/caisson-agent.service", 0644,
      "[Unit]\nDescription=Caisson's agent: exec, cp and stop from outside\n\n"
      "[Service]\nExecStartPre=-/sbin/modprobe vmw_vsock_virtio_transport\n"
@@ -81,7 +110,7 @@ inline constexpr std::array<ImageFile, 12> image_files{{
 // Packages beyond mmdebstrap's "minbase".
 inline constexpr std::string_view image_packages =
     "systemd-sysv,udev,dbus,kmod,login,iproute2,iputils-ping,procps,nano,less,netbase,ca-certificates,initramfs-tools,"
-    "lz4,openssh-server,"
+    "lz4,openssh-server,sudo,"
     "e2fsprogs,linux-image-cloud-amd64";
 
 // mmdebstrap --essential-hook: before the kernel's package makes its initramfs. The cloud kernel has ext4 built in; its
@@ -132,7 +161,7 @@ units=/lib/systemd/system
 ln -sf $units/systemd-networkd.service "$wants/systemd-networkd.service"
 ln -sf $units/systemd-networkd.socket "$tree/etc/systemd/system/sockets.target.wants/systemd-networkd.socket"
 ln -sf $units/systemd-networkd.service "$tree/etc/systemd/system/dbus-org.freedesktop.network1.service"
-for unit in caisson-resolv-conf.service caisson-resolv-conf.path caisson-seed.service caisson-agent.service; do
+for unit in caisson-resolv-conf.service caisson-resolv-conf.path caisson-seed.service caisson-late.service caisson-agent.service; do
   ln -sf "/etc/systemd/system/$unit" "$wants/$unit"
 done
 # There is no screen for a login on tty1, nobody wants apt to wake up in a short-lived machine, and without LVM there is

@@ -194,9 +194,10 @@ Result<life::Manifest> gather(const std::string& file, const ImportOptions& opti
 }  // namespace
 
 Error with_remedy(Error error) {
-  if (error.message.ends_with(std::strerror(ENOSPC)) || error.message.ends_with(std::strerror(EDQUOT))) {
-    error.message += "; make room, or set XDG_CACHE_HOME to where there is some";
-  }
+  // A download's, by another program, is without the remedy.
+  if (error.message.ends_with(std::strerror(ENOSPC)) || error.message.ends_with(std::strerror(EDQUOT)))
+    error.message += "; make room there";
+  if (error.message.ends_with("make room there")) error.message += ", or set XDG_CACHE_HOME to where there is some";
   return error;
 }
 

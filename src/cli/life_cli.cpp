@@ -120,8 +120,8 @@ std::shared_ptr<LifeCli> add_life(CLI::App& app) {
   one("console", "A machine's console on this terminal; Ctrl-] q leaves it",
       [&cli] { return console_command(cli.name); });
   one("wait", "Wait for a machine's end; the exit status is that of run", [&cli] { return wait_command(cli.name); });
-  auto* port = one("port", "List a machine's port forwards, or change them, at once and for later",
-                   [&cli] { return port_command(cli.name, cli.add, cli.remove, cli.json); });
+  auto* port = dry(one("port", "List a machine's port forwards, or change them, at once and for later",
+                       [&cli] { return port_command(cli.name, cli.add, cli.remove, cli.json, cli.dry_run); }));
   port->add_option("--add", cli.add, "a further one; again for more")
       ->type_name("[udp:][ADDRESS:]HOST:GUEST")
       ->take_all()
@@ -159,8 +159,8 @@ std::shared_ptr<LifeCli> add_life(CLI::App& app) {
       ->footer("Examples:\n  caisson ssh web\n  caisson ssh web -- -N -L 5432:localhost:5432");
   foreign("exec", "Run a command in a machine of an image, as root; the exit status is the command's", exec_command)
       ->footer("Example:\n  caisson exec web uname -r");
-  auto* copy = add("cp", "Copy files into or out of a machine of an image",
-                   [&cli] { return copy_command(cli.from, cli.to, cli.recursive); });
+  auto* copy = dry(add("cp", "Copy files into or out of a machine of an image",
+                       [&cli] { return copy_command(cli.from, cli.to, cli.recursive, cli.dry_run); }));
   copy->add_option("FROM", cli.from, "FILE or NAME:PATH")->required();
   copy->add_option("TO", cli.to, "NAME:PATH or FILE")->required();
   copy->add_flag("-r,--recursive", cli.recursive, "folders with what is in them");

@@ -88,7 +88,7 @@ int follow_log(const VmFolder& folder, off_t at) {
 }
 
 int change_ports(const store::VmFolder& folder, const std::vector<std::string>& add,
-                 const std::vector<std::string>& remove) {
+                 const std::vector<std::string>& remove, life::Really really) {
   // All are understood before the first is done.
   std::vector<control::PortForward> added;
   std::vector<life::HostPort> removed;
@@ -103,10 +103,18 @@ int change_ports(const store::VmFolder& folder, const std::vector<std::string>& 
     removed.push_back(*port);
   }
   for (const life::HostPort& one : removed) {
-    if (auto done = life::remove_forward(folder, one); !done) return report(done.error());
+    if (auto done = life::remove_forward(folder, one, really); !done) return report(done.error());
+    if (really == life::Really::No) fmt::print("would take away the forward of port {}\n", one.port);
   }
   for (const control::PortForward& one : added) {
-    if (auto done = life::add_forward(folder, one); !done) return report(done.error());
+    const bool freed =
+        std::ranges::any_of(removed, [&](const life::HostPort& gone) { return gone.port == one.host_port; });
+    // What is only looked at is still there.
+    if (really == life::Really::Yes || !freed) {
+      if (auto done = life::add_forward(folder, one, really); !done) return report(done.error());
+    }
+    if (really == life::Really::No)
+      fmt::print("would forward {}:{} to port {}\n", one.host_address, one.host_port, one.guest_port);
   }
   return exit_ok;
 }
@@ -178,12 +186,13 @@ int logs_command(const std::string& name, std::optional<unsigned> lines, bool fo
 }
 
 int port_command(const std::string& name, const std::vector<std::string>& add, const std::vector<std::string>& remove,
-                 bool json) {
+                 bool json, bool dry_run) {
   auto store = Store::open();
   if (!store) return report(store.error());
   auto folder = store->find(name);
   if (!folder) return report(folder.error());
-  if (!add.empty() || !remove.empty()) return change_ports(*folder, add, remove);
+  if (!add.empty() || !remove.empty())
+    return change_ports(*folder, add, remove, dry_run ? life::Really::No : life::Really::Yes);
   const auto list = life::look(*store, {name});
   if (list.empty() || !list.front().spec) {
     return report(list.empty() ? Error{"machine " + name + " has been removed"} : list.front().spec.error());

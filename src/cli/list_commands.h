@@ -16,6 +16,6 @@ namespace caisson::cli {
 [[nodiscard]] int logs_command(const std::string& name, std::optional<unsigned> lines, bool follow);
 // `add`, `remove`: forwards as run -p takes them, host ports; then nothing is listed.
 [[nodiscard]] int port_command(const std::string& name, const std::vector<std::string>& add,
-                               const std::vector<std::string>& remove, bool json);
+                               const std::vector<std::string>& remove, bool json, bool dry_run);
 
 }  // namespace caisson::cli

@@ -155,7 +155,9 @@ void add_machine(CLI::App* run, RunOptions& options) {
                   "host (the default: auto), or for machines that move: x86-64-v2, x86-64-v3, x86-64-v4")
       ->type_name("NAME")
       ->capture_default_str();
-  run->add_option("--name", options.name, "the machine's name; default that of the image")->type_name("NAME");
+  run->add_option("--name", options.name, "the machine's name; default that of the image")
+      ->type_name("NAME")
+      ->check([](const std::string& name) { return name.empty() ? std::string{"write a name, or leave it out"} : ""; });
   run->add_option("--stop-timeout", options.stop_timeout, "seconds a guest has to shut down after SIGTERM")
       ->type_name("SECONDS")
       ->check(CLI::Range(0u, 86400u))

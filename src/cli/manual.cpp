@@ -11,6 +11,7 @@
 
 #include "base/log.h"
 #include "cli/exit_status.h"
+#include "store/files.h"
 
 namespace caisson::cli {
 namespace {
@@ -130,6 +131,10 @@ int manual(const CLI::App& program, const std::string& folder) {
   }
   std::vector<std::pair<std::string, const CLI::App*>> commands;
   collect(program, program.get_name(), commands);
+  if (auto ok = make_folders(folder); !ok) {
+    log::error("{}", ok.error().message);
+    return exit_failure;
+  }
   for (const auto& [path, command] : commands) {
     const std::string file = folder + "/" + file_name(path);
     errno = 0;

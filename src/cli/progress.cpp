@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/event_loop.h"
+#include "cli/transfer_progress.h"
 
 namespace caisson::cli {
 Progress::Progress(unsigned steps)
@@ -21,6 +22,10 @@ double Progress::elapsed_s() const { return static_cast<double>(EventLoop::now_n
 void Progress::show(std::optional<double> value) {
   std::string text = fmt::format("[{:3.0f} s] {}/{} {}", elapsed_s(), current_, steps_, what_);
   if (value) text += fmt::format(" {:3.0f} %", *value);
+  // Of this step: how long the others will take nobody knows.
+  const double in_step = elapsed_s() - step_start_s_;
+  if (value && *value >= 5 && *value < 100 && in_step >= 2)
+    text += fmt::format(", {} left", human_time(static_cast<uint64_t>(in_step * (100 - *value) / *value)));
   if (terminal_) {
     fmt::print(stderr, "\r\x1b[2K{}", text);
     line_open_ = true;
@@ -35,6 +40,7 @@ void Progress::step(std::string_view what) {
   line_open_ = false;
   current_ = std::min(current_ + 1, steps_);
   shown_quarter_ = 0;
+  step_start_s_ = elapsed_s();
   what_ = what;
   show(std::nullopt);
 }

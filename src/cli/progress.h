@@ -27,6 +27,7 @@ class Progress {
   const uint64_t start_ns_;
   unsigned current_ = 0;
   int shown_quarter_ = 0;
+  double step_start_s_ = 0;
   bool line_open_ = false;
   std::string what_;
 };

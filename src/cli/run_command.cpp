@@ -436,6 +436,7 @@ int run(RunOptions options) {
   const auto status = launch->process.wait();
   if (!options.control.empty()) ::unlink(options.control.c_str());
   if (goes) forget(*store, *folder);
+  if (folder != nullptr && !goes) life::tidy(*folder);
   if (!end.exited) return report_silent_end(options, status);
   return report_end(options, *end.exited);
 }

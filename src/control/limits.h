@@ -46,6 +46,7 @@ struct SetLimits {
   std::optional<RateLimit> net;
   std::optional<uint32_t> cpu_cap_percent;  // 0: none
   std::optional<uint32_t> cpu_share;
+  bool cpu_group = false;                    // a control group keeps these two by now
   std::optional<uint64_t> memory_now_bytes;  // what the guest is to be left with, by its balloon
   bool operator==(const SetLimits&) const = default;
 };

@@ -12,6 +12,7 @@ TEST(Limits, ARequestComesBackAsItWas) {
   limits.disks = {{"disk.raw", {1, 2}}, {"/a/b", {}}};
   limits.net = RateLimit{0, 3};
   limits.cpu_cap_percent = 0;
+  limits.cpu_group = true;
   limits.memory_now_bytes = VmConfig::min_memory;
   const auto parsed = parse_request(serialise(Request{limits}), 0);
   ASSERT_TRUE(parsed) << parsed.error().message;

@@ -207,7 +207,7 @@ struct Status {
   uint64_t resets = 0;
   uint32_t consoles = 0;                 // attached
   bool vsock = false;                    // there is a socket device
-  std::string cpu_limits_by;             // who keeps them: "vmm"; empty: there are none
+  std::string cpu_limits_by;             // who keeps them: "cgroup", "vmm"; empty: there are none
   std::optional<BalloonStatus> balloon;  // where there is one
   std::vector<PortForward> forwards;
   bool operator==(const Status&) const = default;

@@ -207,9 +207,11 @@ template <>
 struct JsonTable<SetLimits> {
   static constexpr auto fields() {
     return std::tuple{
-        key("disks", &SetLimits::disks, {0, VmConfig::max_disks}), key("net", &SetLimits::net),
+        key("disks", &SetLimits::disks, {0, VmConfig::max_disks}),
+        key("net", &SetLimits::net),
         key("cpu_cap_percent", &SetLimits::cpu_cap_percent, {0, max_cpu_cap_percent}),
         key("cpu_share", &SetLimits::cpu_share, {1, max_cpu_share}),
+        key("cpu_group", &SetLimits::cpu_group),
         key("memory_now_bytes", &SetLimits::memory_now_bytes, {VmConfig::min_memory, VmConfig::max_memory})};
   }
 };

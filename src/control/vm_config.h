@@ -147,8 +147,9 @@ struct VmConfig {
   std::optional<RateLimit> net_limit;
   uint32_t cpu_cap_percent = 0;  // of one of the host's CPUs, all threads together; 0: no cap
   uint32_t cpu_share = usual_cpu_share;
-  bool balloon = true;  // a balloon device: memory that the guest does not need goes back to the host
-  bool vsock = false;   // a socket device: streams that clients open to the guest (messages.h, Connect)
+  bool cpu_group = false;  // a control group that this process is in keeps both
+  bool balloon = true;     // a balloon device: memory that the guest does not need goes back to the host
+  bool vsock = false;      // a socket device: streams that clients open to the guest (messages.h, Connect)
 
   bool display = false;               // a VGA, a keyboard and a pointer, which firmware always has, with a kernel, too
   Graphics graphics = Graphics::Vga;  // with a display; Virtio not with BIOS firmware, which knows no such

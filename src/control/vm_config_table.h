@@ -138,6 +138,7 @@ struct JsonTable<VmConfig> {
         key("net_limit", &VmConfig::net_limit),
         key("cpu_cap_percent", &VmConfig::cpu_cap_percent, {0, max_cpu_cap_percent}),
         key("cpu_share", &VmConfig::cpu_share, {1, max_cpu_share}),
+        key("cpu_group", &VmConfig::cpu_group),
         key("balloon", &VmConfig::balloon),
         key("vsock", &VmConfig::vsock),
         key("display", &VmConfig::display),

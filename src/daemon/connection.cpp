@@ -3,7 +3,9 @@
 #include <array>
 
 #include <fmt/core.h>
+#include <sys/socket.h>
 #include <boost/asio/buffer.hpp>
+#include <boost/asio/generic/stream_protocol.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/write.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
@@ -14,6 +16,7 @@
 #include "base/utc.h"
 #include "life/machines.h"
 #include "life/vm_client.h"
+#include "life/vnc_socket.h"
 
 namespace caisson::daemon {
 namespace {
@@ -101,12 +104,13 @@ asio::awaitable<void> send_events(Stream& stream, Shared& shared) {
   shared.listeners.remove(queue);
 }
 
-struct Console {
+// One end of a machine's console or screen.
+struct End {
   Fd socket;
   std::string error;
 };
 
-Console attach(const std::string& name, uint32_t replay) {
+End attach(const std::string& name, uint32_t replay) {
   auto folder = life::find(name);
   if (!folder) return {Fd{}, folder.error().message};
   auto client = life::VmClient::connect(*folder);
@@ -117,14 +121,28 @@ Console attach(const std::string& name, uint32_t replay) {
   return {std::move(attached->fd), ""};
 }
 
-using ConsoleSocket = asio::local::stream_protocol::socket;
+End look_at(const std::string& name) {
+  auto folder = life::find(name);
+  if (!folder) return {Fd{}, folder.error().message};
+  const auto spec = folder->spec();
+  if (!spec) return {Fd{}, spec.error().message};
+  if (!folder->alive()) return {Fd{}, fmt::format("machine {} is not running", name)};
+  if (spec->vnc.empty())
+    return {Fd{}, fmt::format("machine {} shows its screen to no viewer; change vnc, and start it again", name)};
+  auto socket = life::connect_vnc(*folder, *spec);
+  if (!socket) return {Fd{}, socket.error().message};
+  return {std::move(*socket), ""};
+}
+
+// Of whatever family: a console's is a unix socket, a screen's may be one of the loopback.
+using MachineSocket = asio::generic::stream_protocol::socket;
 
 // From the machine to who looks.
 template <class Socket>
-asio::awaitable<void> copy_out(Socket& socket, ConsoleSocket& console) {
+asio::awaitable<void> copy_out(Socket& socket, MachineSocket& machine) {
   std::array<char, 16 * 1024> bytes;
   for (;;) {
-    auto [error, size] = co_await console.async_read_some(asio::buffer(bytes), no_throw);
+    auto [error, size] = co_await machine.async_read_some(asio::buffer(bytes), no_throw);
     if (error) break;
     auto [failed, sent] = co_await socket.async_write(asio::buffer(bytes.data(), size), no_throw);
     if (failed) break;
@@ -133,9 +151,9 @@ asio::awaitable<void> copy_out(Socket& socket, ConsoleSocket& console) {
   co_await socket.async_close(websocket::close_code::normal, no_throw);
 }
 
-// A WebSocket (RFC 6455) whose messages are the console's bytes, in both directions; where they are cut means nothing.
+// A WebSocket (RFC 6455) whose messages are the machine's bytes, in both directions; where they are cut means nothing.
 template <class Stream>
-asio::awaitable<void> serve_console(Stream& stream, const Sent& request, ConsoleSocket console, bool may_write) {
+asio::awaitable<void> serve_socket(Stream& stream, const Sent& request, MachineSocket machine, bool may_write) {
   lowest(stream).expires_never();
   websocket::stream<Stream&> socket{stream};
   auto timeouts = websocket::stream_base::timeout::suggested(beast::role_type::server);
@@ -143,11 +161,16 @@ asio::awaitable<void> serve_console(Stream& stream, const Sent& request, Console
   socket.set_option(timeouts);
   socket.read_message_max(api::max_body);
   socket.binary(true);
+  // Older viewers in browsers ask for this one, and go without it.
+  if (http::token_list{request[http::field::sec_websocket_protocol]}.exists("binary")) {
+    socket.set_option(websocket::stream_base::decorator(
+        [](websocket::response_type& response) { response.set(http::field::sec_websocket_protocol, "binary"); }));
+  }
   auto [error] = co_await socket.async_accept(request, no_throw);
   if (error) co_return;
   bool out_ended = false;
   asio::steady_timer out_end{co_await asio::this_coro::executor, asio::steady_timer::time_point::max()};
-  asio::co_spawn(co_await asio::this_coro::executor, copy_out(socket, console), [&](const std::exception_ptr&) {
+  asio::co_spawn(co_await asio::this_coro::executor, copy_out(socket, machine), [&](const std::exception_ptr&) {
     out_ended = true;
     out_end.cancel();
   });
@@ -156,13 +179,13 @@ asio::awaitable<void> serve_console(Stream& stream, const Sent& request, Console
     auto [failed, size] = co_await socket.async_read(buffer, no_throw);
     if (failed) break;
     if (!may_write) break;
-    auto [lost, written] = co_await asio::async_write(console, buffer.data(), no_throw);
+    auto [lost, written] = co_await asio::async_write(machine, buffer.data(), no_throw);
     if (lost) break;
     buffer.clear();
   }
   beast::error_code ignored;
-  console.shutdown(ConsoleSocket::shutdown_both, ignored);
-  console.cancel(ignored);
+  machine.shutdown(MachineSocket::shutdown_both, ignored);
+  machine.cancel(ignored);
   while (!out_ended) {
     lowest(stream).expires_after(5s);
     co_await out_end.async_wait(no_throw);
@@ -198,7 +221,7 @@ class StreamPlace {
 };
 constexpr size_t most_streams = 64;
 
-// Events or a console: the connection is this from here on. An answer where it cannot be.
+// Events, a console or a screen: the connection is this from here on. An answer where it cannot be.
 template <class Stream>
 asio::awaitable<std::optional<api::Answer>> serve_stream(Stream& stream, const Sent& request,
                                                          api::Api::Admitted& admitted, Shared& shared) {
@@ -209,7 +232,7 @@ asio::awaitable<std::optional<api::Answer>> serve_stream(Stream& stream, const S
     co_return std::nullopt;
   }
   if (!websocket::is_upgrade(request)) {
-    co_return api::problem(426, "the console is reached by WebSocket");
+    co_return api::problem(426, "this is reached by WebSocket");
   }
   const std::string name = admitted.call.word("name");
   const std::string* const replay = admitted.call.parameter("replay");
@@ -217,15 +240,20 @@ asio::awaitable<std::optional<api::Answer>> serve_stream(Stream& stream, const S
   const auto find = [&name] { return life::find(name).has_value(); };
   const bool found = co_await in_pool(shared.pool, find);
   if (!found) co_return api::problem(404, fmt::format("there is no machine {}", name));
-  const auto connect = [&name, bytes] { return attach(name, bytes); };
-  auto console = co_await in_pool(shared.pool, connect);
+  const bool screen = admitted.route->kind == api::Kind::Screen;
+  const auto connect = [&name, bytes, screen] { return screen ? look_at(name) : attach(name, bytes); };
+  auto end = co_await in_pool(shared.pool, connect);
   const bool may_write = admitted.call.caller.role >= api::Role::Operator;
   shared.api.audit().write({admitted.call.caller.name, api::name_of(admitted.call.caller.role), admitted.route->id,
-                            name, console.error.empty() ? 101u : 409u,
-                            console.error.empty() ? std::string_view{"ok"} : console.error});
-  if (!console.error.empty()) co_return api::problem(409, console.error);
-  ConsoleSocket socket{co_await asio::this_coro::executor, asio::local::stream_protocol{}, console.socket.release()};
-  co_await serve_console(stream, request, std::move(socket), may_write);
+                            name, end.error.empty() ? 101u : 409u,
+                            end.error.empty() ? std::string_view{"ok"} : end.error});
+  if (!end.error.empty()) co_return api::problem(409, end.error);
+  int family = AF_UNIX;
+  socklen_t size = sizeof family;
+  (void)::getsockopt(end.socket.get(), SOL_SOCKET, SO_DOMAIN, &family, &size);
+  MachineSocket socket{co_await asio::this_coro::executor, asio::generic::stream_protocol{family, 0},
+                       end.socket.release()};
+  co_await serve_socket(stream, request, std::move(socket), may_write);
   co_return std::nullopt;
 }
 

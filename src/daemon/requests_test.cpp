@@ -18,6 +18,7 @@
 #include <boost/asio/write.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/http.hpp>
+#include <boost/beast/websocket.hpp>
 
 #include "api/generate.h"
 #include "api/schema_check.h"
@@ -172,7 +173,60 @@ TEST_F(Daemon, RefusesWhatIsNoRequest) {
   EXPECT_EQ(status(head + "Content-Length: 100000\r\n\r\n"), 413u);
   EXPECT_EQ(status(head + "Transfer-Encoding: chunked\r\n\r\nzz\r\n"), 400u);
   EXPECT_EQ(status("GET /v1/machines/x/console HTTP/1.1\r\nHost: x\r\n\r\n"), 426u);
+  EXPECT_EQ(status("GET /v1/machines/x/vnc HTTP/1.1\r\nHost: x\r\n\r\n"), 426u);
   EXPECT_EQ(status(head + "\r\n"), 200u) << "it goes on after all that";
+}
+
+TEST_F(Daemon, BringsConsoleAndScreenByWebSocket) {
+  if (::access("/usr/share/seabios/bios-256k.bin", F_OK) != 0) GTEST_SKIP() << "no SeaBIOS here";
+  const auto ask = [&](const std::string& method, const std::string& path, const std::string& json) {
+    const auto answer = exchange(to_bytes({method, path, json.empty() ? "" : "application/json", json}));
+    return answer ? answer->result_int() : 0;
+  };
+  std::filesystem::resize_file(folder_ + "/kernel", 1 << 20);
+  ASSERT_EQ(ask("POST", "/v1/machines",
+                fmt::format(R"({{"name":"pc","firmware":"bios","memory_bytes":67108864,"vnc":"unix",)"
+                            R"("disks":[{{"path":"{}/kernel","format":"raw"}}]}})",
+                            folder_)),
+            201u);
+  namespace websocket = boost::beast::websocket;
+  const auto open = [&](websocket::stream<stream_protocol::socket>& socket, const std::string& what) {
+    boost::system::error_code error;
+    websocket::response_type response;
+    socket.next_layer().connect(stream_protocol::endpoint{this->socket()}, error);
+    socket.set_option(websocket::stream_base::decorator(
+        [](websocket::request_type& request) { request.set(http::field::sec_websocket_protocol, "binary"); }));
+    socket.binary(true);
+    socket.handshake(response, "caisson", "/v1/machines/pc/" + what, error);
+    return response.result_int();
+  };
+  {
+    websocket::stream<stream_protocol::socket> early{loop_};
+    EXPECT_EQ(open(early, "vnc"), 409u) << "it does not run";
+  }
+  ASSERT_EQ(ask("POST", "/v1/machines/pc/start", ""), 200u);
+  // The greeting of RFC 6143, 7.1.1, and what follows ours: the types of security, of which there is "none".
+  websocket::stream<stream_protocol::socket> screen{loop_};
+  ASSERT_EQ(open(screen, "vnc"), 101u);
+  std::string got;
+  auto into = asio::dynamic_buffer(got);
+  while (got.size() < 12) screen.read(into);
+  EXPECT_EQ(got, "RFB 003.008\n");
+  screen.write(asio::buffer(got));
+  into.consume(into.size());
+  while (got.size() < 2) screen.read(into);
+  EXPECT_EQ(got, std::string("\1\1"));
+  websocket::stream<stream_protocol::socket> console{loop_};
+  ASSERT_EQ(open(console, "console?replay=0"), 101u);
+  console.write(asio::buffer("x", 1));
+  // Their end is the machine's.
+  ASSERT_EQ(ask("POST", "/v1/machines/pc/kill", ""), 204u);
+  boost::system::error_code error;
+  while (!error) console.read(into, error);
+  EXPECT_EQ(error, websocket::error::closed);
+  error = {};
+  while (!error) screen.read(into, error);
+  EXPECT_EQ(error, websocket::error::closed);
 }
 
 TEST_F(Daemon, ServesManyAtOnce) {

@@ -97,7 +97,7 @@ void KvmVcpu::offer_ext_int() {
 
 KvmVcpu::Outcome KvmVcpu::touch() {
   for (unsigned i = 0; i < 100; ++i) {
-    run_->immediate_exit = 0;
+    std::atomic_ref<uint8_t>(run_->immediate_exit).store(0);
     run_->request_interrupt_window = 0;
     int result;
     int error;

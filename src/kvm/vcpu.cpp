@@ -27,6 +27,8 @@ void set_immediate_exit(kvm_run& run, uint8_t value) {
   std::atomic_ref<uint8_t>(run.immediate_exit).store(value, std::memory_order_seq_cst);
 }
 
+bool wants_immediate_exit(kvm_run& run) { return std::atomic_ref<uint8_t>(run.immediate_exit).load() != 0; }
+
 // How long settle() enters the guest for, at first and at most, and how often before it gives up.
 constexpr uint64_t settle_ns = 100'000, settle_longest_ns = 10'000'000;
 constexpr unsigned settle_limit = 100;
@@ -172,7 +174,7 @@ void KvmVcpu::offer_interrupt() {
 KvmVcpu::Outcome KvmVcpu::enter() {
   if (model_ == nullptr) run_->cr8 = interrupts_.cr8();
   in_guest_.store(true, std::memory_order_seq_cst);
-  if (exit_request_.load(std::memory_order_seq_cst) != 0 && run_->immediate_exit == 0) {
+  if (exit_request_.load(std::memory_order_seq_cst) != 0 && !wants_immediate_exit(*run_)) {
     in_guest_.store(false, std::memory_order_seq_cst);
     return Outcome::Interrupted;
   }

@@ -71,6 +71,25 @@ Result<VmSpec> fill_from_image(const store::VmFolder& folder, const ImageName& i
   return spec;
 }
 
+// What images that are built here can do of it: they have no cloud-init, and the program for the script on the disc
+// only since they have sudo.
+Result<> check_seed(const ImageName& image, const Seed& seed) {
+  if (!image.built_here()) return {};
+  if (!seed.user_data.empty() && !seed.user_data.starts_with("#!")) {
+    return fail(
+        "--cloud-init: {} has no cloud-init; give a script that begins with #!, or use --user, --packages and the "
+        "like",
+        image.text());
+  }
+  const auto manifest = manifest_of(image);
+  if (!manifest) return std::unexpected(manifest.error());
+  if (manifest->packages.contains("sudo")) return {};
+  return fail(
+      "image {} was built by an older version, and would not see what is asked for its first start; build it "
+      "again with: caisson image build {} --force",
+      image.text(), image.text());
+}
+
 // A disk and not a CD: not every cloud's kernel has drivers for these.
 Result<> add_seed(const store::VmFolder& folder, const Seed& seed, VmSpec& spec) {
   if (spec.disks.size() >= control::VmConfig::max_disks)
@@ -105,6 +124,12 @@ Result<Made> create(const store::Store& store, NewMachine wish, const Follow& fo
   auto draft = store.begin(wish.name);
   if (!draft) return std::unexpected(draft.error());
   Fd image_lock;
+  if (wish.image && wish.seed) {
+    if (auto ok = check_seed(*wish.image, *wish.seed); !ok) {
+      store.give_up(std::move(*draft));
+      return std::unexpected(ok.error());
+    }
+  }
   if (wish.image) {
     auto spec = fill_from_image(draft->folder, *wish.image, wish.spec, image_lock, follow.say);
     if (!spec) {

@@ -10,11 +10,10 @@
 
 #include "base/result.h"
 #include "control/vm_config.h"
+#include "life/really.h"
 #include "store/vm_folder.h"
 
 namespace caisson::life {
-
-enum class Really : bool { No, Yes };  // No: only says whether it could be done
 
 // `disk.path` is absolute.
 [[nodiscard]] Result<> attach_disk(const store::VmFolder& folder, const store::DiskSpec& disk, Really really);

@@ -23,7 +23,7 @@ Result<std::vector<control::PortForward>> forwards_now(VmClient& client) {
 
 }  // namespace
 
-Result<> add_forward(const store::VmFolder& folder, const control::PortForward& forward) {
+Result<> add_forward(const store::VmFolder& folder, const control::PortForward& forward, Really really) {
   const auto lock = folder.lock();
   if (!lock) return std::unexpected(lock.error());
   auto spec = folder.spec();
@@ -35,6 +35,7 @@ Result<> add_forward(const store::VmFolder& folder, const control::PortForward& 
   }
   spec->forwards.push_back(forward);
   if (auto ok = spec->validate(); !ok) return ok;
+  if (really == Really::No) return {};
   if (!folder.alive()) return folder.save(*spec);
   auto client = VmClient::connect(folder);
   if (!client) return std::unexpected(client.error());
@@ -45,7 +46,7 @@ Result<> add_forward(const store::VmFolder& folder, const control::PortForward& 
   return saved;
 }
 
-Result<> remove_forward(const store::VmFolder& folder, const HostPort& which) {
+Result<> remove_forward(const store::VmFolder& folder, const HostPort& which, Really really) {
   const auto lock = folder.lock();
   if (!lock) return std::unexpected(lock.error());
   auto spec = folder.spec();
@@ -61,12 +62,14 @@ Result<> remove_forward(const store::VmFolder& folder, const HostPort& which) {
     for (const auto& one : *now) {
       if (!listens_on(one, which)) continue;
       found = true;
+      if (really == Really::No) continue;
       if (auto answer = client->ask(control::RemoveForward{one}); !answer) return std::unexpected(answer.error());
     }
   }
   if (!found) {
     return fail("machine {} has no forward of port {}; see: caisson port {}", folder.name(), which.port, folder.name());
   }
+  if (really == Really::No) return {};
   spec->forwards = std::move(saved_ones);
   return folder.save(*spec);
 }

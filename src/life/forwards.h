@@ -7,11 +7,13 @@
 
 #include "base/result.h"
 #include "control/vm_config.h"
+#include "life/really.h"
 #include "store/vm_folder.h"
 
 namespace caisson::life {
 
-[[nodiscard]] Result<> add_forward(const store::VmFolder& folder, const control::PortForward& forward);
+[[nodiscard]] Result<> add_forward(const store::VmFolder& folder, const control::PortForward& forward,
+                                   Really really = Really::Yes);
 
 // One by what it listens on.
 struct HostPort {
@@ -19,6 +21,7 @@ struct HostPort {
   std::optional<std::string> address;  // none: any
   uint32_t port = 0;
 };
-[[nodiscard]] Result<> remove_forward(const store::VmFolder& folder, const HostPort& which);
+[[nodiscard]] Result<> remove_forward(const store::VmFolder& folder, const HostPort& which,
+                                      Really really = Really::Yes);
 
 }  // namespace caisson::life

@@ -1,5 +1,7 @@
 #include "life/launch.h"
 
+#include "store/cpu_group.h"
+
 namespace caisson::life {
 namespace {
 
@@ -10,6 +12,7 @@ Result<> add_folder(Machine& machine, const store::VmFolder& folder, bool detach
   if (!life) return std::unexpected(life.error());
   if (!*life) return fail("machine {} is running already; caisson ps shows it", folder.name());
   machine.config.alive_fd = machine.add(std::move(**life));
+  store::remove_cpu_group(folder, 1000);  // of the life before
   auto control = folder.bind_control();
   if (!control) return std::unexpected(control.error());
   machine.config.listen_fd = machine.add(std::move(*control));
@@ -24,6 +27,14 @@ Result<> add_folder(Machine& machine, const store::VmFolder& folder, bool detach
   machine.config.old_log_fd = machine.add(std::move(*old_log));
   machine.config.detached = detached;
   return {};
+}
+
+// Where it can be; else the VMM keeps its limits itself.
+bool limit_by_group(const store::VmFolder& folder, const control::VmConfig& config, pid_t process) {
+  const store::CpuLimit limit{config.cpu_cap_percent, config.cpu_share};
+  if (limit.none()) return false;
+  const auto place = store::find_cpu_groups();
+  return place && store::limit_by_cpu_group(folder, *place, process, limit);
 }
 
 std::vector<control::Event> first_events(control::Channel& channel) {
@@ -55,6 +66,7 @@ Result<Launch> launch(Machine machine, const store::VmFolder* folder, bool detac
   }
   auto vmm = VmmProcess::start(*program, log.valid() ? &log : nullptr);
   if (!vmm) return std::unexpected(vmm.error());
+  if (folder != nullptr) machine.config.cpu_group = limit_by_group(*folder, machine.config, vmm->process.pid());
   machine.config.tsc_before = before.tsc;
   machine.config.tsc_before_ns = before.ns;
   machine.config.console_fd = machine.add(std::move(vmm->guest_console));

@@ -3,6 +3,8 @@
 #include <charconv>
 
 #include "life/machine_files.h"
+#include "life/vm_client.h"
+#include "store/cpu_group.h"
 
 namespace caisson::life {
 namespace {
@@ -63,6 +65,43 @@ std::optional<control::SetLimits> live_limits(const Change& change, const store:
   limits.memory_now_bytes = change.memory_now_bytes;
   if (limits == control::SetLimits{}) return std::nullopt;
   return limits;
+}
+
+namespace {
+
+store::CpuLimit cpu_limit(const store::VmSpec& spec) { return {spec.cpu_cap_percent, spec.cpu_share}; }
+
+// Whether a control group keeps the limits of that configuration by now; false: the VMM is to keep them.
+Result<bool> limit_by_group(const store::VmFolder& folder, VmClient& client, const store::VmSpec& spec) {
+  const auto answer = client.ask(control::Query{});
+  if (!answer) return std::unexpected(answer.error());
+  const auto* status = std::get_if<control::Status>(&answer->event);
+  const std::string by = status != nullptr ? status->cpu_limits_by : "vmm";
+  if (by == "vmm") return false;
+  if (by == "cgroup") {
+    if (auto changed = store::change_cpu_group(folder, cpu_limit(spec)); !changed)
+      return with_context("--cpu-cap, --cpu-share", changed.error());
+    return true;
+  }
+  const auto place = store::find_cpu_groups();
+  return place && store::limit_by_cpu_group(folder, *place, client.pid(), cpu_limit(spec));
+}
+
+}  // namespace
+
+Result<> tell_limits(const store::VmFolder& folder, control::SetLimits limits, const store::VmSpec& spec,
+                     const store::VmSpec& before) {
+  auto client = VmClient::connect(folder);
+  if (!client) return std::unexpected(client.error());
+  if (limits.cpu_cap_percent || limits.cpu_share) {
+    const auto by_group = limit_by_group(folder, *client, spec);
+    if (!by_group) return std::unexpected(by_group.error());
+    limits.cpu_group = *by_group;
+  }
+  auto answer = client->ask(limits);
+  if (answer) return {};
+  if (limits.cpu_group) (void)store::change_cpu_group(folder, cpu_limit(before));
+  return std::unexpected(answer.error());
 }
 
 }  // namespace caisson::life

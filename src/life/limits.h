@@ -26,4 +26,10 @@ namespace caisson::life {
 // limits.
 [[nodiscard]] std::optional<control::SetLimits> live_limits(const Change& change, const store::VmSpec& spec);
 
+// Tells the running machine. `before`: its configuration without the change. CPU limits are kept by a control group
+// where it has one, or had no such limits and can have one (store/cpu_group.h). Under the machine's lock; an error, and
+// nothing has changed.
+[[nodiscard]] Result<> tell_limits(const store::VmFolder& folder, control::SetLimits limits, const store::VmSpec& spec,
+                                   const store::VmSpec& before);
+
 }  // namespace caisson::life

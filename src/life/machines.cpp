@@ -9,6 +9,7 @@
 #include "life/launch.h"
 #include "life/limits.h"
 #include "life/vm_client.h"
+#include "store/cpu_group.h"
 #include "store/files.h"
 #include "store/store.h"
 
@@ -49,26 +50,7 @@ bool ask_to_shut_down(VmClient& client) {
   return ask_agent(*connection, agent::Type::PowerOff, {}, shut_down_ms).has_value();
 }
 
-std::string last_lines(const std::string& text, unsigned lines) {
-  size_t at = text.size();
-  if (at > 0 && text[at - 1] == '\n') --at;
-  for (; lines > 0 && at != std::string::npos && at != 0; --lines) {
-    const size_t end = text.rfind('\n', at - 1);
-    if (end == std::string::npos) return text;
-    at = end;
-  }
-  return at >= text.size() ? "" : text.substr(at + (text[at] == '\n' ? 1 : 0));
-}
-
-}  // namespace
-
-Result<VmFolder> find(const std::string& name) {
-  auto store = Store::open();
-  if (!store) return std::unexpected(store.error());
-  return store->find(name);
-}
-
-Result<> stop(const VmFolder& folder, std::optional<unsigned> given_s, const Follow& follow) {
+Result<> ask_to_end(const VmFolder& folder, std::optional<unsigned> given_s, const Follow& follow) {
   auto client = VmClient::connect(folder);
   if (!client) return std::unexpected(client.error());
   unsigned timeout_s = 30;
@@ -103,9 +85,42 @@ Result<> stop(const VmFolder& folder, std::optional<unsigned> given_s, const Fol
   return end_now(folder, follow);
 }
 
+std::string last_lines(const std::string& text, unsigned lines) {
+  size_t at = text.size();
+  if (at > 0 && text[at - 1] == '\n') --at;
+  for (; lines > 0 && at != std::string::npos && at != 0; --lines) {
+    const size_t end = text.rfind('\n', at - 1);
+    if (end == std::string::npos) return text;
+    at = end;
+  }
+  return at >= text.size() ? "" : text.substr(at + (text[at] == '\n' ? 1 : 0));
+}
+
+}  // namespace
+
+void tidy(const VmFolder& folder) {
+  if (store::cpu_group(folder).empty()) return;
+  const auto lock = folder.try_lock();
+  if (lock && *lock && !folder.alive()) store::remove_cpu_group(folder, 100);
+}
+
+Result<VmFolder> find(const std::string& name) {
+  auto store = Store::open();
+  if (!store) return std::unexpected(store.error());
+  return store->find(name);
+}
+
+Result<> stop(const VmFolder& folder, std::optional<unsigned> timeout_s, const Follow& follow) {
+  auto done = ask_to_end(folder, timeout_s, follow);
+  tidy(folder);
+  return done;
+}
+
 Result<> kill(const VmFolder& folder, const Follow& follow) {
   if (!folder.alive()) return fail("machine {} is not running", folder.name());
-  return end_now(folder, follow);
+  auto done = end_now(folder, follow);
+  tidy(folder);
+  return done;
 }
 
 Result<pid_t> restart(const VmFolder& folder, std::optional<unsigned> timeout_s, const Follow& follow) {
@@ -184,6 +199,7 @@ Result<bool> set(const VmFolder& folder, const Change& change) {
   if (!lock) return std::unexpected(lock.error());
   auto spec = folder.spec();
   if (!spec) return std::unexpected(spec.error());
+  const store::VmSpec before = *spec;
   store::VmSpec limited = *spec;
   if (auto done = apply_limits(change, limited); !done) return std::unexpected(done.error());
   if (auto done = apply(change, *spec); !done) return std::unexpected(done.error());
@@ -195,9 +211,7 @@ Result<bool> set(const VmFolder& folder, const Change& change) {
   if (alive && live) {
     // First where it can fail.
     if (auto ok = spec->validate(); !ok) return std::unexpected(ok.error());
-    auto client = VmClient::connect(folder);
-    if (!client) return std::unexpected(client.error());
-    if (auto answer = client->ask(*live); !answer) return std::unexpected(answer.error());
+    if (auto told = tell_limits(folder, *live, *spec, before); !told) return std::unexpected(told.error());
   }
   if (auto saved = folder.save(*spec); !saved) return std::unexpected(saved.error());
   return alive && *spec != limited;

@@ -28,6 +28,9 @@ namespace caisson::life {
 // Stops it where it runs, and starts it. Gives the VMM's process, as start_machine (launch.h).
 [[nodiscard]] Result<pid_t> restart(const store::VmFolder& folder, std::optional<unsigned> timeout_s,
                                     const Follow& follow);
+// Removes what a machine that has ended leaves outside of its folder, its control group. Best effort: the next command
+// does what this one could not.
+void tidy(const store::VmFolder& folder);
 // One request that the machine answers: Pause, Resume, Reset, PowerButton, Type.
 [[nodiscard]] Result<> ask(const store::VmFolder& folder, const control::Request& request,
                            uint64_t timeout_ms = 10'000);

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "life/iso9660.h"
+#include "life/setup_script.h"
 
 namespace caisson::life {
 namespace {
@@ -53,22 +54,6 @@ bool is_key(std::string_view text) {
   constexpr std::array<std::string_view, 5> kinds{"ssh-", "ecdsa-", "sk-ssh-", "sk-ecdsa-", "cert-authority "};
   const bool known = std::ranges::any_of(kinds, [&](std::string_view kind) { return text.starts_with(kind); });
   return known && text.find(' ') != std::string_view::npos && text.size() <= 16384 && is_plain(text);
-}
-
-std::string base64(std::string_view bytes) {
-  constexpr std::string_view digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  std::string text;
-  text.reserve(bytes.size() / 3 * 4 + 4);
-  for (size_t at = 0; at < bytes.size(); at += 3) {
-    uint32_t group = 0;
-    for (size_t index = 0; index < 3; ++index) {
-      group = group << 8 | (at + index < bytes.size() ? static_cast<uint8_t>(bytes[at + index]) : 0u);
-    }
-    for (size_t index = 0; index < 4; ++index) {
-      text += at + index <= bytes.size() ? digits[group >> (18 - 6 * index) & 63] : '=';
-    }
-  }
-  return text;
 }
 
 // Names of machines may have what those of hosts may not.
@@ -153,7 +138,9 @@ Result<std::string> make_seed(const Seed& seed, std::string_view machine, std::s
   const std::string host = seed.hostname.empty() ? host_of(machine) : seed.hostname;
   const Json meta{{"instance-id", fmt::format("caisson-{}-{}", machine, made_ms)}, {"local-hostname", host}};
   const std::string user_data = seed.user_data.empty() ? cloud_config(seed, root_key) : seed.user_data;
-  return make_iso("CIDATA", {{"meta-data", meta.dump(2) + "\n"}, {"user-data", user_data}}, made_ms);
+  return make_iso("CIDATA",
+                  {{"meta-data", meta.dump(2) + "\n"}, {"user-data", user_data}, {"caisson-setup", setup_script(seed)}},
+                  made_ms);
 }
 
 }  // namespace caisson::life

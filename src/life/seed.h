@@ -1,4 +1,5 @@
-// What cloud-init finds at a machine's first start: a small disc with the label CIDATA.
+// What cloud-init finds at a machine's first start: a small disc with the label CIDATA. Images that are built here find
+// the same as a script there (setup_script.h).
 //   Manual   https://cloudinit.readthedocs.io/en/latest/reference/datasources/nocloud.html: user-data and meta-data;
 //            user-data is a "#cloud-config", written as JSON, which YAML is a superset of
 //   Threads  pure functions

@@ -1,11 +1,14 @@
 #include "life/seed.h"
 
+#include <cstdlib>
 #include <cstring>
+#include <fstream>
 
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
 #include "life/iso9660.h"
+#include "life/setup_script.h"
 
 namespace caisson::life {
 namespace {
@@ -78,6 +81,31 @@ TEST(Seed, SaysWhatWasAsked) {
   EXPECT_EQ(config["write_files"][0]["content"], "aGVsbG8K");
   EXPECT_EQ(config["write_files"][1]["content"], "AP8=");
   EXPECT_FALSE(config.contains("ssh_authorized_keys"));
+}
+
+TEST(Seed, IsAScriptForSystemsWithoutCloudInit) {
+  const Seed seed{.user = "ann",
+                  .keys = {"ssh-ed25519 AAAA it's ann"},
+                  .hostname = "a.example.org",
+                  .packages = {"nginx"},
+                  .files = {{"/srv/it's", "hello\n"}}};
+  const auto disc = make_seed(seed, "web", "", time_ms);
+  ASSERT_TRUE(disc);
+  const std::string script = file_on(*disc, "caisson-setup");
+  for (const char* text : {"\n  name 'a.example.org'\n  user 'ann'\n  key 'ann' 'ssh-ed25519 AAAA it'\\''s ann'\n",
+                           "\n  file '/srv/it'\\''s' <<'END'\naGVsbG8K\nEND\n", " install -- 'nginx'\n"}) {
+    EXPECT_NE(script.find(text), std::string::npos) << text << script;
+  }
+  EXPECT_EQ(script.find("user-script"), std::string::npos);
+  // A script of the user's own is run.
+  EXPECT_NE(setup_script({.user_data = "#!/bin/sh\n"}).find("user-script"), std::string::npos);
+  EXPECT_EQ(setup_script({.user_data = "#cloud-config\n"}).find("user-script"), std::string::npos);
+  for (const Seed& one : {Seed{}, seed, Seed{.user_data = "#!/bin/sh\n"}}) {
+    const std::string path = testing::TempDir() + "setup-script";
+    std::ofstream{path} << setup_script(one);
+    EXPECT_EQ(std::system(("sh -n " + path).c_str()), 0);
+    EXPECT_EQ(std::system(("sh " + path + " neither").c_str()), 0);
+  }
 }
 
 TEST(Seed, OfTheUsersOwnIsAsItIs) {

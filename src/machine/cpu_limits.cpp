@@ -52,6 +52,7 @@ CpuLimits::CpuLimits(EventLoop& loop, unsigned cpus, std::function<void()> kick)
     : cpus_(cpus),
       kick_(std::move(kick)),
       share_(control::usual_cpu_share),
+      share_of_group_(control::usual_cpu_share),
       timer_(loop.create_timer([this] { look(); })) {}
 
 void CpuLimits::set_cap(uint32_t percent) {
@@ -77,7 +78,27 @@ Result<> CpuLimits::set_share(uint32_t share) {
   return {};
 }
 
-bool CpuLimits::any() const { return budget_ != nullptr || share_ != control::usual_cpu_share; }
+Result<> CpuLimits::set(std::optional<uint32_t> cap_percent, std::optional<uint32_t> share, bool by_group) {
+  if (by_group) {
+    cap_of_group_ = cap_percent.value_or(cap_of_group_);
+    share_of_group_ = share.value_or(share_of_group_);
+    cap_percent = 0;
+    share = control::usual_cpu_share;
+  } else {
+    if (cap_percent) cap_of_group_ = 0;
+    if (share) share_of_group_ = control::usual_cpu_share;
+  }
+  if (share) {
+    if (auto done = set_share(*share); !done) return done;
+  }
+  if (cap_percent) set_cap(*cap_percent);
+  return {};
+}
+
+std::string CpuLimits::kept_by() const {
+  if (cap_of_group_ != 0 || share_of_group_ != control::usual_cpu_share) return "cgroup";
+  return budget_ != nullptr || share_ != control::usual_cpu_share ? "vmm" : "";
+}
 
 void CpuLimits::look() {
   bool rests = false;

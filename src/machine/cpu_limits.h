@@ -11,6 +11,8 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
+#include <string>
 
 #include "base/event_loop.h"
 #include "base/result.h"
@@ -46,7 +48,11 @@ class CpuLimits {
   void set_cap(uint32_t percent);
   // An error where this user may not have the priority that goes with the share; nothing has changed then.
   [[nodiscard]] Result<> set_share(uint32_t share);
-  [[nodiscard]] bool any() const;
+  // Loop thread. What is there takes the place of what was. `by_group`: a control group keeps both, and this object
+  // lets go of what it kept.
+  [[nodiscard]] Result<> set(std::optional<uint32_t> cap_percent, std::optional<uint32_t> share, bool by_group);
+  // Who keeps limits: "vmm", "cgroup"; empty: there are none.
+  [[nodiscard]] std::string kept_by() const;
 
   // Around the CPUs' threads, by who starts and joins them.
   void start();
@@ -61,6 +67,8 @@ class CpuLimits {
   const std::function<void()> kick_;
   std::unique_ptr<CpuBudget> budget_;  // null: no cap
   uint32_t share_;
+  uint32_t cap_of_group_ = 0;
+  uint32_t share_of_group_;
   std::unique_ptr<EventLoop::Timer> timer_;
 
   std::mutex lock_;

@@ -56,14 +56,14 @@ TEST(CpuLimits, CpusRestUntilThereIsTimeOrTheyAreToEnd) {
   const auto loop = EventLoop::create(&guard).value();
   std::atomic<unsigned> kicked = 0;
   CpuLimits limits{*loop, 1, [&] { ++kicked; }};
-  EXPECT_FALSE(limits.any());
+  EXPECT_EQ(limits.kept_by(), "");
   EXPECT_FALSE(limits.rest()) << "it does not run yet";
   limits.start();
   EXPECT_TRUE(limits.rest());
   {
     const std::lock_guard hold(guard);
     limits.set_cap(1);
-    EXPECT_TRUE(limits.any());
+    EXPECT_EQ(limits.kept_by(), "vmm");
   }
   // This thread uses up what the whole process may.
   const auto look_until = [&](const std::function<bool()>& condition) {
@@ -91,6 +91,22 @@ TEST(CpuLimits, CpusRestUntilThereIsTimeOrTheyAreToEnd) {
   }
   EXPECT_TRUE(limits.rest());
   EXPECT_TRUE(limits.set_share(100));
+}
+
+TEST(CpuLimits, WhatAGroupKeepsIsNotKeptTwice) {
+  std::mutex guard;
+  const auto loop = EventLoop::create(&guard).value();
+  CpuLimits limits{*loop, 1, [] {}};
+  const std::lock_guard hold(guard);
+  ASSERT_TRUE(limits.set(50, 100, false));
+  EXPECT_EQ(limits.kept_by(), "vmm");
+  ASSERT_TRUE(limits.set(50, std::nullopt, true));
+  EXPECT_EQ(limits.kept_by(), "cgroup");
+  ASSERT_TRUE(limits.set(std::nullopt, 200, true)) << "the priority stays as it is";
+  ASSERT_TRUE(limits.set(0, std::nullopt, true));
+  EXPECT_EQ(limits.kept_by(), "cgroup") << "there is a share";
+  ASSERT_TRUE(limits.set(std::nullopt, 100, true));
+  EXPECT_EQ(limits.kept_by(), "");
 }
 
 }  // namespace

@@ -18,10 +18,9 @@ Result<> set_limits(const control::SetLimits& limits, const Limited& machine) {
   if (limits.memory_now_bytes && machine.balloon == nullptr) {
     return fail("this machine has no balloon; it was started with --no-balloon");
   }
-  if (limits.cpu_share) {
-    if (auto done = machine.cpus.set_share(*limits.cpu_share); !done) return done;
+  if (limits.cpu_share || limits.cpu_cap_percent) {
+    if (auto done = machine.cpus.set(limits.cpu_cap_percent, limits.cpu_share, limits.cpu_group); !done) return done;
   }
-  if (limits.cpu_cap_percent) machine.cpus.set_cap(*limits.cpu_cap_percent);
   if (limits.memory_now_bytes) machine.balloon->set_target(*limits.memory_now_bytes);
   for (const auto& [disk, limit] : disks) disk->set_limit(limit);
   if (limits.net && machine.network != nullptr) machine.network->backend().set_limit(to_backend(*limits.net));

@@ -420,8 +420,7 @@ Result<> Machine::create_cpu_limits() {
   cpu_limits_ = std::make_unique<CpuLimits>(*loop_, config_.cpus, [this] {
     for (const auto& cpu : cpus_) cpu->stop();
   });
-  cpu_limits_->set_cap(config_.cpu_cap_percent);
-  return cpu_limits_->set_share(config_.cpu_share);
+  return cpu_limits_->set(config_.cpu_cap_percent, config_.cpu_share, config_.cpu_group);
 }
 
 Result<> Machine::load() {
@@ -648,7 +647,7 @@ control::Status Machine::status() {
   status.resets = resets_;
   status.consoles = console_->attached();
   status.vsock = vsock_ != nullptr;
-  if (cpu_limits_->any()) status.cpu_limits_by = "vmm";
+  status.cpu_limits_by = cpu_limits_->kept_by();
   if (balloon_ != nullptr) status.balloon = balloon_status(*balloon_);
   if (network_) status.forwards = network_->forwards();
   return status;

@@ -98,7 +98,10 @@ TEST_P(Ticks, OneThatIsPendingAtAMoveComesOnce) {
     move();
     if (HasFatalFailure()) return;
     const CpuState state = cpus()[0]->store();
-    const LocalApicState moved = chipset_->local_apic(0).state();
+    const LocalApicState moved = [this] {
+      const std::lock_guard hold(bus_.lock());  // its timer goes on
+      return chipset_->local_apic(0).state();
+    }();
     EXPECT_EQ(moved.irr[3] & 1, 1u) << "vector 60h is not pending" << where();
     EXPECT_EQ(moved.initial_count, 20'000'000u);
     EXPECT_NE(moved.timer_deadline_ns, 0u);

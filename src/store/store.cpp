@@ -13,6 +13,7 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "store/cpu_group.h"
 #include "store/files.h"
 
 namespace caisson::store {
@@ -108,6 +109,8 @@ Result<Store::Draft> Store::finish(Draft draft, const VmSpec& spec) const {
 
 Result<> Store::remove(const VmFolder& folder, const Fd& lock) const {
   CAISSON_CHECK(lock.valid());
+  // Nobody would find it later.
+  if (!remove_cpu_group(folder, 1000)) log::warning("cannot remove the control group {}", cpu_group(folder));
   const std::string doomed = path_ + "/" + hidden_name(gone_prefix, folder.name());
   if (::rename(folder.path().c_str(), doomed.c_str()) != 0) return fail_errno(errno, "cannot remove " + folder.path());
   // It is gone; what is left of it, because somebody made a file there meanwhile, goes with the next sweep.
@@ -142,6 +145,10 @@ void Store::sweep() const {
     }
     auto folder = find(name);
     if (!folder || folder->alive()) continue;
+    if (!cpu_group(*folder).empty()) {
+      const auto lock = folder->try_lock();
+      if (lock && *lock && !folder->alive()) remove_cpu_group(*folder, 0);
+    }
     const auto spec = folder->spec();
     if (!spec || !spec->transient) continue;
     const auto lock = folder->try_lock();

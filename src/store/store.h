@@ -41,7 +41,8 @@ class Store {
   [[nodiscard]] Result<> remove(const VmFolder& folder, const Fd& lock) const;
   [[nodiscard]] Result<> rename(const VmFolder& folder, const Fd& lock, std::string_view to) const;
 
-  // Removes what killed commands left, and transient machines that have ended without their command.
+  // Removes what killed commands left, transient machines that have ended without their command, and control groups of
+  // machines that have ended.
   void sweep() const;
 
  private:

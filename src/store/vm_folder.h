@@ -4,6 +4,7 @@
 //   alive                   locked (F_OFD_SETLK) by the machine's VMM as long as it lives: the one truth about that
 //   control                 the VMM's socket (control/messages.h)
 //   vnc                     the VMM's socket for viewers of its screen, where the machine has one (life/vnc_socket.h)
+//   cpu-group               names the control group that limits its CPUs, where it has one (cpu_group.h)
 //   events.log              a line for each event, by the VMM; its last one says how the machine ended
 //   console.log, .old       what the guest printed (machine/console_log.h)
 //   vmm.log                 what the VMM of a detached machine had to say

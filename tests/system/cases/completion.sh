@@ -34,7 +34,7 @@ for option in $("$CAISSON" run --help | grep -o '^  [-a-z,]*--[a-z-]*' | tr ',' 
   sed 's/\\-/-/g' man1/caisson-run.1 | grep -q -- "$option" || die "the page of run does not have $option"
 done
 [ "$("$CAISSON" man | head -1)" = "$(head -1 man1/caisson.1)" ] || die "man prints another page than it writes"
-expect_error 1 "$CAISSON" man nowhere
+expect_error 1 "$CAISSON" man /dev/null/nowhere
 if command -v groff >/dev/null; then
   for page in man1/*; do
     complaints=$(groff -man -Tutf8 -ww "$page" 2>&1 >/dev/null)
