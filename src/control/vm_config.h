@@ -77,7 +77,7 @@ struct PortForward {
 struct JitClass {
   std::string_view name, what;
 };
-inline constexpr std::array<JitClass, 17> jit_classes{{
+inline constexpr std::array<JitClass, 18> jit_classes{{
     {"translate", "everything: no translator"},
     {"all", "all instructions, one block each"},
     {"integer", "what is in no other class"},
@@ -94,7 +94,8 @@ inline constexpr std::array<JitClass, 17> jit_classes{{
     {"chain", "blocks linked to each other"},
     {"seldom", "interpreting what runs for the first or second time: everything is translated at once"},
     {"mirror", "address spaces mirrored in the host's"},
-    {"patience", "waiting until an address space is worth a mirror"},
+    {"patience", "waiting until an address space is worth a mirror, or direct execution"},
+    {"direct", "user code that the host's CPU runs as it is"},
 }};
 
 inline constexpr std::array<std::string_view, 5> cpu_models{"auto", "x86-64-v2", "x86-64-v3", "x86-64-v4", "host"};

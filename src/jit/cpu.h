@@ -27,6 +27,7 @@ class JitEngine;
 class Profile;
 class DecodeCache;
 class TrialLog;
+class Direct;
 class Mirror;
 
 // The address-translation caches of one access mode; translated code looks entries up by bits 12.. of the linear
@@ -199,6 +200,7 @@ struct alignas(64) Cpu {
 
   // --- surroundings --------------------------------------------------------------------------------------------------
   GuestMemory* memory = nullptr;
+  Direct* direct = nullptr;  // null: off
   Mirror* mirror = nullptr;  // null: off
   PagePair page_pair;        // for locked accesses that cross a page
   Bus* bus = nullptr;

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "jit/block_dump.h"
+#include "jit/direct/direct.h"
 #include "jit/lockstep.h"
 #include "jit/mmu/code_pages.h"
 #include "jit/mmu/mirror.h"
@@ -15,7 +16,9 @@ namespace caisson::jit {
 
 JitEngine::JitEngine(const EngineServices& services, const JitOptions& options)
     : services_(services), options_(options), turns_(std::make_unique<Turns>()) {
-  if (options_.lockstep) options_.off |= off::mirror | off::chain | off::unrepeatable | off::seldom;
+  if (options_.lockstep) options_.off |= off::direct | off::mirror | off::chain | off::unrepeatable | off::seldom;
+  // Who leaves instructions to the interpreter wants to see them there.
+  if (options_.off & off::instructions) options_.off |= off::direct;
 }
 
 Result<std::unique_ptr<JitEngine>> JitEngine::create(const EngineServices& services, const JitOptions& options) {
@@ -105,6 +108,7 @@ void JitEngine::drop_write_entries(Cpu& cpu, Gpa page, uint32_t writers) {
   if (writers & writer_bit(cpu)) {
     const uint8_t* host = services_.memory.base() + page;
     if (cpu.mirror != nullptr) cpu.mirror->revoke(page);
+    if (cpu.direct != nullptr) cpu.direct->revoke(page);
     mmu::drop_stack_pages(cpu);
     for (Tlb& tlb : cpu.tlb) {
       for (unsigned i = 0; i < tlb_entries; ++i) {
@@ -117,7 +121,10 @@ void JitEngine::drop_write_entries(Cpu& cpu, Gpa page, uint32_t writers) {
       if (&vcpu->cpu() != &cpu && (writers & writer_bit(vcpu->cpu())) != 0) visit(*vcpu);
     }
   };
-  others([](JitVcpu& vcpu) { vcpu.request(JitVcpu::drop_write_entries); });
+  others([&](JitVcpu& vcpu) {
+    if (vcpu.cpu().direct != nullptr) vcpu.cpu().direct->revoke(page);
+    vcpu.request(JitVcpu::drop_write_entries);
+  });
   others([&](JitVcpu& vcpu) {
     vcpu.await(JitVcpu::drop_write_entries);
     if (vcpu.cpu().mirror != nullptr) vcpu.cpu().mirror->revoke(page);

@@ -65,6 +65,7 @@ void Profile::add_to(Totals& totals, uint64_t tick) const {
       "devices",
       "interrupts",
       "idle",
+      "user code executed directly",
       "translated code, user",
       "translated code, supervisor",
       "translated code, entry and exit"};
@@ -85,7 +86,16 @@ void Profile::add_to(Totals& totals, uint64_t tick) const {
                                                                    "flushes of a page",
                                                                    "address spaces mirrored",
                                                                    "host faults in mirrors",
-                                                                   "pages mirrored"};
+                                                                   "pages mirrored",
+                                                                   "address spaces executed directly",
+                                                                   "pages executed directly",
+                                                                   "stops of direct execution: woken",
+                                                                   "stops of direct execution: system call",
+                                                                   "stops of direct execution: fault",
+                                                                   "stops of direct execution: trap",
+                                                                   "stops of direct execution: exception",
+                                                                   "stops of direct execution: vsyscall page",
+                                                                   "processes of direct execution killed"};
   for (size_t i = 0; i < doings.size(); ++i) add("time", std::string{doings[i]}, ticks_[i] * tick);
   for (size_t i = 0; i < names.size(); ++i) add("events", std::string{names[i]}, counts_[i]);
   for (size_t i = 0; i < vectors_.size(); ++i) {

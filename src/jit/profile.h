@@ -27,6 +27,7 @@ enum class Doing : uint8_t {
   Devices,
   Interrupts,
   Idle,
+  Direct,  // user code runs directly, in another process
   // what the sampled address tells
   User,
   Supervisor,
@@ -55,6 +56,15 @@ class Profile {
     mirrors,        // address spaces mirrored
     mirror_faults,  // host faults for a page of one
     mirror_pages,   // mapped
+    direct_spaces,  // address spaces executed directly
+    direct_pages,   // mapped in them
+    direct_woken,   // what stopped user code there, in the order of HostProcess::Stop
+    direct_system_calls,
+    direct_faults,
+    direct_traps,
+    direct_exceptions,
+    direct_vsyscalls,
+    direct_gone,
     event_count
   };
 

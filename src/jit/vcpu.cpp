@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "jit/direct/direct.h"
 #include "jit/fpu.h"
 #include "jit/interpret/pvclock.h"
 #include "jit/lockstep.h"
@@ -88,6 +89,11 @@ JitVcpu::JitVcpu(JitEngine& engine, unsigned index, CpuInterrupts& interrupts) :
     mirror_ = std::make_unique<Mirror>(cpu, engine.options().off & off::patience ? 0 : patience);
     cpu.mirror = mirror_.get();
   }
+  if (translator_ && (engine.options().off & off::direct) == 0) {
+    constexpr unsigned patience = 2;
+    direct_ = std::make_unique<Direct>(cpu, engine.options().off & off::patience ? 0 : patience);
+    cpu.direct = direct_.get();
+  }
   if (translator_ && engine.options().lockstep) lockstep_ = std::make_unique<Lockstep>(engine, cpu, *translator_);
 }
 
@@ -107,6 +113,7 @@ void JitVcpu::add_profile(Profile::Totals& totals) {
 
 void JitVcpu::kick() noexcept {
   cpu_->exit_request.store(1, std::memory_order_seq_cst);
+  if (direct_) direct_->wake();
   if (sleeping_.load(std::memory_order_seq_cst)) futex(cpu_->exit_request, FUTEX_WAKE, 1);
 }
 
@@ -155,10 +162,12 @@ void JitVcpu::answer_requests() {
   }
   if (requests & drop_jumps) drop_jump_caches();
   if ((requests & drop_mirrors) && cpu_->mirror != nullptr) cpu_->mirror->drop_all();
+  if ((requests & drop_mirrors) && direct_) direct_->drop_all();
 }
 
 void JitVcpu::sleep() {
   const ProfileScope profiled(*cpu_, Doing::Idle);
+  if (direct_) direct_->rest();
   sleeping_.store(true, std::memory_order_seq_cst);
   while (cpu_->exit_request.load(std::memory_order_seq_cst) == 0) futex(cpu_->exit_request, FUTEX_WAIT, 0);
   sleeping_.store(false, std::memory_order_seq_cst);
@@ -189,6 +198,11 @@ ExitReason JitVcpu::differs() {
   return ExitReason::InternalError;
 }
 
+[[gnu::noinline]] ExitReason JitVcpu::lost_process() {
+  error_ = "a process that ran the guest's user code was killed; start the machine again";
+  return ExitReason::InternalError;
+}
+
 // Events and interrupts that can be taken now, most important first (SDM vol. 3, 6.9).
 StepResult JitVcpu::take_interrupts() {
   Cpu& cpu = *cpu_;
@@ -216,13 +230,14 @@ StepResult JitVcpu::take_interrupts() {
   const auto vector = cpu.interrupts->acknowledge();
   if (!vector) return StepResult::Done;
   cpu.activity = Activity::Running;
-  if (cpu.mirror != nullptr && cpu.user_64()) cpu.mirror->interrupted();
+  if (cpu.user_64() && !(direct_ && direct_->interrupted()) && cpu.mirror != nullptr) cpu.mirror->interrupted();
   return deliver_interrupt(cpu, *vector);
 }
 
 ExitReason JitVcpu::run() {
   Cpu& cpu = *cpu_;
   if (translator_) translator_->enter_thread();
+  if (direct_) direct_->enter_thread();
   const Sampling sampling(cpu);
   for (;;) {
     if (cpu.exit_request.load(std::memory_order_acquire) != 0) {
@@ -262,6 +277,10 @@ ExitReason JitVcpu::run() {
     }
     in_guest_.store(false, std::memory_order_seq_cst);
     if (lockstep_ && !lockstep_->difference().empty()) return differs();
+    if (direct_ && direct_->lost()) {
+      fpu_put_away(cpu);
+      return lost_process();
+    }
     if (sleeps) {
       fpu_put_away(cpu);
       if (lockstep_) give_turn();
@@ -285,6 +304,13 @@ StepResult JitVcpu::interpret_one() {
 }
 
 StepResult JitVcpu::run_guest() {
+  if (direct_ && cpu_->user_64() && direct_->likely()) {
+    fpu_put_away(*cpu_);
+    if (direct_->wanted()) {
+      look_at_interrupts_ = true;
+      return direct_->run();
+    }
+  }
   if (cpu_->mirror != nullptr && cpu_->user_64() && cpu_->mirror->wanted()) {
     fpu_put_away(*cpu_);
     cpu_->mirror->begin();

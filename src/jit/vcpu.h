@@ -14,6 +14,7 @@
 
 namespace caisson::jit {
 
+class Direct;
 class Lockstep;
 class Translator;
 
@@ -57,8 +58,10 @@ class JitVcpu final : public Vcpu {
   void take_turn();
   void give_turn();
   [[nodiscard]] ExitReason differs();
+  [[nodiscard]] ExitReason lost_process();
 
   std::unique_ptr<Cpu> cpu_;
+  std::unique_ptr<Direct> direct_;  // null: off
   std::unique_ptr<Mirror> mirror_;  // null: off
   JitEngine& engine_;
   std::atomic<uint32_t> requests_{0};

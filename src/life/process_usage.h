@@ -10,7 +10,7 @@
 namespace caisson::life {
 
 struct ProcessUsage {
-  double cpu_s = 0;             // on CPUs of the host since its start, all threads, user and system
+  double cpu_s = 0;  // on CPUs of the host since its start, all threads, user and system; its children's, too
   uint64_t resident_bytes = 0;  // the host's memory that it takes
 };
 // Nothing where the process is gone.

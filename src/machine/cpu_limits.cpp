@@ -8,6 +8,7 @@
 #include <ctime>
 #include <utility>
 
+#include "base/child_time.h"
 #include "control/limits.h"
 
 namespace caisson::machine {
@@ -19,7 +20,8 @@ constexpr uint64_t least_look_ns = 1'000'000;
 uint64_t process_cpu_ns() {
   timespec used{};
   clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
-  return static_cast<uint64_t>(used.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(used.tv_nsec);
+  return static_cast<uint64_t>(used.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(used.tv_nsec) +
+         child_time::total_ns();
 }
 
 // Each step of nice is a factor of 1.25 to Linux's scheduler.

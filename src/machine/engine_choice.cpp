@@ -34,6 +34,7 @@ constexpr std::array<uint32_t, control::jit_classes.size()> jit_off_bits{
     jit::off::seldom,
     jit::off::mirror,
     jit::off::patience,
+    jit::off::direct,
 };
 
 // Something is asked for that only the jit engine does.

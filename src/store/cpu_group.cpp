@@ -14,6 +14,7 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
+#include "base/children.h"
 #include "store/files.h"
 
 namespace caisson::store {
@@ -206,6 +207,10 @@ Result<> limit_by_cpu_group(const VmFolder& folder, const CpuGroupPlace& place, 
   }
   auto done = write_limit(*group, limit);
   if (done) done = put(group->path + "/cgroup.procs", std::to_string(process));
+  // Those that it makes from now on are in the group. One that has ended meanwhile is no error.
+  for (const pid_t child : children_of(process)) {
+    if (done) (void)put(group->path + "/cgroup.procs", std::to_string(child));
+  }
   if (!done) remove_cpu_group(folder, 0);
   return done;
 }

@@ -2,6 +2,7 @@
 //   Source   Intel SDM vol. 2, INT n (pseudo-code); vol. 3, 6.10-6.14, 6.15 (double fault), 21.3 (VM86)
 #include "jit/interpret/interrupt_delivery.h"
 
+#include "jit/direct/direct.h"
 #include "jit/interpret/frame_stack.h"
 #include "jit/interpret/privilege.h"
 #include "jit/interpret/task_switch.h"
@@ -188,6 +189,7 @@ void note_page_fault(Cpu& cpu, uint64_t address) {
   cpu.cr2 = address;
   // What is cached of the page goes (vol. 3, 4.10.4.1); the other caches see to it where they find the fault.
   if (cpu.mirror != nullptr) cpu.mirror->drop_page(address);
+  if (cpu.direct != nullptr) cpu.direct->drop_page(address);
 }
 
 StepResult deliver(Cpu& cpu, Event event, Fault fault) {

@@ -13,12 +13,12 @@
 #include "base/check.h"
 #include "jit/mmu/code_pages.h"
 #include "jit/mmu/page_walk.h"
+#include "jit/mmu/used_page.h"
 #include "jit/profile.h"
 
 namespace caisson::jit {
 namespace {
 
-namespace pte = mmu::pte;
 using mmu::address_mask;
 using mmu::Filled;
 
@@ -42,37 +42,6 @@ std::atomic<size_t> mappings{0};
 uint8_t* reserve(uint8_t* at, size_t size, int flags) {
   void* got = mmap(at, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | flags, -1, 0);
   return got == MAP_FAILED ? nullptr : static_cast<uint8_t*>(got);
-}
-
-// What the guest's tables say of a page, without leaving a trace in them.
-struct Seen {
-  bool used = false;  // present, for user accesses, and accessed before
-  bool writable = false;
-  Gpa gpa = 0;
-};
-Seen look(const Cpu& cpu, uint64_t linear) {
-  // (vol. 3, 4.5.4) Of the execute-disable bit only whether it may be set: data accesses do not mind it.
-  const uint64_t reserved = mmu::reserved_physical(cpu) | (cpu.efer & x86::efer::nxe ? 0 : pte::nx);
-  uint64_t table = cpu.cr3 & address_mask, rights = pte::write | pte::user;
-  for (unsigned level = 4; level > 0; --level) {
-    const unsigned shift = 12 + 9 * (level - 1);
-    uint64_t entry = 0;
-    if (!cpu.memory->read_object(table + (linear >> shift & 511) * 8, entry)) return {};
-    if ((entry & pte::present) == 0 || (entry & pte::accessed) == 0 || (entry & reserved) != 0) return {};
-    rights &= entry;
-    if (level > 1 && (entry & pte::large) == 0) {
-      table = entry & address_mask;
-      continue;
-    }
-    const uint64_t inside = (uint64_t{1} << shift) - 1;
-    if ((rights & pte::user) == 0 || level > 2 ||
-        (level == 2 && (entry & inside & address_mask & ~uint64_t{0x1000}) != 0))
-      return {};
-    return {.used = true,
-            .writable = (rights & pte::write) && (entry & pte::dirty),
-            .gpa = (entry & address_mask & ~inside) | (linear & inside & address_mask)};
-  }
-  return {};
 }
 
 void set_gs_base(uint64_t base) {
@@ -341,7 +310,7 @@ size_t Mirror::neighbours(const Space& space, uint64_t linear, Gpa gpa, bool wri
   for (; count < most; ++count) {
     const uint64_t at = linear + count * page_size;
     if ((at ^ linear) >> region_shift != 0 || space.pages.contains(at)) break;
-    const Seen seen = look(cpu_, at);
+    const mmu::UsedPage seen = mmu::used_page(cpu_, at);
     if (!seen.used || seen.writable != writable || seen.gpa != gpa + count * page_size) break;
     if (!cpu_.memory->contains(seen.gpa, page_size)) break;
     if (writable && !claim_for_writing(cpu_, seen.gpa)) break;

@@ -4,6 +4,7 @@
 #include <bit>
 #include <utility>
 
+#include "jit/direct/direct.h"
 #include "jit/engine.h"
 #include "jit/mmu/mirror.h"
 #include "jit/mmu/page_walk.h"
@@ -314,6 +315,7 @@ void flush_all(Cpu& cpu) {
   for (CodePage& page : cpu.code_pages) page.linear = invalid_tag;
   cpu.walk_memory.drop_all();
   if (cpu.mirror != nullptr) cpu.mirror->drop_all();
+  if (cpu.direct != nullptr) cpu.direct->drop_all();
   cpu.huge_regions = {};
   cpu.large_regions = {};
   cpu.large_code_regions = {};
@@ -359,6 +361,7 @@ void flush_page(Cpu& cpu, uint64_t linear) {
   for (Tlb& cache : cpu.tlb) drop(cache, slot);
   drop_stack_pages(cpu);
   if (cpu.mirror != nullptr) cpu.mirror->drop_page(linear);
+  if (cpu.direct != nullptr) cpu.direct->drop_page(linear);
   CodePage& code = cpu.code_pages[linear >> 12 & (code_page_entries - 1)];
   if (code.linear == page) code.linear = invalid_tag;
   // A page of a larger mapping goes with the whole mapping (vol. 3, 4.10.4.1), which is cached here in 4 KiB pieces.
@@ -373,6 +376,7 @@ void flush_page(Cpu& cpu, uint64_t linear) {
       }
     }
     if (cpu.mirror != nullptr) cpu.mirror->drop_large_page(linear, reach);
+    if (cpu.direct != nullptr) cpu.direct->drop_large_page(linear, reach);
     for (CodePage& other : cpu.code_pages) {
       if (other.large && (other.linear ^ linear) >> reach == 0) other.linear = invalid_tag;
     }
@@ -396,6 +400,7 @@ void cr3_changed(Cpu& cpu, bool keep) {
   cpu.jump_memory.change_pcid(pcid, keep);
   cpu.walk_memory.change_pcid(pcid, keep);
   if (cpu.mirror != nullptr) cpu.mirror->address_space_changed(pcid, keep);
+  if (cpu.direct != nullptr) cpu.direct->address_space_changed(pcid, keep);
   flush_non_global(cpu);
 }
 
@@ -403,6 +408,7 @@ void flush_pcid(Cpu& cpu, uint16_t pcid) {
   cpu.jump_memory.flush_pcid(pcid);
   cpu.walk_memory.drop_pcid(pcid);
   if (cpu.mirror != nullptr) cpu.mirror->drop_pcid(pcid);
+  if (cpu.direct != nullptr) cpu.direct->drop_pcid(pcid);
   if (pcid == (cpu.cr4 & cr4::pcide ? cpu.cr3 & 0xfff : 0)) flush_non_global(cpu);
 }
 
@@ -410,6 +416,7 @@ void flush_pcids(Cpu& cpu) {
   cpu.jump_memory.flush_all_pcids();
   cpu.walk_memory.drop_all_pcids();
   if (cpu.mirror != nullptr) cpu.mirror->drop_all();
+  if (cpu.direct != nullptr) cpu.direct->drop_all();
   flush_non_global(cpu);
 }
 

@@ -61,7 +61,8 @@ inline constexpr uint32_t integer = 1, x87 = 2, sse = 4, avx = 8, string = 16, a
     unrepeatable = 4096,                  // RDTSC and PUSHF: lock-step runs them once
     seldom = 8192,                        // interpreting what runs for the first or second time
     mirror = 16384,                       // mirrors of address spaces
-    patience = 32768;                     // waiting until an address space is worth a mirror
+    patience = 32768,                     // waiting until an address space is worth a mirror, or direct execution
+    direct = 65536;                       // direct execution of user code
 inline constexpr uint32_t simd = x87 | sse | avx;
 inline constexpr uint32_t instructions = integer | simd | string | atomic | branch | system;
 }  // namespace off
