@@ -86,6 +86,7 @@ Result<Comparison> Comparison::create() {
   made.contenders_.push_back({"translator", Guest::By::Translator, true, nullptr});
   made.contenders_.push_back({"translator, CPL 0", Guest::By::Translator, false, nullptr});
   made.contenders_.push_back({"translator, mirrored", Guest::By::Mirror, true, nullptr});
+  made.contenders_.push_back({"directly", Guest::By::Direct, true, nullptr});
   for (Contender& contender : made.contenders_) {
     auto guest = Guest::create(contender.by, contender.user);
     if (!guest) return std::unexpected(guest.error());

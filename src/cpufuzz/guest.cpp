@@ -49,7 +49,11 @@ Result<> Guest::set_up(By by) {
   jit::JitOptions options;
   options.translate = by != By::Interpreter;
   options.code_cache_size = size_t{16} << 20;
-  options.off = jit::off::seldom | (by == By::Mirror ? jit::off::patience : jit::off::mirror);
+  options.off = jit::off::seldom;
+  if (by == By::Mirror || by == By::Direct) options.off |= jit::off::patience;
+  if (by != By::Mirror) options.off |= jit::off::mirror;
+  if (by != By::Direct) options.off |= jit::off::direct;
+  direct_ = by == By::Direct;
   auto engine = jit::JitEngine::create({*memory_, bus_, clock_, *model_}, options);
   if (!engine) return std::unexpected(engine.error());
   engine_ = std::move(*engine);
@@ -71,6 +75,9 @@ Result<> Guest::set_up(By by) {
   put(gdt + 16, 0x00cf'9300'0000'ffff);
   put(gdt + 24, 0x00af'fb00'0000'ffff);
   put(gdt + 32, 0x00cf'f300'0000'ffff);
+  // Where Linux has them: else user code is not executed directly.
+  put(gdt + 40, 0x00cf'f300'0000'ffff);
+  put(gdt + 48, 0x00af'fb00'0000'ffff);
   put(tss + 0x24, high + handler_stack);
   // 2 MiB for the supervisor; the pages of code and data.
   put(tables, (tables + 0x1000) | 7);
@@ -119,6 +126,12 @@ Outcome Guest::run(const Case& test) {
   }
   state.segments[Cs].attributes = 0xa09b | dpl;
   state.segments[Cs].selector = user_ ? 0x1b : 8;
+  if (direct_) {
+    state.rflags |= rflags::interrupt;
+    for (auto& segment : state.segments) segment.selector = 0;
+    state.segments[Cs].selector = 0x33;
+    state.segments[Ss].selector = 0x2b;
+  }
   state.segments[Fs].base = test.state.fs_base;
   state.segments[Gs].base = test.state.gs_base;
   state.gdtr = {.base = high + gdt, .limit = 0x3f};
@@ -150,7 +163,7 @@ Outcome Guest::run(const Case& test) {
   CAISSON_CHECK(memory_->read(handler_stack - size, {reinterpret_cast<uint8_t*>(frame + (error ? 0 : 1)), size}));
   outcome.error = frame[0];
   outcome.state.rip = frame[1];
-  outcome.state.rflags = frame[3];
+  outcome.state.rflags = direct_ ? frame[3] & ~rflags::interrupt : frame[3];
   outcome.state.gpr[Rsp] = frame[4];
   return outcome;
 }

@@ -13,7 +13,8 @@ namespace caisson::cpufuzz {
 
 class Guest {
  public:
-  enum class By { Interpreter, Translator, Mirror };  // the last: the translator, in a mirrored address space
+  // Mirror: the translator, in a mirrored address space. Direct: the host's CPU, where this host can do that; CPL 3.
+  enum class By { Interpreter, Translator, Mirror, Direct };
   // `user`: at CPL 3, as on the host; else at CPL 0.
   [[nodiscard]] static Result<std::unique_ptr<Guest>> create(By by, bool user);
 
@@ -45,6 +46,7 @@ class Guest {
   [[nodiscard]] Result<> set_up(By by);
   void put(Gpa gpa, uint64_t value);
 
+  bool direct_ = false;
   bool user_;
   Bus bus_;
   FakeClock clock_;

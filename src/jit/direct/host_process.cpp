@@ -83,11 +83,12 @@ bool allow_mappings_only() {
 
 // In the new process, which is a copy of this one. Only system calls: other threads may have held locks. It ends in a
 // stop, from which its tracer takes all of the copy away.
-[[noreturn]] void become_empty(int memory, int page_file, uint64_t own_page) {
+[[noreturn]] void become_empty(int memory, int page_file, uint64_t own_page, pid_t parent) {
   const auto check = [](bool good) {
     if (!good) syscall(SYS_exit_group, 1);
   };
   check(syscall(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) == 0);
+  check(syscall(SYS_getppid) == parent);  // else it has ended before
   check(syscall(SYS_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
   // The guest's time and identification, not the host's.
   check(syscall(SYS_prctl, PR_SET_TSC, PR_TSC_SIGSEGV, 0, 0, 0) == 0);
@@ -150,8 +151,9 @@ bool HostProcess::prepare(int memory) {
   if (!choose_own_page()) return false;
 
   // No signal at its end: nobody but us waits for it.
+  const pid_t parent = getpid();
   const long pid = syscall(SYS_clone, 0, nullptr, nullptr, nullptr, nullptr);
-  if (pid == 0) become_empty(memory, page_file_.get(), own_page_);
+  if (pid == 0) become_empty(memory, page_file_.get(), own_page_, parent);
   if (pid < 0) return false;
   pid_ = static_cast<pid_t>(pid);
   child_time::add(pid_);
