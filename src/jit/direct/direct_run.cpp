@@ -23,7 +23,7 @@ using Stop = HostProcess::Stop;
 // What Linux has for 64-bit user code, here as on the host. Programs can read selectors.
 constexpr uint16_t user_code = 0x33, user_data = 0x2b;
 // Of RFLAGS, what user code changes by itself.
-constexpr uint64_t user_flags = x86::rflags::status | rflags::df | rflags::nt | rflags::ac | rflags::id;
+constexpr uint64_t user_flags = x86::rflags::status | rflags::tf | rflags::df | rflags::nt | rflags::ac | rflags::id;
 // Of those, what can be handed to a traced process.
 constexpr uint64_t loaded_flags = rflags::status | rflags::df | rflags::nt | rflags::ac;
 constexpr size_t header_at = 512, legacy_unused_at = 464;
@@ -280,9 +280,8 @@ StepResult Direct::handle(const HostProcess::Stopped& stopped) {
         cpu.fault = {};
         return size == 0 ? uint8_t{0} : bytes[0];
       };
-      if ((registers_.eflags & rflags::tf) != 0) {
-        // POPF has set TF, and one more instruction has run (vol. 3, 17.3.1.4).
-        cpu.rflags |= rflags::tf;
+      // POPF has set TF, and one more instruction has run (vol. 3, 17.3.1.4).
+      if (stopped.debug && (registers_.eflags & rflags::tf) != 0) {
         return deliver_debug_trap(cpu, 1u << 14);
       }
       const uint8_t last = byte_at(cpu.rip - 1);

@@ -283,6 +283,13 @@ TEST_F(Direct_, SingleStepAndBreakpoints) {
   // pushfq; or dword [rsp], 100h; popfq; nop; nop: #DB after the first NOP
   const CpuState state = both({0x9c, 0x81, 0x0c, 0x24, 0, 1, 0, 0, 0x9d, 0x90, 0x90, 0x0f, 0x0b});
   EXPECT_EQ(state.rip, UserMachine::code + 10);
+  // The same with INT 80h, a fault and a system call behind POPF: TF is in the flags that they save.
+  for (const std::vector<uint8_t>& last :
+       {std::vector<uint8_t>{0xcd, 0x80}, {0xcd, 0x03}, {0x0f, 0x0b}, {0x0f, 0x05}}) {
+    std::vector<uint8_t> code{0x9c, 0x81, 0x0c, 0x24, 0, 1, 0, 0, 0x9d};
+    code.insert(code.end(), last.begin(), last.end());
+    EXPECT_TRUE(both(code).rflags & rflags::tf || last[1] == 0x05);
+  }
   (void)both({0x90, 0xcc, 0x0f, 0x0b});        // int3
   (void)both({0x90, 0xf1, 0x0f, 0x0b});        // int1
   (void)both({0x90, 0xcd, 0x03, 0x0f, 0x0b});  // int 3, the long form

@@ -319,14 +319,15 @@ HostProcess::Stopped HostProcess::run() {
     switch (WSTOPSIG(status)) {
       case wake_signal: return {.why = Stop::Woken};
       case SIGTRAP | 0x80: return {.why = Stop::SystemCall};
-      case SIGTRAP: return {.why = Stop::Trap};
       case SIGILL:
       case SIGFPE: return {.why = Stop::Exception};
+      case SIGTRAP:
       case SIGSYS:
       case SIGSEGV:
       case SIGBUS: {
         siginfo_t info{};
         if (ptrace(PTRACE_GETSIGINFO, pid_, nullptr, &info) != 0) return {.why = Stop::Gone};
+        if (info.si_signo == SIGTRAP) return {.why = Stop::Trap, .debug = info.si_code != SI_KERNEL};
         if (info.si_signo == SIGSYS)
           return {.why = Stop::VsyscallPage, .address = reinterpret_cast<uint64_t>(info.si_call_addr)};
         const bool has_address = info.si_signo == SIGSEGV && info.si_code > 0 && info.si_code != SI_KERNEL;

@@ -69,6 +69,7 @@ class HostProcess {
     Stop why = Stop::Gone;
     uint64_t address = 0;  // Fault: linear address; VsyscallPage: of the call
     bool has_address = false;
+    bool debug = false;  // Trap: #DB, not #BP
   };
 
   [[nodiscard]] bool load(const user_regs_struct& registers);
