@@ -90,7 +90,7 @@ JitVcpu::JitVcpu(JitEngine& engine, unsigned index, CpuInterrupts& interrupts) :
     cpu.mirror = mirror_.get();
   }
   if (translator_ && (engine.options().off & off::direct) == 0) {
-    constexpr unsigned patience = 2;
+    constexpr unsigned patience = 4;
     direct_ = std::make_unique<Direct>(cpu, engine.options().off & off::patience ? 0 : patience);
     cpu.direct = direct_.get();
   }

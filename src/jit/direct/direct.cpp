@@ -47,12 +47,12 @@ Direct::Candidate& Direct::candidate() {
 
 bool Direct::wanted() {
   if (active_ == nullptr) return patience_ == 0 && fits() && begin();
-  return fits() && !at_sensitive_code(*active_);
+  return !waits() && fits() && !at_sensitive_code(*active_);
 }
 
 bool Direct::interrupted() {
-  if (active_ != nullptr) return true;
-  if (patience_ == 0 || !fits()) return false;
+  if (active_ != nullptr) return !waits();
+  if (patience_ == 0 || waits() || !fits()) return false;
   Candidate& here = candidate();
   if (++here.seen < here.needed) return false;
   here.seen = 0;

@@ -117,6 +117,8 @@ class Direct {
   void look_again(Space& space);
   [[nodiscard]] StepResult handle(const HostProcess::Stopped& stopped);
   [[nodiscard]] bool pays(Space& space);
+  void host_is_busy(bool busy);
+  [[nodiscard]] bool waits();
   [[nodiscard]] StepResult run(Space& space);
 
   Cpu& cpu_;
@@ -125,6 +127,9 @@ class Direct {
   Space* active_ = nullptr;
   std::vector<std::unique_ptr<HostProcess>> idle_;  // empty ones
   std::array<Candidate, 4> candidates_{};
+  // A busy host: nothing is executed directly before that time, and for how long not; nanoseconds.
+  uint64_t not_before_ = 0, pause_ = 0;
+  uint64_t thread_used_ = 0;  // this thread's CPU time when it was looked at last
   std::atomic<HostProcess*> running_{nullptr};
   SameCpu same_cpu_;
   user_regs_struct registers_{};

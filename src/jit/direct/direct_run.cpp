@@ -39,9 +39,9 @@ constexpr uint64_t translator_factor = 4, stop_cpu = 3'500;
 // The host allows a process 65530 mappings, unless somebody changed that.
 constexpr size_t max_pages = 30000;
 
-uint64_t now_ns() {
+uint64_t now_ns(clockid_t clock = CLOCK_MONOTONIC) {
   timespec time{};
-  clock_gettime(CLOCK_MONOTONIC, &time);
+  clock_gettime(clock, &time);
   return static_cast<uint64_t>(time.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(time.tv_nsec);
 }
 
@@ -227,21 +227,35 @@ Direct::Served Direct::serve(Space& space, uint64_t address) {
   return space.process->flush(HostProcess::Registers::Keep) ? Served::Yes : Served::Failed;
 }
 
-// False: the translator would be faster. On a busy host, too: there each stop waits twice until somebody else's time is
-// over.
+// On a busy host each stop waits twice until somebody else's time is over: then the translator, which never waits for
+// itself, takes over for a while, whatever the program does.
+void Direct::host_is_busy(bool busy) {
+  constexpr uint64_t first_pause = 250'000'000, longest_pause = 8'000'000'000;
+  pause_ = busy ? std::clamp(4 * pause_, first_pause, longest_pause) : 0;
+  not_before_ = busy ? now_ns() + pause_ : 0;
+}
+
+bool Direct::waits() { return not_before_ != 0 && patience_ != 0 && now_ns() < not_before_; }
+
+// False: the translator would be faster.
 bool Direct::pays(Space& space) {
   if (space.served_by_others < stops_together && space.wall < time_together) return true;
   const uint64_t cpu = space.process->cpu_ns(), resumes = space.process->resumes();
   const uint64_t used = cpu - std::min(space.used, cpu), own = stop_cpu * (resumes - space.resumes);
   const uint64_t wall = space.wall, useful = used - std::min(own, used);
+  const uint64_t here = now_ns(CLOCK_THREAD_CPUTIME_ID), both = used + (here - std::exchange(thread_used_, here));
   const bool pays = wall < translator_factor * useful;
   space.served_by_others = 0;
   space.wall = 0;
   space.used = cpu;
   space.resumes = resumes;
   if (pays) candidate().needed = patience_;
-  // Less than half of the time, and not for its stops: somebody else runs on this CPU.
-  if (wall > 2 * (used + own)) same_cpu_.move();
+  if (wall > 2 * both && wall >= time_together / 8) {
+    same_cpu_.move();
+    host_is_busy(!pays);
+  } else if (pays) {
+    host_is_busy(false);
+  }
   return pays || patience_ == 0;
 }
 
@@ -330,6 +344,7 @@ StepResult Direct::run(Space& space) {
     return StepResult::Done;
   }
   HostProcess& process = *space.process;
+  const uint64_t start = now_ns();
   for (;;) {
     running_.store(&process, std::memory_order_seq_cst);
     HostProcess::Stopped stopped{.why = Stop::Woken};
@@ -348,7 +363,11 @@ StepResult Direct::run(Space& space) {
     }
     if (stopped.why == Stop::Fault && stopped.has_address) {
       const Served served = serve(space, stopped.address);
-      if (served == Served::Yes) continue;
+      if (served == Served::Yes) {
+        if (now_ns() - start < time_together) continue;
+        lost_ = !store(space);
+        return StepResult::Done;  // to see whether it pays
+      }
       if (served == Served::Failed) {
         // The registers are still here.
         lost_ = !store(space);
