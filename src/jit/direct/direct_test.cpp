@@ -149,7 +149,7 @@ TEST_F(Direct_, RegistersFlagsAndMemory) {
 
 TEST_F(Direct_, RandomArithmetic) {
   std::mt19937_64 random{1};
-  for (unsigned round = 0; round < 200; ++round) {
+  for (unsigned round = 0; round < 40; ++round) {
     std::vector<uint8_t> code;
     for (unsigned i = 0; i < 20; ++i) {
       // An operation of the arithmetic group on two registers, never RSP or RBX.
