@@ -1,6 +1,7 @@
 #include "jit/direct/direct.h"
 
 #include <algorithm>
+#include <utility>
 
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -185,17 +186,31 @@ void Direct::set_page(Space& space, uint64_t linear, Page page) {
 
 void Direct::revoke(Gpa page) {
   const std::lock_guard hold(lock_);
-  revoked_.push_back(page);
+  // A guest may make pages code for ever without executing anything directly.
+  constexpr size_t most = 1024;
+  if (revoked_.size() < most) {
+    revoked_.push_back(page);
+  } else {
+    more_revoked_ = true;
+  }
   any_revoked_.store(true, std::memory_order_release);
 }
 
 void Direct::take_revoked() {
   if (!any_revoked_.load(std::memory_order_acquire)) return;
   std::vector<Gpa> pages;
+  bool more = false;
   {
     const std::lock_guard hold(lock_);
     pages.swap(revoked_);
+    more = std::exchange(more_revoked_, false);
     any_revoked_.store(false, std::memory_order_relaxed);
+  }
+  for (const auto& space : spaces_) {
+    if (!more) break;
+    for (const auto& [gpa, linear] : space->linear_pages) {
+      if ((cpu_.memory->page_flags(gpa).load() & GuestMemory::code_flag) != 0) pages.push_back(gpa);
+    }
   }
   for (const Gpa gpa : pages) {
     for (const auto& space : spaces_) {

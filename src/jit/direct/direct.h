@@ -140,6 +140,7 @@ class Direct {
 
   std::mutex lock_;  // of `revoked_`, and held where a process goes that wake() might know
   std::vector<Gpa> revoked_;
+  bool more_revoked_ = false;  // than are in `revoked_`
   std::atomic<bool> any_revoked_{false};
 };
 
