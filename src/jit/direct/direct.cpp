@@ -20,7 +20,7 @@ constexpr unsigned most_patience = 1000;
 
 }  // namespace
 
-Direct::Direct(Cpu& cpu, unsigned patience) : cpu_(cpu), patience_(patience) {}
+Direct::Direct(Cpu& cpu, unsigned patience) : cpu_(cpu), patience_(patience), candidates_(patience) {}
 
 Direct::~Direct() = default;
 
@@ -34,18 +34,6 @@ void Direct::enter_thread() {
   idle_.clear();
 }
 
-Direct::Candidate& Direct::candidate() {
-  Candidate* place = candidates_.begin();
-  for (Candidate& one : candidates_) {
-    if (one.cr3 == cpu_.cr3) return one;
-    if (one.seen < place->seen) place = &one;
-  }
-  // Every one that is there grows older, so that none keeps its place for ever.
-  for (Candidate& one : candidates_) one.seen -= one.seen > 1;
-  *place = {.cr3 = cpu_.cr3, .seen = 0, .needed = patience_};
-  return *place;
-}
-
 bool Direct::wanted() {
   if (active_ == nullptr) return patience_ == 0 && fits() && begin();
   return !waits() && fits() && !at_sensitive_code(*active_);
@@ -54,7 +42,7 @@ bool Direct::wanted() {
 bool Direct::interrupted() {
   if (active_ != nullptr) return !waits();
   if (patience_ == 0 || waits() || !fits()) return false;
-  Candidate& here = candidate();
+  Candidates::Candidate& here = candidate();
   if (++here.seen < here.needed) return false;
   here.seen = 0;
   return begin();
@@ -99,7 +87,7 @@ void Direct::destroy(std::unique_ptr<HostProcess> process) {
 }
 
 void Direct::give_up(Space& space) {
-  Candidate& here = candidate();
+  Candidates::Candidate& here = candidate();
   here.needed = std::min(4 * std::max(here.needed, 1u), most_patience);
   here.seen = 0;
   end(space);

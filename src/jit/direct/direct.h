@@ -22,6 +22,7 @@
 #include "jit/direct/host_process.h"
 #include "jit/direct/same_cpu.h"
 #include "jit/interpret/interpreter.h"
+#include "jit/mmu/candidates.h"
 
 namespace caisson::jit {
 
@@ -90,10 +91,6 @@ class Direct {
     uint64_t wall = 0, used = 0, resumes = 0;
     std::vector<uint8_t> fpu;  // as the process has it
   };
-  struct Candidate {
-    uint64_t cr3 = ~uint64_t{0};
-    unsigned seen = 0, needed = 0;  // interrupts that found it in user mode
-  };
   enum class Served : uint8_t { No, Yes, Failed };
 
   [[nodiscard]] bool fits() const;
@@ -101,7 +98,7 @@ class Direct {
   void end(Space& space);
   void give_up(Space& space);
   [[nodiscard]] Space* find_by_table(uint64_t table);
-  [[nodiscard]] Candidate& candidate();
+  [[nodiscard]] Candidates::Candidate& candidate() { return candidates_.of(cpu_.cr3); }
 
   void take_revoked();
   [[nodiscard]] bool prepare(Space& space);
@@ -126,7 +123,7 @@ class Direct {
   std::vector<std::unique_ptr<Space>> spaces_;  // the one used last is the last
   Space* active_ = nullptr;
   std::vector<std::unique_ptr<HostProcess>> idle_;  // empty ones
-  std::array<Candidate, 4> candidates_{};
+  Candidates candidates_;
   // A busy host: nothing is executed directly before that time, and for how long not; nanoseconds.
   uint64_t not_before_ = 0, pause_ = 0;
   uint64_t thread_used_ = 0;  // this thread's CPU time when it was looked at last

@@ -64,23 +64,11 @@ bool Mirror::possible() {
 #endif
 }
 
-Mirror::Mirror(Cpu& cpu, unsigned patience) : cpu_(cpu), patience_(patience) {}
+Mirror::Mirror(Cpu& cpu, unsigned patience) : cpu_(cpu), patience_(patience), candidates_(patience) {}
 
 Mirror::~Mirror() {
   while (!spaces_.empty()) end(*spaces_.back());
   if (nowhere_ != nullptr) munmap(nowhere_ - guard, region_size + 2 * guard);
-}
-
-Mirror::Candidate& Mirror::candidate() {
-  Candidate* place = candidates_.begin();
-  for (Candidate& one : candidates_) {
-    if (one.cr3 == cpu_.cr3) return one;
-    if (one.seen < place->seen) place = &one;
-  }
-  // Every one that is there grows older, so that none keeps its place for ever.
-  for (Candidate& one : candidates_) one.seen -= one.seen > 1;
-  *place = {.cr3 = cpu_.cr3, .seen = 0, .needed = patience_};
-  return *place;
 }
 
 void Mirror::interrupted() {
@@ -89,16 +77,10 @@ void Mirror::interrupted() {
     active_->credit = std::min(active_->credit + credit_per_interrupt, first_credit);
     return;
   }
-  Candidate& here = candidate();
+  Candidates::Candidate& here = candidate();
   if (++here.seen < here.needed) return;
   here.seen = 0;
   begin();
-}
-
-void Mirror::forget_candidate() {
-  for (Candidate& one : candidates_) {
-    if (one.cr3 == cpu_.cr3) one.seen = 0;
-  }
 }
 
 uint8_t* Mirror::host_of(const Space& space, uint64_t linear) {
@@ -255,7 +237,7 @@ void Mirror::address_space_changed(unsigned pcid, bool keep) {
 }
 
 void Mirror::drop_pcid(unsigned pcid) {
-  if ((cpu_.cr4 & x86::cr4::pcide) == 0 || (cpu_.cr3 & 0xfff) == pcid) forget_candidate();
+  if ((cpu_.cr4 & x86::cr4::pcide) == 0 || (cpu_.cr3 & 0xfff) == pcid) candidates_.forget(cpu_.cr3);
   if (spaces_.empty()) return;
   const std::lock_guard hold(lock_);
   for (size_t i = spaces_.size(); i-- > 0;) {
@@ -264,7 +246,7 @@ void Mirror::drop_pcid(unsigned pcid) {
 }
 
 void Mirror::drop_all() {
-  forget_candidate();
+  candidates_.forget(cpu_.cr3);
   if (spaces_.empty()) return;
   const std::lock_guard hold(lock_);
   while (!spaces_.empty()) end(*spaces_.back());
@@ -363,7 +345,7 @@ bool Mirror::fault(uint64_t host_address, bool write) {
   if (!possible || !filled.ram || (write && !filled.direct)) {
     // A host fault for nothing. A process that grows, or works on a device, is served better without.
     if (--space.credit == 0 && patience_ != 0) {
-      Candidate& here = candidate();
+      Candidates::Candidate& here = candidate();
       here.needed = std::min(4 * here.needed, most_patience);
       here.seen = 0;
       end(space);

@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "jit/cpu.h"
+#include "jit/mmu/candidates.h"
 
 namespace caisson::jit {
 
@@ -84,16 +85,11 @@ class Mirror {
     std::unordered_map<uint64_t, Page> pages;             // by linear address
     std::unordered_multimap<Gpa, uint64_t> linear_pages;  // the writable ones of `pages`
   };
-  struct Candidate {
-    uint64_t cr3 = ~uint64_t{0};
-    unsigned seen = 0, needed = 0;  // interrupts that found it in user mode
-  };
 
   void activate(Space* space);
   [[nodiscard]] uint64_t to_nowhere(size_t region) const;
   void end(Space& space);
-  [[nodiscard]] Candidate& candidate();  // the entry of the address space in force
-  void forget_candidate();
+  [[nodiscard]] Candidates::Candidate& candidate() { return candidates_.of(cpu_.cr3); }
   [[nodiscard]] bool map(Space& space, uint64_t linear, Gpa gpa, size_t count, bool writable);
   [[nodiscard]] size_t neighbours(const Space& space, uint64_t linear, Gpa gpa, bool writable) const;
   void unmap(Space& space, uint64_t linear);
@@ -109,7 +105,7 @@ class Mirror {
   Space* active_ = nullptr;
   size_t stack_region_ = 0;
   uint64_t gs_ = 1, fs_ = 1;  // what the host's GS is, and FS was when Cpu::mirror_fs was made; 1: unknown
-  std::array<Candidate, 4> candidates_{};
+  Candidates candidates_;
   uint8_t* nowhere_ = nullptr;  // address space for a region that nothing is ever mapped in
   unsigned strays_ = 0;         // accesses to other regions
 };
