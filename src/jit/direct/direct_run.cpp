@@ -20,8 +20,7 @@ namespace {
 using namespace x86;
 using Stop = HostProcess::Stop;
 
-// What Linux has for 64-bit user code, here as on the host. Programs can read selectors.
-constexpr uint16_t user_code = 0x33, user_data = 0x2b;
+constexpr uint16_t user_code = HostProcess::user_code, user_data = HostProcess::user_data;
 // Of RFLAGS, what user code changes by itself.
 constexpr uint64_t user_flags = x86::rflags::status | rflags::tf | rflags::df | rflags::nt | rflags::ac | rflags::id;
 // Of those, what can be handed to a traced process.

@@ -37,8 +37,6 @@ namespace {
 
 constexpr size_t page_bytes = 4096;
 constexpr int wake_signal = SIGUSR1;
-// Linux's selectors of 64-bit user code and of its stack.
-constexpr uint16_t user_code = 0x33, user_data = 0x2b;
 
 // The process's own code: works off R12 entries of a list at RBX, and stops. RAX is what the last call returned.
 constexpr std::array<uint8_t, 45> own_code{

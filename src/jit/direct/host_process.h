@@ -35,6 +35,9 @@ class HostProcess {
   HostProcess(const HostProcess&) = delete;
   HostProcess& operator=(const HostProcess&) = delete;
 
+  // Linux's selectors of 64-bit user code and of its stack, which programs can read.
+  static constexpr uint16_t user_code = 0x33, user_data = 0x2b;
+
   // Lowest and highest address that can be mapped.
   static constexpr uint64_t lowest = 0x1'0000, end = 0x7fff'ffff'f000;
 
