@@ -19,6 +19,7 @@
 
 #include "base/check.h"
 #include "bus/fake_clock.h"
+#include "jit/direct/host_process.h"
 #include "jit/engine.h"
 #include "jit/translate/classify.h"
 #include "jit/vcpu.h"
@@ -40,6 +41,7 @@ struct HostileRecipe {
   bool protect = false;      // CR0.WP, CR4.SMEP, CR4.SMAP as the seed says
   bool small_stack = false;  // 16-bit or odd stack pointers
   bool mirror = false;       // user code runs in a mirrored address space
+  bool direct = false;       // Long, user: as a 64-bit program of Linux, which the host's CPU executes itself
   uint64_t seed = 0;
 
   // The first `size` bytes of a fuzzer's input; the rest is the payload.
@@ -55,6 +57,11 @@ struct HostileRecipe {
     recipe.protect = bytes[2] & 8;
     recipe.small_stack = bytes[2] & 16;
     recipe.mirror = bytes[2] & 32;
+    recipe.direct = bytes[2] & 64;
+    if (recipe.direct) {
+      recipe.mode = Long;
+      recipe.user = true;
+    }
     uint32_t word = 0;
     std::memcpy(&word, bytes.data() + 3, 4);
     recipe.seed = word;
@@ -123,6 +130,7 @@ class HostileGuest {
       state.dr[7] = 0x400 | (random() & 0xffff'03ff);
       for (unsigned i = 0; i < 4; ++i) state.dr[i] = at + random() % 64;
     }
+    if (recipe.direct) make_program(state, random, at);
     CAISSON_CHECK(vcpu_->load(state).has_value());  // (drops the mirror that there was)
     cpu().mirror = recipe.mirror ? mirror_ : nullptr;
     engine_->memory_replaced();
@@ -306,6 +314,25 @@ class HostileGuest {
         for (uint64_t i = payload >> 12; i < (payload >> 12) + 2; ++i) put(0x6000 + 8 * i, i << 12 | 7);
         break;
     }
+  }
+
+  // What direct execution asks for: Linux's selectors, and none of what it leaves to the translator.
+  void make_program(CpuState& state, std::mt19937_64& random, uint64_t at) {
+    using namespace x86;
+    constexpr uint16_t kernel_code = 8, sysret_base = 0x23;
+    put(gdt + (HostProcess::user_data & ~7), 0x00cf'f300'0000'ffff);
+    put(gdt + (HostProcess::user_code & ~7), 0x00af'fb00'0000'ffff);
+    put(gdt + 0x38, 0x0000'8b00'a800'0067);
+    state.tr.selector = 0x38;
+    state.segments[Cs].selector = HostProcess::user_code;
+    state.segments[Ss].selector = HostProcess::user_data;
+    for (const unsigned reg : {Es, Ds, Fs, Gs}) state.segments[reg].selector = 0;
+    state.msrs[static_cast<size_t>(MsrSlot::Star)] = uint64_t{sysret_base} << 48 | uint64_t{kernel_code} << 32;
+    state.msrs[static_cast<size_t>(MsrSlot::Lstar)] = at + random() % 32;
+    state.cr0 &= ~(cr0::ts | cr0::em);
+    state.cr4 |= cr4::fsgsbase;
+    state.rflags = (state.rflags | rflags::interrupt) & ~(rflags::tf | rflags::iopl);
+    state.dr[7] = 0x400;
   }
 
   // A descriptor table and gates of the mode's format, most of them good; handlers stand in the payload.
