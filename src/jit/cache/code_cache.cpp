@@ -192,7 +192,9 @@ void CodeCache::put_jump(const uint8_t* at, const uint8_t* target) {
   put(at, bytes);
 }
 
+// (Across the end of a cache line it would not be one store, and the host's CPU would stop all others for it.)
 void CodeCache::put(const uint8_t* at, uint64_t bytes) {
+  CAISSON_CHECK(reinterpret_cast<uintptr_t>(at) % sizeof bytes == 0);
   __atomic_store_n(reinterpret_cast<uint64_t*>(writable_of(at)), bytes, __ATOMIC_SEQ_CST);
 }
 

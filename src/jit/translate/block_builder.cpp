@@ -501,7 +501,6 @@ void BlockBuilder::emit_entries(Emitter& out) {
   block_.start_to_entry = items_.front().live_in != 0 && !through;
   if (block_.start_to_entry) {
     out.call(stubs_.restore_flags);
-    out.align(8, 0);
   }
   if (user()) {
     // Notes the page that the block runs in: lea t0, [t0 - offset]; mov [code_base], t0
@@ -513,8 +512,8 @@ void BlockBuilder::emit_entries(Emitter& out) {
   size_t body = 0;
   if (through) {
     body = out.jump_short_later();
-    out.align(8, 0);
   }
+  out.align(8, 0);
   block_.entry_offset = static_cast<uint8_t>(out.size());
   if (polls_first()) return;                                             // with an instruction that is long enough
   out.u8(0x0f), out.u8(0x1f), out.u8(0x44), out.u8(0x00), out.u8(0x00);  // nop of 5 bytes
