@@ -12,6 +12,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/start_up_memory.h"
 #include "base/write_all.h"
 #include "cli/profile_report.h"
 
@@ -24,6 +25,8 @@ constexpr uint64_t second_ns = 1'000'000'000;
 // How long a VMM may take to end after it was told to stop, or after it said that it had ended: it may still have to
 // write a disk's cache out.
 constexpr uint64_t grace_ns = 30 * second_ns;
+// A session that has lasted so long is on its way.
+constexpr uint64_t start_up_ns = second_ns;
 
 uint64_t now_ns() {
   timespec time{};
@@ -249,9 +252,10 @@ bool Session::done() const {
 }
 
 int Session::poll_timeout_ms() const {
-  if (!deadline_ns_) return -1;
+  const auto next = std::min(deadline_ns_.value_or(UINT64_MAX), start_up_until_ns_.value_or(UINT64_MAX));
+  if (next == UINT64_MAX) return -1;
   const uint64_t now = now_ns();
-  return *deadline_ns_ <= now ? 0 : static_cast<int>((*deadline_ns_ - now) / 1'000'000 + 1);
+  return next <= now ? 0 : static_cast<int>((next - now) / 1'000'000 + 1);
 }
 
 SessionEnd Session::run() {
@@ -260,6 +264,7 @@ SessionEnd Session::run() {
   terminal_.enter();
   if (terminal_.raw()) say(settings_.attached ? attached_hint : escape_hint);
   for (const control::Event& event : settings_.said) handle_event(event, control::serialise(event));
+  start_up_until_ns_ = now_ns() + start_up_ns;
 
   while (!done()) {
     const bool console_writable = link_.console.valid() && !input_.empty();
@@ -279,6 +284,10 @@ SessionEnd Session::run() {
         {link_.log.get(), POLLIN, 0},
     }};
     if (::poll(fds.data(), fds.size(), poll_timeout_ms()) < 0 && errno != EINTR) break;
+    if (start_up_until_ns_ && now_ns() >= *start_up_until_ns_) {
+      start_up_until_ns_.reset();
+      give_back_start_up_memory();
+    }
 
     signalfd_siginfo info{};
     while (fds[0].revents != 0 && ::read(signals.get(), &info, sizeof info) == sizeof info) {

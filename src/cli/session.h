@@ -73,8 +73,9 @@ class Session {
   std::optional<control::Exited> exited_;
   unsigned stop_signals_ = 0;
   bool stopping_ = false;
-  bool left_ = false;                    // an attached session ends, the machine goes on
-  std::optional<uint64_t> deadline_ns_;  // of the power button, of stop, or of the VMM's end after Exited
+  bool left_ = false;                          // an attached session ends, the machine goes on
+  std::optional<uint64_t> deadline_ns_;        // of the power button, of stop, or of the VMM's end after Exited
+  std::optional<uint64_t> start_up_until_ns_;  // then what only the start needed is given back
   std::optional<WindowSize> sent_size_;
 };
 
