@@ -17,7 +17,6 @@
 #include "jit/mmu/walk_memory.h"
 #include "jit/translate/jump_memory.h"
 #include "memory/guest_memory.h"
-#include "memory/page_pair.h"
 #include "x86/cpu_model.h"
 #include "x86/registers.h"
 
@@ -195,6 +194,7 @@ struct alignas(64) Cpu {
   Activity activity = Activity::Running;
   uint8_t interrupt_shadow = 0;  // 1 STI, 2 MOV SS: holds interrupts off until one more instruction has run
   bool nmi_blocked = false;
+  bool alone = true;  // no other vCPU runs guest code meanwhile: split locks can be done (StepResult::NotAlone)
   Fault fault{};
   alignas(64) std::array<uint8_t, xsave_area_size> xsave{};
 
@@ -202,7 +202,6 @@ struct alignas(64) Cpu {
   GuestMemory* memory = nullptr;
   Direct* direct = nullptr;  // null: off
   Mirror* mirror = nullptr;  // null: off
-  PagePair page_pair;        // for locked accesses that cross a page
   Bus* bus = nullptr;
   Clock* clock = nullptr;
   CpuInterrupts* interrupts = nullptr;

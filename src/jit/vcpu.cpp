@@ -82,6 +82,7 @@ JitVcpu::JitVcpu(JitEngine& engine, unsigned index, CpuInterrupts& interrupts) :
   for (JumpCache& cache : cpu.jumps) cache.drop(0);  // all other entries are empty as zeros
   mmu::drop_stack_pages(cpu);
   reset_cpu(cpu, false);
+  cpu.alone = engine.options().lockstep;  // where vCPUs take turns
   if (index != 0) cpu.activity = Activity::WaitForSipi;
   if (engine.options().translate) translator_ = std::make_unique<Translator>(engine, cpu);
   if (translator_ && (engine.options().off & off::mirror) == 0 && Mirror::possible()) {
@@ -276,6 +277,7 @@ ExitReason JitVcpu::run() {
       if (result == StepResult::Done && !sleeps) result = run_guest();
     }
     in_guest_.store(false, std::memory_order_seq_cst);
+    if (result == StepResult::NotAlone) result = step_alone();
     if (lockstep_ && !lockstep_->difference().empty()) return differs();
     if (direct_ && direct_->lost()) {
       fpu_put_away(cpu);
@@ -293,6 +295,21 @@ ExitReason JitVcpu::run() {
       return ExitReason::TripleFault;
     }
   }
+}
+
+// What others ask for meanwhile they wait for: this vCPU counts as being in the guest.
+StepResult JitVcpu::step_alone() {
+  fpu_put_away(*cpu_);
+  StepResult result = StepResult::Done;
+  engine_.exclusive(*cpu_, [&] {
+    in_guest_.store(true, std::memory_order_seq_cst);
+    answer_requests();
+    cpu_->alone = true;
+    result = step(*cpu_);
+    cpu_->alone = false;
+    in_guest_.store(false, std::memory_order_seq_cst);
+  });
+  return result;
 }
 
 StepResult JitVcpu::interpret_one() {

@@ -51,6 +51,7 @@ class JitVcpu final : public Vcpu {
   [[nodiscard]] StepResult run_guest();
   [[nodiscard]] StepResult run_translated();
   [[nodiscard]] StepResult interpret_one();
+  [[nodiscard]] StepResult step_alone();
   [[nodiscard]] StepResult interpret_block();
   template <class GoOn>
   [[nodiscard]] StepResult interpret_while(GoOn go_on);

@@ -35,7 +35,7 @@ bool watched_access(Step& step, uint64_t linear, unsigned size, bool write) {
   return true;
 }
 
-std::mutex& split_lock() {
+std::mutex& device_lock() {
   static std::mutex mutex;
   return mutex;
 }

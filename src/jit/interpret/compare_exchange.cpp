@@ -127,7 +127,7 @@ bool cmpxchg16b(Step& step) {
   } else if (cpu.fault.raised) {
     return false;
   } else {
-    const std::lock_guard guard(split_lock());
+    const std::lock_guard guard(device_lock());
     if (!mmu::read_bytes(cpu, linear, &old, 16)) return false;
     equal = old.low == expected.low && old.high == expected.high;
     if (!mmu::write_bytes(cpu, linear, equal ? &fresh : &old, 16)) return false;

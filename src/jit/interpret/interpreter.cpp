@@ -122,7 +122,7 @@ StepResult step(Cpu& cpu) {
   if (cpu.interpreter == nullptr) [[unlikely]]
     cpu.interpreter = make_decode_cache();
   const uint64_t flags = cpu.rflags;
-  cpu.interrupt_shadow = 0;
+  const uint8_t shadow = std::exchange(cpu.interrupt_shadow, uint8_t{0});
   uint64_t linear;
   if (!code_address(cpu, linear)) return deliver_fault(cpu);
   const bool breakpoints = cpu.dr[7] & 0xff;
@@ -136,6 +136,11 @@ StepResult step(Cpu& cpu) {
   step.watch = breakpoints || ((flags & rflags::ac) && cpu.cpl == 3 && (cpu.cr0 & cr0::am));
   cpu.rflags = flags & ~rflags::rf;
   if (!entry->handler(step)) [[unlikely]] {
+    if (step.not_alone) {
+      cpu.rflags = flags;
+      cpu.interrupt_shadow = shadow;
+      return StepResult::NotAlone;
+    }
     return deliver_fault(cpu);
   }
   cpu.rip = step.next;

@@ -14,6 +14,7 @@ enum class StepResult : uint8_t {
   Done,      // an instruction retired, or an exception was delivered
   Halted,    // HLT: cpu.activity says so
   Shutdown,  // triple fault
+  NotAlone,  // nothing has happened: the same again with Cpu::alone set, while no other vCPU runs guest code
 };
 
 // Executes one instruction at CS:RIP (of a REP string instruction: a bounded number of iterations, RIP staying on it),

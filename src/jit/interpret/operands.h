@@ -15,8 +15,12 @@ namespace caisson::jit {
                                  uint64_t& linear);
 // Alignment check (#AC) and data breakpoints.
 [[nodiscard]] bool watched_access(Step& step, uint64_t linear, unsigned size, bool write);
-// Serialises LOCKed accesses that the host cannot do in one piece (devices).
-[[nodiscard]] std::mutex& split_lock();
+// Serialises LOCKed accesses to devices.
+[[nodiscard]] std::mutex& device_lock();
+
+// Whether the host could do a LOCKed access there only by a bus lock (SDM vol. 3, 9.1.2), which holds up all its CPUs,
+// and which many hosts trap and punish by milliseconds to seconds: such accesses are done while no other vCPU runs.
+[[nodiscard]] inline bool crosses_line(uint64_t linear, unsigned size) { return (linear & 63) + size > 64; }
 
 [[nodiscard]] inline bool linear_address(Step& step, unsigned segment, uint64_t offset, unsigned size, bool write,
                                          uint64_t& linear) {
@@ -128,6 +132,8 @@ template <class T>
 template <class T, class Change>
 [[nodiscard]] inline bool modify_linear(Step& step, uint64_t linear, bool locked, Change change) {
   Cpu& cpu = step.cpu;
+  const bool split = locked && crosses_line(linear, sizeof(T));
+  if (split && !cpu.alone) return step.needs_alone();
   const Tlb& cache = mmu::tlb(cpu, As::Current);
   const unsigned slot = linear >> 12 & (tlb_entries - 1);
   mmu::Host host;
@@ -139,35 +145,21 @@ template <class T, class Change>
     if (host.pointer == nullptr && cpu.fault.raised) return false;
   }
   uint64_t flags = cpu.rflags;
-  const auto change_locked = [&](uint8_t* at) {
-    // Across cache lines one at a time: a host that traps such accesses stops each for a millisecond or more, in which
-    // another CPU's changes would make every try of this one fail.
-    constexpr uint64_t line = 64;
-    std::unique_lock<std::mutex> guard;
-    if ((reinterpret_cast<uintptr_t>(at) & (line - 1)) + sizeof(T) > line) guard = std::unique_lock(split_lock());
-    T old = plain_load<T>(at);
-    for (;;) {
-      flags = cpu.rflags;
-      const T fresh = change(old, flags);
-      if (compare_exchange<T>(at, old, fresh)) break;
-    }
-  };
-  mmu::HostPair pair;
   if (host.pointer != nullptr) [[likely]] {
-    if (!locked) {
+    if (!locked || split) {
       plain_store<T>(host.pointer, change(plain_load<T>(host.pointer), flags));
     } else {
-      change_locked(host.pointer);
+      T old = plain_load<T>(host.pointer);
+      for (;;) {
+        flags = cpu.rflags;
+        const T fresh = change(old, flags);
+        if (compare_exchange<T>(host.pointer, old, fresh)) break;
+      }
     }
     if (!hit) mmu::wrote(cpu, host, sizeof(T));
-  } else if (locked && (pair = mmu::host_pair_for_write(cpu, linear, sizeof(T))).pointer != nullptr) {
-    change_locked(pair.pointer);
-    mmu::wrote(cpu, pair, sizeof(T));
-  } else if (cpu.fault.raised) {
-    return false;
   } else {
     std::unique_lock<std::mutex> guard;
-    if (locked) guard = std::unique_lock(split_lock());
+    if (locked) guard = std::unique_lock(device_lock());
     T old;
     if (!mmu::probe(cpu, linear, sizeof(T), Access::Write)) return false;
     if (!mmu::read_bytes(cpu, linear, &old, sizeof(T))) return false;

@@ -21,10 +21,17 @@ struct Step {
   bool unfinished = false;    // a REP instruction stays at its RIP, to go on in the next step
   bool halted = false;        // HLT
   bool inhibit_trap = false;  // no single-step trap after this instruction (interrupt delivery, MOV SS)
+  bool not_alone = false;     // it has to be done again with Cpu::alone
+
+  // For a handler to return.
+  [[nodiscard]] bool needs_alone() {
+    not_alone = true;
+    return false;
+  }
 };
 
-// Executes one instruction. True: retired (the caller sets RIP to step.next). False: cpu.fault is raised, nothing
-// changed.
+// Executes one instruction. True: retired (the caller sets RIP to step.next). False: cpu.fault is raised or `not_alone`
+// is set, nothing changed.
 using Handler = bool (*)(Step&);
 
 class HandlerTable {

@@ -180,26 +180,6 @@ Host host_for_read(Cpu& cpu, uint64_t linear, unsigned size) {
 
 void wrote(Cpu& cpu, const Host& host, unsigned size) { cpu.memory->written(host.gpa, size); }
 
-HostPair host_pair_for_write(Cpu& cpu, uint64_t linear, unsigned size) {
-  const unsigned before = left_in_page(linear);
-  if (size <= before) return {};
-  const Filled first = resolve(cpu, linear, Access::Write, As::Current);
-  if (!first.ok) return {};
-  const Filled second = resolve(cpu, linear + before, Access::Write, As::Current);
-  if (!second.ok || !first.ram || !second.ram) return {};
-  uint8_t* both = cpu.page_pair.map(*cpu.memory, first.gpa & ~(page_size - 1), second.gpa);
-  if (both == nullptr) return {};
-  note(cpu, first.host, before);
-  note(cpu, second.host, size - before);
-  return {.pointer = both + (page_size - before), .first = first.gpa, .second = second.gpa};
-}
-
-void wrote(Cpu& cpu, const HostPair& pair, unsigned size) {
-  const auto before = static_cast<unsigned>(page_size - (pair.first & (page_size - 1)));
-  cpu.memory->written(pair.first, before);
-  cpu.memory->written(pair.second, size - before);
-}
-
 unsigned run_for_read(Cpu& cpu, uint64_t linear, unsigned size, uint8_t*& host) {
   const Filled from = resolve(cpu, linear, Access::Read, As::Current);
   if (!from.ok || !from.ram) return 0;

@@ -71,15 +71,6 @@ struct Host {
 [[nodiscard]] Host host_for_read(Cpu& cpu, uint64_t linear, unsigned size);
 void wrote(Cpu& cpu, const Host& host, unsigned size);
 
-// For a locked access that crosses a page: one host address range for both pieces, so that the host's own LOCK holds
-// for it. null without a fault: a device is touched. Slow: the two pages are mapped side by side.
-struct HostPair {
-  uint8_t* pointer = nullptr;
-  Gpa first = 0, second = 0;  // of the pieces
-};
-[[nodiscard]] HostPair host_pair_for_write(Cpu& cpu, uint64_t linear, unsigned size);
-void wrote(Cpu& cpu, const HostPair& pair, unsigned size);
-
 // Longest run, at most `size` bytes, from `linear` (upwards) that one plain host access range can serve: for string
 // instructions. Returns 0 where host_for_* would give null.
 [[nodiscard]] unsigned run_for_read(Cpu& cpu, uint64_t linear, unsigned size, uint8_t*& host);

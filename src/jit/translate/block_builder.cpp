@@ -316,9 +316,11 @@ void BlockBuilder::emit_native(Emitter& out, const Item& item) {
   Address address;
   if (memory != nullptr) {
     // A spilled register can take T0 where the address does not need it.
-    const bool collapse = count > 0 || high >= 0;
+    const bool locks = is_locked(in);
+    const bool collapse = count > 0 || high >= 0 || locks;
     const bool write = memory->writes;
     address = emit_check(out, item, *memory, memory->bits / 8u, write, collapse);
+    if (locks) leave_if_split(out, item, address, memory->bits / 8u);
   }
   flags_for(out, item);  // uses T1: the address is collapsed where this does anything
   const std::array<int, 3> with_memory{t1, borrowed[0], borrowed[1]}, without{t0, t1, borrowed[0]};

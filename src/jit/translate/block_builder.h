@@ -124,6 +124,7 @@ class BlockBuilder {
 
   // Operand address after the check: what an instruction may use as its memory operand.
   Address emit_check(Emitter& out, const Item& item, const Operand& memory, unsigned size, bool write, bool collapse);
+  void leave_if_split(Emitter& out, const Item& item, const Address& address, unsigned size);
   Address emit_stack_check(Emitter& out, const Item& item, int base, int32_t disp, unsigned size, bool write);
   Cold& look_up(Emitter& out, const Item& item, unsigned size, bool write);
   Address check_simple(Emitter& out, const Item& item, const Address& ea, unsigned size, bool write, bool collapse);

@@ -240,6 +240,11 @@ Kind classify(const Instruction& in, ModeWord mode) {
   return classify_integer(in);
 }
 
+// XCHG with memory locks by itself.
+bool is_locked(const Instruction& in) {
+  return in.lock || (in.mnemonic == ZYDIS_MNEMONIC_XCHG && in.memory() != nullptr);
+}
+
 bool left_to_interpreter(const Instruction& in, Kind kind, uint32_t off) {
   if (in.simd) {
     const bool avx = in.encoding != Encoding::Legacy || has_register_operand_of(in, RegisterClass::Mask);
@@ -247,9 +252,7 @@ bool left_to_interpreter(const Instruction& in, Kind kind, uint32_t off) {
         in.isa_set == ZYDIS_ISA_SET_X87 || in.isa_set == ZYDIS_ISA_SET_FCMOV || in.isa_set == ZYDIS_ISA_SET_PENTIUMMMX;
     return off & (avx ? off::avx : x87 ? off::x87 : off::sse);
   }
-  // XCHG with memory locks by itself.
-  const bool atomic = in.lock || (in.mnemonic == ZYDIS_MNEMONIC_XCHG && in.memory() != nullptr);
-  if (atomic && (off & off::atomic)) return true;
+  if (is_locked(in) && (off & off::atomic)) return true;
   switch (kind) {
     case Kind::String: return off & off::string;
     case Kind::PushFlags:

@@ -67,6 +67,8 @@ inline constexpr uint32_t simd = x87 | sse | avx;
 inline constexpr uint32_t instructions = integer | simd | string | atomic | branch | system;
 }  // namespace off
 
+// By its prefix, or by itself: XCHG with memory.
+[[nodiscard]] bool is_locked(const Instruction& in);
 // Whether `off` leaves the instruction, which is of this kind, to the interpreter.
 [[nodiscard]] bool left_to_interpreter(const Instruction& in, Kind kind, uint32_t off);
 

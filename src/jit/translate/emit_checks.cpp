@@ -184,6 +184,19 @@ Address BlockBuilder::emit_check(Emitter& out, const Item& item, const Operand& 
   return check_computed(out, item, size, write);
 }
 
+// A locked access across cache lines is the interpreter's: see crosses_line(). T1 is free, or part of no `address`.
+void BlockBuilder::leave_if_split(Emitter& out, const Item& item, const Address& address, unsigned size) {
+  constexpr uint32_t line = 64;
+  if (size == 1) return;
+  free_flags(out, item);
+  Address plain = address;
+  plain.gs = false;  // (its base is that of a page)
+  out.lea(t1, plain);
+  out.and32(t1, line - 1);
+  out.register_op(0x81, 7, t1, false), out.u32(line - size);  // cmp t1d, 64 - size
+  leave_if_not(out, item, 6);                                 // below or equal
+}
+
 Address BlockBuilder::emit_stack_check(Emitter& out, const Item& item, int base, int32_t disp, unsigned size,
                                        bool write) {
   if (mirrored() && base == guest_rsp) {

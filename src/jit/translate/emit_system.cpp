@@ -89,6 +89,7 @@ void BlockBuilder::emit_bit_test(Emitter& out, const Item& item) {
   out.lea(t0, {.base = t0, .index = t1, .scale = static_cast<int>(size)});
   const bool write = in.mnemonic != ZYDIS_MNEMONIC_BT;
   const Address word = check_computed(out, item, size, write);
+  if (in.lock) leave_if_split(out, item, word, size);
   const unsigned opcode = in.mnemonic == ZYDIS_MNEMONIC_BT    ? 0xa3
                           : in.mnemonic == ZYDIS_MNEMONIC_BTS ? 0xab
                           : in.mnemonic == ZYDIS_MNEMONIC_BTR ? 0xb3
