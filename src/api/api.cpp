@@ -2,9 +2,12 @@
 
 #include <charconv>
 
+#include <sys/mman.h>
+
 #include "api/handlers.h"
 #include "base/log.h"
 #include "base/tsc_reading.h"
+#include "base/write_all.h"
 #include "life/launch.h"
 #include "store/store.h"
 
@@ -13,7 +16,8 @@ namespace {
 
 // Not for the record: one who looks changes nothing.
 bool changes(const Route& route) {
-  return route.method != "GET" || route.kind == Kind::Console || route.kind == Kind::Screen;
+  return route.method != "GET" || route.kind == Kind::Console || route.kind == Kind::Screen ||
+         route.kind == Kind::Download;  // out of a guest
 }
 
 std::string object_of(const Route& route, const Call& call) {
@@ -33,7 +37,11 @@ std::string object_of(const Route& route, const Call& call) {
 std::optional<std::string> wrong_parameter(const Route& route, const std::string& name, const std::string& value) {
   for (const Parameter& one : route.query) {
     if (one.name != name) continue;
-    if (one.flag) {
+    if (one.of == Of::Text) {
+      if (!value.empty() && value.size() <= one.most) return std::nullopt;
+      return fmt::format("{} has {} bytes; 1 to {} are allowed", name, value.size(), one.most);
+    }
+    if (one.of == Of::Flag) {
       if (value == "true" || value == "false") return std::nullopt;
       return fmt::format("{} is {}; write true or false", name, value);
     }
@@ -69,13 +77,16 @@ std::expected<control::Json, Answer> parse_body(const Route& route, const Reques
 }  // namespace
 
 Api::Api(Audit& audit)
-    : audit_(audit), services_{jobs_, children_, [this](const Job& job) {
-                                 audit_.write({.who = job.who,
-                                               .operation = job.operation,
-                                               .object = job.object,
-                                               .result = job.state == JobState::Done ? "ok" : job.message});
-                                 if (job.state == JobState::Failed) log::warning("{}", job.message);
-                               }} {}
+    : audit_(audit),
+      services_{jobs_, children_,
+                [this](const Job& job) {
+                  audit_.write({.who = job.who,
+                                .operation = job.operation,
+                                .object = job.object,
+                                .result = job.state == JobState::Done ? "ok" : job.message});
+                  if (job.state == JobState::Failed) log::warning("{}", job.message);
+                },
+                guest_calls_, end_.get_token()} {}
 
 std::expected<Api::Admitted, Answer> Api::admit(const Request& request, const std::optional<Caller>& caller) {
   const auto refuse = [&](const Answer& answer, std::string_view operation, std::string_view object,
@@ -112,7 +123,12 @@ std::expected<Api::Admitted, Answer> Api::admit(const Request& request, const st
   for (const auto& [key, value] : target->query) {
     if (const auto wrong = wrong_parameter(route, key, value)) return std::unexpected(problem(422, *wrong));
   }
-  auto body = parse_body(route, request);
+  for (const Parameter& one : route.query) {
+    if (one.required && !target->query.contains(std::string{one.name})) {
+      return std::unexpected(problem(422, fmt::format("the parameter {} is missing: {}", one.name, one.what)));
+    }
+  }
+  auto body = route.kind == Kind::Upload ? control::Json::object() : parse_body(route, request);
   if (!body) return std::unexpected(body.error());
   return Admitted{&route, Call{services_, *caller, std::move(found.words), std::move(target->query), std::move(*body)}};
 }
@@ -120,7 +136,7 @@ std::expected<Api::Admitted, Answer> Api::admit(const Request& request, const st
 void Api::record(const Admitted& admitted, const Answer& answer) {
   const Route& route = *admitted.route;
   if (!changes(route)) return;
-  std::string result = answer.status < 300 ? "ok" : "failed";
+  std::string result = answer.status >= 300 ? "failed" : admitted.call.dry_run() ? "dry run" : "ok";
   if (answer.status >= 400) {
     const auto json = control::parse_json(answer.body);
     if (json && json->contains("detail")) result = json->at("detail").get<std::string>();
@@ -136,9 +152,30 @@ Answer Api::answer(Admitted& admitted) {
   return answer;
 }
 
+std::expected<File, Answer> Api::fetch(Admitted& admitted) {
+  auto file = admitted.route->fetch(admitted.call);
+  record(admitted, file ? Answer{admitted.route->status, "", "", {}} : file.error());
+  return file;
+}
+
+Answer Api::take(Admitted& admitted, const File& content) {
+  Answer answer = admitted.route->take(admitted.call, content);
+  record(admitted, answer);
+  return answer;
+}
+
 Answer Api::handle(const Request& request, const std::optional<Caller>& caller) {
   auto admitted = admit(request, caller);
   if (!admitted) return admitted.error();
+  if (admitted->route->kind == Kind::Download) {
+    auto file = fetch(*admitted);
+    return file ? Answer{admitted->route->status, "", std::string{admitted->route->type}, {}} : file.error();
+  }
+  if (admitted->route->kind == Kind::Upload) {
+    File content{Fd{::memfd_create("content", MFD_CLOEXEC)}, request.body.size()};
+    if (!content.fd.valid() || write_all(content.fd.get(), request.body) != 0) return problem(500, "no memory");
+    return take(*admitted, content);
+  }
   return answer(*admitted);
 }
 
@@ -147,6 +184,7 @@ void Api::start_machines() {
     const auto store = store::Store::open();
     const auto names = store ? store->names() : std::unexpected(store.error());
     if (!names) return std::unexpected(names.error());
+    store->sweep();  // what an earlier one has left when it was killed
     std::string failed;
     for (const std::string& name : *names) {
       if (follow.cancelled.stop_requested()) return fail("the daemon ends");

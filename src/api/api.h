@@ -3,7 +3,9 @@
 //   Threads  any
 #pragma once
 
+#include <atomic>
 #include <optional>
+#include <stop_token>
 #include <string>
 
 #include "api/audit.h"
@@ -24,11 +26,17 @@ class Api {
   [[nodiscard]] std::expected<Admitted, Answer> admit(const Request& request, const std::optional<Caller>& caller);
   // Of Kind::Answer. May wait for seconds.
   [[nodiscard]] Answer answer(Admitted& admitted);
-  // Both.
+  // Of Kind::Download and Kind::Upload. May wait for as long as a guest may.
+  [[nodiscard]] std::expected<File, Answer> fetch(Admitted& admitted);
+  [[nodiscard]] Answer take(Admitted& admitted, const File& content);
+  // All of a request but streams; content that is fetched is left out.
   [[nodiscard]] Answer handle(const Request& request, const std::optional<Caller>& caller);
 
   // Starts the machines whose configuration says autostart, in jobs.
   void start_machines();
+
+  // The daemon ends: what waits for guests does so no longer.
+  void end() { end_.request_stop(); }
 
   [[nodiscard]] Audit& audit() { return audit_; }
   [[nodiscard]] Children& children() { return children_; }
@@ -38,6 +46,8 @@ class Api {
   Audit& audit_;
   Children children_;
   Jobs jobs_;
+  std::atomic<unsigned> guest_calls_ = 0;
+  std::stop_source end_;
   Services services_;
 };
 

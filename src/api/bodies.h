@@ -12,6 +12,7 @@
 #include "api/jobs.h"
 #include "control/json_schema.h"
 #include "control/messages_table.h"
+#include "life/guest_agent.h"
 #include "life/machines.h"
 #include "life/seed.h"
 #include "store/vm_spec_table.h"
@@ -30,6 +31,7 @@ struct CreateMachine : life::Change {
   std::optional<life::Seed> seed;  // what cloud-init finds at the first start
   std::vector<std::string> backing_folders;
   control::BootFirst boot_first = control::BootFirst::Disk;
+  bool transient = false;  // it is started at once, and goes when it ends
 };
 
 struct StopMachine {
@@ -62,6 +64,65 @@ struct ImportImage {
   std::string format;    //
   std::string firmware;  //
   bool force = false;
+};
+
+struct ExportImage {
+  std::string file;  // an absolute path of this host, *.qcow2 or *.tar
+  bool force = false;
+};
+
+// Of caisson disk; paths are absolute ones of this host. What is left out is as there.
+struct CreateDisk {
+  std::string path;
+  std::optional<uint64_t> bytes;
+  std::string format;
+  std::string backing;
+  std::string backing_format;
+  std::optional<uint64_t> cluster_bytes;
+  bool force = false;
+  std::vector<std::string> backing_folders;
+};
+struct ResizeDisk {
+  std::string path;
+  uint64_t bytes = 0;
+  std::string format;
+  bool shrink = false;
+  std::vector<std::string> backing_folders;
+};
+struct ConvertDisk {
+  std::string path;
+  std::string to;
+  std::string format;  // of the new one
+  std::string from_format;
+  std::string snapshot;
+  bool force = false;
+  std::vector<std::string> backing_folders;
+};
+struct CheckDisk {
+  std::string path;
+  std::string format;
+  bool repair = false;
+};
+struct InspectDisk {
+  std::string path;
+  std::string format;
+};
+
+struct RunCommand {
+  std::vector<std::string> command;
+  std::string directory;
+  std::string input;
+  uint32_t timeout_s = 60;
+};
+struct CommandResult {
+  uint32_t status = 0;
+  std::string out;  // bytes that are no UTF-8 are U+FFFD
+  std::string errors;
+  bool truncated = false;
+};
+
+struct DryRun {
+  std::string would;
 };
 
 // One event of a machine's life, of the stream and of its record.
@@ -143,17 +204,19 @@ template <>
 struct JsonTable<life::SeedFile> {
   static constexpr auto fields() {
     return std::tuple{key("path", &life::SeedFile::path, {1, 4096}, true),
-                      key("content", &life::SeedFile::content, {0, api::max_body}, true)};
+                      key("content", &life::SeedFile::content, {0, api::max_body, 0, true}, true)};
   }
 };
 template <>
 struct JsonTable<life::Seed> {
   static constexpr auto fields() {
     using life::Seed;
-    return std::tuple{
-        key("user_data", &Seed::user_data, {0, api::max_body}), key("user", &Seed::user, {0, 64}),
-        key("keys", &Seed::keys, {0, 64, 16 * 1024}),           key("hostname", &Seed::hostname, {0, 253}),
-        key("packages", &Seed::packages, {0, 256, 256}),        key("files", &Seed::files, {0, 64})};
+    return std::tuple{key("user_data", &Seed::user_data, {0, api::max_body, 0, true}),
+                      key("user", &Seed::user, {0, 64}),
+                      key("keys", &Seed::keys, {0, 64, 16 * 1024}),
+                      key("hostname", &Seed::hostname, {0, 253}),
+                      key("packages", &Seed::packages, {0, 256, 256}),
+                      key("files", &Seed::files, {0, 64})};
   }
 };
 
@@ -169,7 +232,7 @@ struct JsonTable<api::CreateMachine> {
                    key("firmware_vars", &CreateMachine::firmware_vars, {0, store::VmSpec::max_path}),
                    key("disks", &CreateMachine::disks, {0, VmConfig::max_disks}), key("seed", &CreateMachine::seed),
                    key("backing_folders", &CreateMachine::backing_folders, {0, 64, store::VmSpec::max_path}),
-                   key("boot_first", &CreateMachine::boot_first)},
+                   key("boot_first", &CreateMachine::boot_first), key("transient", &CreateMachine::transient)},
         JsonTable<life::Change>::fields());
   }
 };
@@ -218,6 +281,92 @@ struct JsonTable<api::ImportImage> {
                       key("firmware", &ImportImage::firmware, {0, 8}),
                       key("force", &ImportImage::force)};
   }
+};
+template <>
+struct JsonTable<api::ExportImage> {
+  static constexpr auto fields() {
+    return std::tuple{key("file", &api::ExportImage::file, {1, store::VmSpec::max_path}, true),
+                      key("force", &api::ExportImage::force)};
+  }
+};
+template <>
+struct JsonTable<api::CreateDisk> {
+  static constexpr auto fields() {
+    using api::CreateDisk;
+    constexpr auto most = store::VmSpec::max_path;
+    return std::tuple{key("path", &CreateDisk::path, {1, most}, true),
+                      key("bytes", &CreateDisk::bytes, {512, uint64_t{1} << 62}),
+                      key("format", &CreateDisk::format, {0, 8}),
+                      key("backing", &CreateDisk::backing, {0, most}),
+                      key("backing_format", &CreateDisk::backing_format, {0, 8}),
+                      key("cluster_bytes", &CreateDisk::cluster_bytes, {512, 2 << 20}),
+                      key("force", &CreateDisk::force),
+                      key("backing_folders", &CreateDisk::backing_folders, {0, 64, most})};
+  }
+};
+template <>
+struct JsonTable<api::ResizeDisk> {
+  static constexpr auto fields() {
+    using api::ResizeDisk;
+    constexpr auto most = store::VmSpec::max_path;
+    return std::tuple{key("path", &ResizeDisk::path, {1, most}, true),
+                      key("bytes", &ResizeDisk::bytes, {512, uint64_t{1} << 62}, true),
+                      key("format", &ResizeDisk::format, {0, 8}), key("shrink", &ResizeDisk::shrink),
+                      key("backing_folders", &ResizeDisk::backing_folders, {0, 64, most})};
+  }
+};
+template <>
+struct JsonTable<api::ConvertDisk> {
+  static constexpr auto fields() {
+    using api::ConvertDisk;
+    constexpr auto most = store::VmSpec::max_path;
+    return std::tuple{key("path", &ConvertDisk::path, {1, most}, true),
+                      key("to", &ConvertDisk::to, {1, most}, true),
+                      key("format", &ConvertDisk::format, {0, 8}),
+                      key("from_format", &ConvertDisk::from_format, {0, 8}),
+                      key("snapshot", &ConvertDisk::snapshot, {0, 256}),
+                      key("force", &ConvertDisk::force),
+                      key("backing_folders", &ConvertDisk::backing_folders, {0, 64, most})};
+  }
+};
+template <>
+struct JsonTable<api::CheckDisk> {
+  static constexpr auto fields() {
+    using api::CheckDisk;
+    return std::tuple{key("path", &CheckDisk::path, {1, store::VmSpec::max_path}, true),
+                      key("format", &CheckDisk::format, {0, 8}), key("repair", &CheckDisk::repair)};
+  }
+};
+template <>
+struct JsonTable<api::InspectDisk> {
+  static constexpr auto fields() {
+    using api::InspectDisk;
+    return std::tuple{key("path", &InspectDisk::path, {1, store::VmSpec::max_path}, true),
+                      key("format", &InspectDisk::format, {0, 8})};
+  }
+};
+template <>
+struct JsonTable<api::RunCommand> {
+  static constexpr auto fields() {
+    using api::RunCommand;
+    return std::tuple{key("command", &RunCommand::command, {1, 1024, 32 * 1024, true}, true),
+                      key("directory", &RunCommand::directory, {0, 4096}),
+                      key("input", &RunCommand::input, {0, api::max_body, 0, true}),
+                      key("timeout_s", &RunCommand::timeout_s, {1, life::GuestCommand::max_timeout_s})};
+  }
+};
+template <>
+struct JsonTable<api::CommandResult> {
+  static constexpr auto fields() {
+    using api::CommandResult;
+    return std::tuple{key("status", &CommandResult::status, {}, true), key("stdout", &CommandResult::out, {}, true),
+                      key("stderr", &CommandResult::errors, {}, true),
+                      key("truncated", &CommandResult::truncated, {}, true)};
+  }
+};
+template <>
+struct JsonTable<api::DryRun> {
+  static constexpr auto fields() { return std::tuple{key("would", &api::DryRun::would, {}, true)}; }
 };
 template <>
 struct JsonTable<api::CatalogueImage> {

@@ -21,9 +21,10 @@ class Children {
     reap();  // it may have ended already, its signal come and gone
   }
   // After SIGCHLD. Others' children are left to them.
-  void reap() {
+  // True: one has ended.
+  bool reap() {
     const std::lock_guard lock{mutex_};
-    std::erase_if(processes_, [](pid_t process) { return ::waitpid(process, nullptr, WNOHANG) != 0; });
+    return std::erase_if(processes_, [](pid_t process) { return ::waitpid(process, nullptr, WNOHANG) != 0; }) != 0;
   }
 
  private:

@@ -45,7 +45,13 @@ class Generator {
       return request;
     }
     if (!plain_ && one_in(10)) return request;
-    const Json& schema = chosen.operation["requestBody"]["content"]["application/json"]["schema"];
+    const Json& content = chosen.operation["requestBody"]["content"];
+    if (!content.contains("application/json")) {
+      request.content_type = content.begin().key();
+      request.body = text(6000);
+      return request;
+    }
+    const Json& schema = content["application/json"]["schema"];
     Json body = value(schema, 0);
     if (!plain_ && one_in(3)) spoil(body);
     request.content_type = !plain_ && one_in(30) ? pick({"text/plain", "", "application/jsonx", "multipart/form-data"})
@@ -75,6 +81,7 @@ class Generator {
     std::string out;
     const size_t size = below(one_in(10) ? 6000 : 20);
     for (size_t i = 0; i < size; ++i) out += static_cast<char>(one_in(10) ? below(256) : 0x20 + below(0x5f));
+    if (out.starts_with('/')) out[0] = '_';  // no files but those of the test
     return out;
   }
 
@@ -177,9 +184,10 @@ class Generator {
     }
     char separator = '?';
     for (const Json& one : chosen.operation["parameters"]) {
-      if (one["in"] != "query" || one_in(2)) continue;
+      if (one["in"] != "query" || (one["required"] == true ? one_in(10) : one_in(2))) continue;
       const Json given = value(one["schema"], 0);
-      path += separator + one["name"].get<std::string>() + "=" + (one_in(5) ? escaped(text(40)) : given.dump());
+      const bool free = given.is_string() || one_in(5);
+      path += separator + one["name"].get<std::string>() + "=" + (free ? escaped(text(40)) : given.dump());
       separator = '&';
     }
     if (one_in(30)) path += separator + escaped(text(20)) + "=1";

@@ -50,13 +50,28 @@ Answer grow_disk(Call& call);
 Answer attach_network(Call& call);
 Answer detach_network(Call& call);
 
-// The rest (host_handlers.cpp)
+// Inside of their guests (guest_handlers.cpp)
+Answer run_command(Call& call);
+std::expected<File, Answer> get_file(Call& call);
+Answer put_file(Call& call, const File& content);
+
+// Disk images of the host (disk_handlers.cpp)
+Answer create_disk(Call& call);
+Answer resize_disk(Call& call);
+Answer convert_disk(Call& call);
+Answer check_disk(Call& call);
+Answer inspect_disk(Call& call);
+
+// Images (image_handlers.cpp)
 Answer list_images(Call& call);
 Answer build_image(Call& call);
 Answer pull_image(Call& call);
 Answer import_image(Call& call);
+Answer export_image(Call& call);
 Answer list_catalogue(Call& call);
 Answer remove_image(Call& call);
+
+// The rest (host_handlers.cpp)
 Answer list_jobs(Call& call);
 Answer get_job(Call& call);
 Answer cancel_job(Call& call);
@@ -69,7 +84,8 @@ Answer get_openapi(Call& call);
 [[nodiscard]] uint64_t host_available_bytes();
 
 [[nodiscard]] Answer json_answer(unsigned status, const control::Json& json);
-// One event of a machine's record: at_ms, machine, type, detail.
+// What a dry run would do, as "start web"; an error is why it could not.
+[[nodiscard]] Answer would(const Result<std::string>& text);
 
 // The body as T: an Answer that names what is wrong otherwise.
 template <class T>
@@ -83,5 +99,8 @@ template <class T>
 
 // A job of the call's route, answered with 202.
 [[nodiscard]] Answer start_job(Call& call, std::string_view operation, const std::string& object, Jobs::Work work);
+[[nodiscard]] Answer start_search(Call& call, std::string_view operation, const std::string& object,
+                                  Jobs::Search search);
+[[nodiscard]] control::Json job_json(const Job& job);
 
 }  // namespace caisson::api

@@ -18,13 +18,14 @@ Jobs::~Jobs() {
   }
 }
 
-void Jobs::run(Entry& entry, const Work& work, const Ended& ended, std::stop_token cancelled) {
+void Jobs::run(Entry& entry, const Search& search, const Ended& ended, std::stop_token cancelled) {
   const life::Follow follow{[&](std::string_view text) {
                               const std::lock_guard lock{mutex_};
                               entry.job.message = text;
                             },
                             cancelled};
-  const Result<> done = work(follow);
+  control::Json result;
+  const Result<> done = search(follow, result);
   Job job;
   {
     const std::lock_guard lock{mutex_};
@@ -32,6 +33,7 @@ void Jobs::run(Entry& entry, const Work& work, const Ended& ended, std::stop_tok
   }
   job.state = done ? JobState::Done : cancelled.stop_requested() ? JobState::Cancelled : JobState::Failed;
   if (!done) job.message = done.error().message;
+  job.result = std::move(result);
   // Told before it shows as ended, so that who waits for that finds it told.
   if (ended) ended(job);
   job.ended_ms = utc_ms();
@@ -54,6 +56,12 @@ void Jobs::forget_old(std::list<std::unique_ptr<Entry>>& gone) {
 }
 
 Result<Job> Jobs::start(std::string operation, std::string object, std::string who, Work work, Ended ended) {
+  return search(
+      std::move(operation), std::move(object), std::move(who),
+      [work = std::move(work)](const life::Follow& follow, control::Json&) { return work(follow); }, std::move(ended));
+}
+
+Result<Job> Jobs::search(std::string operation, std::string object, std::string who, Search search, Ended ended) {
   std::list<std::unique_ptr<Entry>> gone;
   const std::lock_guard lock{mutex_};
   const auto running = static_cast<size_t>(
@@ -68,9 +76,8 @@ Result<Job> Jobs::start(std::string operation, std::string object, std::string w
   entry.job.who = std::move(who);
   entry.job.started_ms = utc_ms();
   entries_.push_back(std::move(made));
-  entry.thread = std::jthread{[this, &entry, work = std::move(work), ended = std::move(ended)](std::stop_token token) {
-    run(entry, work, ended, std::move(token));
-  }};
+  entry.thread = std::jthread{[this, &entry, search = std::move(search), ended = std::move(ended)](
+                                  std::stop_token token) { run(entry, search, ended, std::move(token)); }};
   return entry.job;
 }
 

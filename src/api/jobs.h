@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "control/json_fields.h"
 #include "life/follow.h"
 
 namespace caisson::api {
@@ -29,6 +30,7 @@ struct Job {
   std::string message;  // the last that it said; why it failed
   uint64_t started_ms = 0;
   std::optional<uint64_t> ended_ms;
+  control::Json result{};  // an object, of one that finds something out; null before its end, and of others
 };
 
 class Jobs {
@@ -37,6 +39,8 @@ class Jobs {
   static constexpr size_t most_ended = 256;
 
   using Work = std::function<Result<>(const life::Follow& follow)>;
+  // The same of one that finds something out: the job's result.
+  using Search = std::function<Result<>(const life::Follow& follow, control::Json& result)>;
   // Called at its end, on its thread.
   using Ended = std::function<void(const Job& job)>;
 
@@ -45,6 +49,8 @@ class Jobs {
 
   // An error where too many run.
   [[nodiscard]] Result<Job> start(std::string operation, std::string object, std::string who, Work work, Ended ended);
+  [[nodiscard]] Result<Job> search(std::string operation, std::string object, std::string who, Search search,
+                                   Ended ended);
   [[nodiscard]] std::vector<Job> list() const;
   [[nodiscard]] std::optional<Job> find(uint64_t id) const;
   // An error where there is none, or it has ended. It ends when it has noticed.
@@ -56,7 +62,7 @@ class Jobs {
     std::jthread thread;
   };
   void forget_old(std::list<std::unique_ptr<Entry>>& gone);
-  void run(Entry& entry, const Work& work, const Ended& ended, std::stop_token cancelled);
+  void run(Entry& entry, const Search& search, const Ended& ended, std::stop_token cancelled);
 
   mutable std::mutex mutex_;  // of the list and of the jobs in it
   std::list<std::unique_ptr<Entry>> entries_;

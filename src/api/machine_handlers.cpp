@@ -19,6 +19,7 @@
 #include "life/look.h"
 #include "life/machines.h"
 #include "life/vnc_socket.h"
+#include "life/would.h"
 
 namespace caisson::api {
 namespace {
@@ -29,9 +30,10 @@ using store::VmFolder;
 
 Answer broken_store(const Error& error) { return problem(500, error.message); }
 
-Answer ask(Call& call, const control::Request& request) {
+Answer ask(Call& call, const control::Request& request, std::optional<life::Operation> operation = {}) {
   const auto folder = machine_of(call);
   if (!folder) return folder.error();
+  if (operation && call.dry_run()) return would(life::would(*operation, *folder));
   if (auto done = life::ask(*folder, request); !done) return conflict(done.error());
   return no_content();
 }
@@ -105,6 +107,7 @@ Result<life::NewMachine> to_new(CreateMachine wish) {
   spec.disks = std::move(wish.disks);
   spec.backing_folders = std::move(wish.backing_folders);
   spec.boot_first = wish.boot_first;
+  spec.transient = wish.transient;
   wish.append = *append;
   made.disk_limits = std::exchange(wish.disk_limits, {});  // of the image's disk as well
   if (auto ok = life::apply(wish, spec); !ok) return std::unexpected(ok.error());
@@ -180,8 +183,22 @@ Answer create_machine(Call& call) {
   auto store = Store::open();
   if (!store) return broken_store(store.error());
   const std::string name = made->name;
+  const bool transient = made->spec.transient;
+  if (call.dry_run()) {
+    if (auto ok = life::check_creation(*store, *made); !ok) return conflict(ok.error());
+    return would(fmt::format("make {}{}", name, transient ? " and start it" : ""));
+  }
   auto placed = life::create(*store, std::move(*made), {});
   if (!placed) return conflict(placed.error());
+  if (transient) {
+    // With the lock held all the time: one that does not run would be swept away.
+    const auto process = life::start_locked(placed->draft.folder, read_tsc());
+    if (!process) {
+      (void)store->remove(placed->draft.folder, placed->draft.lock);
+      return conflict(process.error());
+    }
+    call.services.children.add(*process);
+  }
   placed->draft.lock.reset();
   Answer answer = show(201, name);
   if (answer.status == 201) answer.headers.emplace_back("Location", "/v1/machines/" + name);
@@ -209,6 +226,12 @@ Answer change_machine(Call& call) {
   if (auto ok = life::apply(*change, *spec); !ok) return problem(422, ok.error().message);
   if (auto ok = spec->validate(); !ok) return problem(422, ok.error().message);
   if (auto ok = check_host(spec->memory_bytes); change->memory_bytes && !ok) return problem(422, ok.error().message);
+  if (call.dry_run()) {
+    if (change->memory_now_bytes && !folder->alive()) {
+      return problem(409, fmt::format("machine {} is not running", folder->name()));
+    }
+    return would("change " + folder->name());
+  }
   if (auto done = life::set(*folder, *change); !done) return conflict(done.error());
   return show(200, folder->name());
 }
@@ -216,8 +239,11 @@ Answer change_machine(Call& call) {
 Answer remove_machine(Call& call) {
   const auto folder = machine_of(call);
   if (!folder) return folder.error();
-  const std::string* force = call.parameter("force");
-  if (auto done = life::remove(*folder, force != nullptr && *force == "true", {}); !done) return conflict(done.error());
+  const bool force = call.flag("force");
+  if (call.dry_run()) {
+    return would(life::would(force ? life::Operation::ForcedRemove : life::Operation::Remove, *folder));
+  }
+  if (auto done = life::remove(*folder, force, {}); !done) return conflict(done.error());
   return no_content();
 }
 
@@ -230,7 +256,12 @@ Answer add_forward(Call& call) {
   if (::inet_pton(AF_INET, forward->host_address.c_str(), &address) != 1) {
     return problem(422, "host_address: not an IPv4 address such as 127.0.0.1");
   }
-  if (auto done = life::add_forward(*folder, *forward); !done) return conflict(done.error());
+  const auto really = call.dry_run() ? life::Really::No : life::Really::Yes;
+  if (auto done = life::add_forward(*folder, *forward, really); !done) return conflict(done.error());
+  if (call.dry_run()) {
+    return would(fmt::format("forward {}:{} to port {} of {}", forward->host_address, forward->host_port,
+                             forward->guest_port, folder->name()));
+  }
   return show(200, folder->name());
 }
 
@@ -244,13 +275,16 @@ Answer remove_forward(Call& call) {
   if (protocol == "udp") which.protocol = control::Protocol::Udp;
   const auto [end, error] = std::from_chars(port.data(), port.data() + port.size(), which.port);
   if (error != std::errc{} || end != port.data() + port.size()) return problem(404, "port: not a number");
-  if (auto done = life::remove_forward(*folder, which); !done) return conflict(done.error());
+  const auto really = call.dry_run() ? life::Really::No : life::Really::Yes;
+  if (auto done = life::remove_forward(*folder, which, really); !done) return conflict(done.error());
+  if (call.dry_run()) return would(fmt::format("take away the forward of port {} of {}", which.port, folder->name()));
   return no_content();
 }
 
 Answer start_machine(Call& call) {
   const auto folder = machine_of(call);
   if (!folder) return folder.error();
+  if (call.dry_run()) return would(life::would(life::Operation::Start, *folder));
   const auto process = life::start_machine(*folder, read_tsc());
   if (!process) return conflict(process.error());
   call.services.children.add(*process);
@@ -262,6 +296,7 @@ Answer stop_machine(Call& call) {
   if (!folder) return folder.error();
   const auto body = body_as<StopMachine>(call);
   if (!body) return body.error();
+  if (call.dry_run()) return would(life::would(life::Operation::Stop, *folder));
   if (!folder->alive()) return problem(409, fmt::format("machine {} is not running", folder->name()));
   return start_job(call, "stopMachine", folder->name(),
                    [name = folder->name(), timeout_s = body->timeout_s](const life::Follow& follow) -> Result<> {
@@ -276,6 +311,7 @@ Answer restart_machine(Call& call) {
   if (!folder) return folder.error();
   const auto body = body_as<StopMachine>(call);
   if (!body) return body.error();
+  if (call.dry_run()) return would(life::would(life::Operation::Restart, *folder));
   return start_job(call, "restartMachine", folder->name(),
                    [name = folder->name(), timeout_s = body->timeout_s,
                     &children = call.services.children](const life::Follow& follow) -> Result<> {
@@ -291,14 +327,15 @@ Answer restart_machine(Call& call) {
 Answer kill_machine(Call& call) {
   const auto folder = machine_of(call);
   if (!folder) return folder.error();
+  if (call.dry_run()) return would(life::would(life::Operation::Kill, *folder));
   if (auto done = life::kill(*folder, {}); !done) return conflict(done.error());
   return no_content();
 }
 
-Answer reset_machine(Call& call) { return ask(call, control::Reset{}); }
-Answer press_power_button(Call& call) { return ask(call, control::PowerButton{}); }
-Answer pause_machine(Call& call) { return ask(call, control::Pause{}); }
-Answer resume_machine(Call& call) { return ask(call, control::Resume{}); }
+Answer reset_machine(Call& call) { return ask(call, control::Reset{}, life::Operation::Reset); }
+Answer press_power_button(Call& call) { return ask(call, control::PowerButton{}, life::Operation::PowerButton); }
+Answer pause_machine(Call& call) { return ask(call, control::Pause{}, life::Operation::Pause); }
+Answer resume_machine(Call& call) { return ask(call, control::Resume{}, life::Operation::Resume); }
 
 Answer rename_machine(Call& call) {
   const auto folder = machine_of(call);
@@ -306,6 +343,12 @@ Answer rename_machine(Call& call) {
   const auto body = body_as<RenameMachine>(call);
   if (!body) return body.error();
   if (auto ok = store::check_name("name", body->name); !ok) return problem(422, ok.error().message);
+  if (call.dry_run()) {
+    auto store = Store::open();
+    if (!store) return broken_store(store.error());
+    if (auto ok = life::check_new(*store, body->name); !ok) return conflict(ok.error());
+    return would(fmt::format("rename {} to {}", folder->name(), body->name));
+  }
   if (auto done = life::rename(*folder, body->name); !done) return conflict(done.error());
   return show(200, body->name);
 }
@@ -350,8 +393,7 @@ Answer get_record(Call& call) {
 Answer get_screenshot(Call& call) {
   const auto folder = machine_of(call);
   if (!folder) return folder.error();
-  const std::string* text = call.parameter("text");
-  const bool as_text = text != nullptr && *text == "true";
+  const bool as_text = call.flag("text");
   auto bytes = take_screenshot(*folder, as_text);
   if (!bytes) return conflict(bytes.error());
   return {200, std::move(*bytes), as_text ? "text/plain; charset=utf-8" : "image/png", {}};

@@ -12,11 +12,18 @@ namespace {
 
 using control::Json;
 
-constexpr std::array<Parameter, 1> force{{{"force", "those that run as well: they are stopped at once", true}}};
-constexpr std::array<Parameter, 1> lines{{{"lines", "only the last lines", false, 1'000'000}}};
-constexpr std::array<Parameter, 1> text{{{"text", "the characters of a text mode instead", true}}};
+constexpr Parameter dry_run{"dry_run", "say what would be done, or why it could not, and do nothing", Of::Flag};
+constexpr Parameter file_path{"path", "of the file in the guest; relative to root's home", Of::Text, 4096, true};
+constexpr std::array<Parameter, 1> dry{{dry_run}};
+constexpr std::array<Parameter, 2> force{
+    {{"force", "those that run as well: they are stopped at once", Of::Flag}, dry_run}};
+constexpr std::array<Parameter, 1> lines{{{"lines", "only the last lines", Of::Number, 1'000'000}}};
+constexpr std::array<Parameter, 1> text{{{"text", "the characters of a text mode instead", Of::Flag}}};
 constexpr std::array<Parameter, 1> replay{
-    {{"replay", "bytes of the console's past that come first", false, control::Attach::max_replay}}};
+    {{"replay", "bytes of the console's past that come first", Of::Number, control::Attach::max_replay}}};
+constexpr std::array<Parameter, 1> from{{file_path}};
+constexpr std::array<Parameter, 3> to{
+    {file_path, {"mode", "its permissions, as chmod takes them; default 644", Of::Number, 777}, dry_run}};
 
 constexpr auto viewer = Role::Viewer;
 constexpr auto oper = Role::Operator;
@@ -25,46 +32,47 @@ constexpr auto admin = Role::Admin;
 constexpr std::array table{
     Route{"GET", "/v1/machines", "listMachines", "All machines", viewer, "", 200, "MachineList", list_machines},
     Route{"POST", "/v1/machines", "createMachine", "Make a machine, of an image that is here or of files of the host",
-          admin, "CreateMachine", 201, "Machine", create_machine},
+          admin, "CreateMachine", 201, "Machine", create_machine, dry},
     Route{"GET", "/v1/machines/{name}", "getMachine", "All that is known of one", viewer, "", 200, "Machine",
           get_machine},
     Route{"PATCH", "/v1/machines/{name}", "changeMachine", "Change one, from its next start on", admin, "ChangeMachine",
-          200, "Machine", change_machine},
+          200, "Machine", change_machine, dry},
     Route{"DELETE", "/v1/machines/{name}", "removeMachine", "Remove one with its own disks", admin, "", 204, "",
           remove_machine, force},
     Route{"POST", "/v1/machines/{name}/forwards", "addForward", "Forward a port of this host, at once and later", admin,
-          "PortForward", 200, "Machine", add_forward},
+          "PortForward", 200, "Machine", add_forward, dry},
     Route{"DELETE", "/v1/machines/{name}/forwards/{protocol}/{port}", "removeForward",
-          "Take one away, by protocol and port of this host", admin, "", 204, "", remove_forward},
+          "Take one away, by protocol and port of this host", admin, "", 204, "", remove_forward, dry},
     Route{"POST", "/v1/machines/{name}/disks", "attachDisk", "Give it a disk, at once and later", admin, "Disk", 200,
-          "Machine", attach_disk},
+          "Machine", attach_disk, dry},
     Route{"DELETE", "/v1/machines/{name}/disks/{disk}", "detachDisk",
           "Take a disk away, by its file's name or path, when the guest has let go of it", admin, "", 202, "Job",
-          detach_disk},
+          detach_disk, dry},
     Route{"POST", "/v1/machines/{name}/disks/{disk}/grow", "growDisk", "Make a disk larger while the machine runs",
-          admin, "GrowDisk", 200, "Machine", grow_disk},
+          admin, "GrowDisk", 200, "Machine", grow_disk, dry},
     Route{"POST", "/v1/machines/{name}/network", "attachNetwork",
           "Give a network card, at once and later, to one that has none", admin, "AttachNetwork", 200, "Machine",
-          attach_network},
+          attach_network, dry},
     Route{"DELETE", "/v1/machines/{name}/network", "detachNetwork",
-          "Take the network card away, when the guest has let go of it", admin, "", 202, "Job", detach_network},
-    Route{"POST", "/v1/machines/{name}/start", "startMachine", "Start it", oper, "", 200, "Machine", start_machine},
+          "Take the network card away, when the guest has let go of it", admin, "", 202, "Job", detach_network, dry},
+    Route{"POST", "/v1/machines/{name}/start", "startMachine", "Start it", oper, "", 200, "Machine", start_machine,
+          dry},
     Route{"POST", "/v1/machines/{name}/stop", "stopMachine", "Press the power button, then insist", oper, "StopMachine",
-          202, "Job", stop_machine},
+          202, "Job", stop_machine, dry},
     Route{"POST", "/v1/machines/{name}/restart", "restartMachine", "Stop it where it runs, and start it", oper,
-          "StopMachine", 202, "Job", restart_machine},
+          "StopMachine", 202, "Job", restart_machine, dry},
     Route{"POST", "/v1/machines/{name}/kill", "killMachine", "Stop at once, as pulling the plug", oper, "", 204, "",
-          kill_machine},
+          kill_machine, dry},
     Route{"POST", "/v1/machines/{name}/reset", "resetMachine", "Press the reset button", oper, "", 204, "",
-          reset_machine},
+          reset_machine, dry},
     Route{"POST", "/v1/machines/{name}/power-button", "pressPowerButton", "Press the power button once", oper, "", 204,
-          "", press_power_button},
+          "", press_power_button, dry},
     Route{"POST", "/v1/machines/{name}/pause", "pauseMachine", "Have CPUs and clocks stand still", oper, "", 204, "",
-          pause_machine},
-    Route{"POST", "/v1/machines/{name}/resume", "resumeMachine", "Go on after pause", oper, "", 204, "",
-          resume_machine},
+          pause_machine, dry},
+    Route{"POST", "/v1/machines/{name}/resume", "resumeMachine", "Go on after pause", oper, "", 204, "", resume_machine,
+          dry},
     Route{"POST", "/v1/machines/{name}/rename", "renameMachine", "Give it another name", admin, "RenameMachine", 200,
-          "Machine", rename_machine},
+          "Machine", rename_machine, dry},
     Route{"POST", "/v1/machines/{name}/keys", "typeText", "Type on its keyboard", oper, "TypeText", 202, "Job",
           type_text},
     Route{"POST", "/v1/machines/{name}/pointer", "movePointer", "Move its pointer to a pixel, and click there", oper,
@@ -90,16 +98,35 @@ constexpr std::array table{
           {},
           "",
           Kind::Screen},
+    Route{"POST", "/v1/machines/{name}/exec", "runCommand",
+          "Run a command in its guest, and wait for its end; of stdout and stderr at most a mebibyte each", oper,
+          "RunCommand", 200, "CommandResult", run_command},
+    Route{"GET", "/v1/machines/{name}/files", "getFile", "A regular file of its guest, of at most a gibibyte", oper, "",
+          200, "", nullptr, from, content_type, Kind::Download, get_file},
+    Route{"PUT", "/v1/machines/{name}/files", "putFile",
+          "The body as a file of its guest, which appears when it is whole; at most a gibibyte", oper, "", 204, "",
+          nullptr, to, "", Kind::Upload, nullptr, put_file},
+    Route{"POST", "/v1/disks/create", "createDisk", "Make a disk image on the host", admin, "CreateDisk", 202, "Job",
+          create_disk, dry},
+    Route{"POST", "/v1/disks/resize", "resizeDisk", "Change its size; in a machine that runs it can grow", admin,
+          "ResizeDisk", 202, "Job", resize_disk, dry},
+    Route{"POST", "/v1/disks/convert", "convertDisk", "Copy it into another, of another format or not", admin,
+          "ConvertDisk", 202, "Job", convert_disk, dry},
+    Route{"POST", "/v1/disks/check", "checkDisk", "Look for faults of a qcow2 image, and mend them", admin, "CheckDisk",
+          202, "Job", check_disk, dry},
+    Route{"POST", "/v1/disks/info", "inspectDisk", "Say what it is", admin, "InspectDisk", 202, "Job", inspect_disk},
     Route{"GET", "/v1/images", "listImages", "Images on this host", viewer, "", 200, "ImageList", list_images},
-    Route{"POST", "/v1/images", "buildImage", "Build one", admin, "BuildImage", 202, "Job", build_image},
-    Route{"POST", "/v1/images/{image}/pull", "pullImage", "Get one of the catalogue", admin, "", 202, "Job",
-          pull_image},
+    Route{"POST", "/v1/images", "buildImage", "Build one", admin, "BuildImage", 202, "Job", build_image, dry},
+    Route{"POST", "/v1/images/{image}/pull", "pullImage", "Get one of the catalogue", admin, "", 202, "Job", pull_image,
+          dry},
     Route{"POST", "/v1/images/{image}/import", "importImage", "Make one of a disk or archive of the host", admin,
-          "ImportImage", 202, "Job", import_image},
+          "ImportImage", 202, "Job", import_image, dry},
+    Route{"POST", "/v1/images/{image}/export", "exportImage", "Write one into a file of the host", admin, "ExportImage",
+          202, "Job", export_image, dry},
     Route{"GET", "/v1/catalogue", "listCatalogue", "Images that can be got", viewer, "", 200, "Catalogue",
           list_catalogue},
     Route{"DELETE", "/v1/images/{image}", "removeImage", "Remove one that no machine needs", admin, "", 204, "",
-          remove_image},
+          remove_image, dry},
     Route{"GET", "/v1/jobs", "listJobs", "Jobs that run, and the last that have ended", viewer, "", 200, "JobList",
           list_jobs},
     Route{"GET", "/v1/jobs/{id}", "getJob", "One of them", viewer, "", 200, "Job", get_job},
@@ -161,6 +188,15 @@ Json make_schemas() {
       {"MachineEnd", control::schema_of<control::Exited>()},
       {"Job", control::schema_of<Job>()},
       {"ImportImage", control::schema_of<ImportImage>()},
+      {"ExportImage", control::schema_of<ExportImage>()},
+      {"CreateDisk", control::schema_of<CreateDisk>()},
+      {"ResizeDisk", control::schema_of<ResizeDisk>()},
+      {"ConvertDisk", control::schema_of<ConvertDisk>()},
+      {"CheckDisk", control::schema_of<CheckDisk>()},
+      {"InspectDisk", control::schema_of<InspectDisk>()},
+      {"RunCommand", control::schema_of<RunCommand>()},
+      {"CommandResult", control::schema_of<CommandResult>()},
+      {"DryRun", control::schema_of<DryRun>()},
       {"CatalogueImage", control::schema_of<CatalogueImage>()},
       {"Catalogue", list_of("images", "CatalogueImage")},
       {"Image", control::schema_of<ImageEntry>()},
@@ -182,6 +218,7 @@ Json make_schemas() {
                            {"ended_ms", whole},
                            {"end", reference("MachineEnd")}},
                           {"name", "state", "folder"});
+  all["Job"]["properties"]["result"] = {{"type", "object"}};
   all["Event"] = control::schema_of<EventHead>();
   all["Event"]["properties"]["detail"] = {{"type", "object"}};
   return all;
@@ -201,9 +238,16 @@ Json describe(const Route& route) {
   }
   for (const Parameter& one : route.query) {
     Json schema{{"type", "boolean"}};
-    if (!one.flag) schema = {{"type", "integer"}, {"minimum", 0}, {"maximum", one.most}};
-    operation["parameters"].push_back(
-        {{"name", std::string{one.name}}, {"in", "query"}, {"description", std::string{one.what}}, {"schema", schema}});
+    if (one.of == Of::Number) schema = {{"type", "integer"}, {"minimum", 0}, {"maximum", one.most}};
+    if (one.of == Of::Text) schema = {{"type", "string"}, {"minLength", 1}, {"maxLength", one.most}};
+    operation["parameters"].push_back({{"name", std::string{one.name}},
+                                       {"in", "query"},
+                                       {"description", std::string{one.what}},
+                                       {"required", one.required},
+                                       {"schema", schema}});
+  }
+  if (route.kind == Kind::Upload) {
+    operation["requestBody"] = {{"required", true}, {"content", {{std::string{content_type}, Json::object()}}}};
   }
   if (!route.body.empty()) {
     operation["requestBody"] = {{"content", {{std::string{json_type}, {{"schema", reference(route.body)}}}}}};
@@ -215,6 +259,11 @@ Json describe(const Route& route) {
     answer["content"][std::string{route.type}] = Json::object();
   }
   operation["responses"][std::to_string(route.status)] = answer;
+  if (std::ranges::any_of(route.query, [](const Parameter& one) { return one.name == dry_run.name; })) {
+    Json& schema = operation["responses"]["200"]["content"][std::string{json_type}]["schema"];
+    schema = schema.is_null() ? reference("DryRun") : Json{{"oneOf", Json::array({schema, reference("DryRun")})}};
+    operation["responses"]["200"]["description"] = "as asked; of a dry run, what would be done";
+  }
   operation["responses"]["4XX"] = {{"description", "refused: detail says why, and what to do"},
                                    {"content", {{"application/problem+json", {{"schema", reference("Problem")}}}}}};
   return operation;

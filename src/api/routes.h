@@ -3,9 +3,12 @@
 //   Threads  the table is constant; handlers run on any thread, and may wait for seconds
 #pragma once
 
+#include <atomic>
 #include <cstdint>
+#include <expected>
 #include <map>
 #include <span>
+#include <stop_token>
 #include <string>
 #include <string_view>
 
@@ -13,6 +16,7 @@
 #include "api/http.h"
 #include "api/jobs.h"
 #include "api/role.h"
+#include "base/fd.h"
 #include "control/json_fields.h"
 
 namespace caisson::api {
@@ -22,6 +26,10 @@ struct Services {
   Jobs& jobs;
   Children& children;
   Jobs::Ended job_ended;  // records how a job ended
+  // Calls that wait for a guest. Guests may keep them waiting, and others want to be answered meanwhile.
+  std::atomic<unsigned>& guest_calls;
+  static constexpr unsigned most_guest_calls = 4;
+  std::stop_token ended;  // nobody waits for answers any more
 };
 
 struct Call {
@@ -35,13 +43,27 @@ struct Call {
     const auto found = query.find(name);
     return found == query.end() ? nullptr : &found->second;
   }
+  [[nodiscard]] bool flag(const char* name) const {
+    const std::string* const given = parameter(name);
+    return given != nullptr && *given == "true";
+  }
+  [[nodiscard]] bool dry_run() const { return flag("dry_run"); }
 };
+
+// Content, from offset 0.
+struct File {
+  Fd fd;
+  uint64_t size = 0;
+};
+
+enum class Of : uint8_t { Number, Flag, Text };
 
 struct Parameter {
   std::string_view name;
   std::string_view what;
-  bool flag = false;  // "true" or "false"; else a whole number, 0 to `most`
-  uint64_t most = 0;
+  Of of = Of::Number;  // a flag is "true" or "false"
+  uint64_t most = 0;   // of a number; bytes of a text
+  bool required = false;
 };
 
 enum class Kind : uint8_t {
@@ -49,7 +71,15 @@ enum class Kind : uint8_t {
   Events,   // a stream of server-sent events
   Console,  // a WebSocket
   Screen,   // likewise
+  // Content that is too large for an answer or a request in memory: of any kind, nothing looks into it.
+  Download,  // the answer's is the file of `fetch`
+  Upload,    // the request's is a file for `take`
 };
+[[nodiscard]] constexpr bool is_stream(Kind kind) {
+  return kind == Kind::Events || kind == Kind::Console || kind == Kind::Screen;
+}
+inline constexpr std::string_view content_type = "application/octet-stream";
+inline constexpr uint64_t max_upload = uint64_t{1} << 30;  // bytes; more is refused with 413
 
 inline constexpr std::string_view json_type = "application/json";
 
@@ -66,6 +96,8 @@ struct Route {
   std::span<const Parameter> query{};
   std::string_view type = json_type;  // of the answer
   Kind kind = Kind::Answer;
+  std::expected<File, Answer> (*fetch)(Call& call) = nullptr;
+  Answer (*take)(Call& call, const File& content) = nullptr;
 };
 
 [[nodiscard]] std::span<const Route> routes();

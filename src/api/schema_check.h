@@ -3,6 +3,7 @@
 //   Threads  pure functions
 #pragma once
 
+#include <algorithm>
 #include <set>
 #include <string>
 
@@ -13,8 +14,8 @@ namespace caisson::api {
 // Empty where it is; else where and why it is not.
 inline std::string mismatch(const control::Json& value, const control::Json& schema, const std::string& at = "") {
   static const std::set<std::string> known{
-      "type",    "properties", "required", "items",     "enum",      "additionalProperties",
-      "minimum", "maximum",    "maxItems", "minLength", "maxLength", "$ref"};
+      "type",     "properties", "required",  "items",     "enum", "additionalProperties", "minimum", "maximum",
+      "maxItems", "minItems",   "minLength", "maxLength", "$ref"};
   for (const auto& [word, unused] : schema.items()) {
     if (!known.contains(word)) return at + ": the schema has " + word;
   }
@@ -38,6 +39,7 @@ inline std::string mismatch(const control::Json& value, const control::Json& sch
   const size_t size = value.is_string() ? value.get_ref<const std::string&>().size() : value.size();
   if (schema.contains("minLength") && size < schema["minLength"].get<size_t>()) return at + ": is too short";
   if (schema.contains("maxLength") && size > schema["maxLength"].get<size_t>()) return at + ": is too long";
+  if (schema.contains("minItems") && size < schema["minItems"].get<size_t>()) return at + ": has too few";
   if (schema.contains("maxItems") && size > schema["maxItems"].get<size_t>()) return at + ": has too many";
   if (value.is_array()) {
     for (const auto& item : value) {
@@ -66,6 +68,11 @@ inline std::string mismatch(const Route* route, unsigned status, const std::stri
     return mismatch(*json, schemas().at("Problem"));
   }
   if (route == nullptr) return "an answer without a route";
+  const bool may_be_dry = std::ranges::any_of(route->query, [](const auto& one) { return one.name == "dry_run"; });
+  if (may_be_dry && status == 200) {
+    const auto said = control::parse_json(body);
+    if (said && mismatch(*said, schemas().at("DryRun")).empty()) return "";
+  }
   if (status != route->status) return "status " + std::to_string(status) + " is not the route's";
   if (route->answer.empty()) return status == 204 && !body.empty() ? "a body with status 204" : "";
   if (type != route->type) return "an answer of type " + type;

@@ -52,25 +52,9 @@ int ask_each(const Names& names, const control::Request& request) {
 
 int would(Operation operation, const Names& names) {
   return for_each(names, [&](const VmFolder& folder) -> Result<> {
-    const bool alive = folder.alive();
-    const std::string& name = folder.name();
-    const auto spec = folder.spec();
-    const bool starts = operation == Operation::Start || operation == Operation::Restart;
-    if (starts && !spec) return std::unexpected(spec.error());
-    const bool needs_running = operation == Operation::Stop || operation == Operation::Kill ||
-                               operation == Operation::Reset || operation == Operation::Pause ||
-                               operation == Operation::Resume;
-    if (needs_running && !alive) return fail("machine {} is not running", name);
-    if (operation == Operation::Start && alive) return fail("machine {} is running already", name);
-    if (operation == Operation::Remove && alive) {
-      return fail("machine {} is running; stop it first, or write rm --force", name);
-    }
-    constexpr std::string_view words[]{"start", "stop",   "restart", "kill",  "reset",
-                                       "pause", "resume", "remove",  "remove"};
-    std::string more;
-    if (operation == Operation::Restart && !alive) more = " (it does not run: it would be started)";
-    if (operation == Operation::ForcedRemove && alive) more = " (it runs: it would be stopped at once)";
-    fmt::print("would {} {}{}\n", words[static_cast<size_t>(operation)], name, more);
+    const auto text = life::would(operation, folder);
+    if (!text) return std::unexpected(text.error());
+    fmt::print("would {}\n", *text);
     return {};
   });
 }

@@ -8,11 +8,13 @@
 #include <string>
 #include <vector>
 
+#include "life/would.h"
+
 namespace caisson::cli {
 
 using Names = std::vector<std::string>;
 
-enum class Operation { Start, Stop, Restart, Kill, Reset, Pause, Resume, Remove, ForcedRemove };
+using life::Operation;
 
 // Exit statuses.
 // --dry-run: says for each machine what would be done, or why it could not be; nothing is.

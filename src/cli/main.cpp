@@ -26,12 +26,27 @@
 #include "cli/run_command.h"
 #include "cli/screen_command.h"
 #include "cli/vnc_command.h"
+#include "life/catalogue.h"
+#include "life/images.h"
 #include "life/vmm_process.h"
+#include "store/vm_spec.h"
 
 namespace caisson::cli {
 namespace {
 
 constexpr const char* version = CAISSON_VERSION;
+
+int print_version(bool json) {
+  if (json) {
+    fmt::print(
+        "{{\n  \"version\": \"{}\",\n  \"machine_format\": {},\n  \"image_format\": {},\n  \"catalogue_format\": "
+        "{}\n}}\n",
+        version, store::VmSpec::newest_version, life::Manifest::newest_version, life::Catalogue::newest_version);
+  } else {
+    fmt::print("caisson {}\n", version);
+  }
+  return exit_ok;
+}
 
 // A flag and its opposite; `value` stays none where neither is given, which a flag of CLI11 would make false.
 void add_choice(CLI::App* command, const char* names, std::optional<bool>& value, const char* what) {
@@ -374,6 +389,7 @@ int main_program(int count, char** arguments) {
   auto* doctor_command = app.add_subcommand("doctor", "Say what this host can do for machines, and why");
   doctor_command->add_flag("--json", json, "as JSON");
   auto* version_command = app.add_subcommand("version", "Print the version");
+  version_command->add_flag("--json", json, "as JSON, with what versions of files it knows");
   add_examples(app);
   app.footer("Examples:\n  caisson run debian\n  caisson run --help\n  caisson doctor");
 
@@ -391,10 +407,7 @@ int main_program(int count, char** arguments) {
   if (*click_command) return click(pointer);
   if (*move_command) return move_pointer(pointer);
   if (*drag_command) return drag(pointer);
-  if (*version_command) {
-    fmt::print("caisson {}\n", version);
-    return exit_ok;
-  }
+  if (*version_command) return print_version(json);
   if (*doctor_command) return doctor(json);
   return run_image(*image_command);
 }

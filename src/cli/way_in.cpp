@@ -80,8 +80,12 @@ Result<WayIn> way_in(const std::string& name, Ways ways) {
     if (!folder->alive()) return fail("machine {} has ended", name);
     if (waited > boot_patience_ns) {
       return fail(
-          "machine {}: neither agent nor ssh server answers; an image built by an older version has none: "
-          "caisson image build --force",
+          "machine {}: waited {} s, and {} yet; the machine is still starting, or its system has none: "
+          "caisson logs {} shows how far it is, then try again",
+          name, waited / 1'000'000'000,
+          agent && port != 0 ? "neither its agent nor its ssh server answers"
+          : agent            ? "its agent does not answer"
+                             : "its ssh server does not answer",
           name);
     }
     if (waited > 1'000'000'000 && !told) {

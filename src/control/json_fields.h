@@ -36,6 +36,7 @@ struct Bounds {
   uint64_t least = 0;
   uint64_t most = std::numeric_limits<uint64_t>::max();  // value of an integer; bytes of a string; elements of a vector
   uint64_t element_most = 64;                            // bytes of a vector's strings
+  bool any_text = false;                                 // line ends and other control characters as well
 };
 
 template <class Owner, class Member>
@@ -132,14 +133,15 @@ template <class T>
     if (value.size() > bounds.most)
       return fail("{} has {} bytes, at most {} are allowed", name, value.size(), bounds.most);
     if (value.size() < bounds.least) return fail("{} is empty", name);
-    if (!detail::is_plain(value)) return fail("{} has control characters", name);
+    if (!bounds.any_text && !detail::is_plain(value)) return fail("{} has control characters", name);
   } else if constexpr (detail::Kind<T>::optional) {
     if (value) return check_value(*value, bounds, name);
   } else if constexpr (detail::Kind<T>::vector) {
     if (value.size() > bounds.most)
       return fail("{} has {} entries, at most {} are allowed", name, value.size(), bounds.most);
+    if (value.size() < bounds.least) return fail("{} is empty", name);
     for (const auto& element : value) {
-      if (auto ok = check_value(element, Bounds{1, bounds.element_most, 0}, name); !ok) return ok;
+      if (auto ok = check_value(element, Bounds{1, bounds.element_most, 0, bounds.any_text}, name); !ok) return ok;
     }
   } else if constexpr (!std::is_same_v<T, bool>) {
     if (value < bounds.least || value > bounds.most) {

@@ -32,6 +32,7 @@ template <class T>
     Json schema{{"type", "array"},
                 {"items", schema_of_value<typename T::value_type>(Bounds{1, bounds.element_most, 0})}};
     if (bounds.most != Bounds{}.most) schema["maxItems"] = bounds.most;
+    if (bounds.least > 0) schema["minItems"] = bounds.least;
     return schema;
   } else {
     return {{"type", "integer"},

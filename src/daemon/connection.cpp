@@ -14,6 +14,7 @@
 #include <boost/beast/websocket/ssl.hpp>
 
 #include "base/utc.h"
+#include "daemon/transfers.h"
 #include "life/machines.h"
 #include "life/vm_client.h"
 #include "life/vnc_socket.h"
@@ -21,55 +22,9 @@
 namespace caisson::daemon {
 namespace {
 
-namespace http = beast::http;
 namespace websocket = beast::websocket;
-using namespace std::chrono_literals;
-
-// A connection may rest so long between requests, and take so long for one, and for taking its answer.
-constexpr auto idle_time = 60s;
-constexpr auto request_time = 15s;
-constexpr auto answer_time = 60s;
-// A stream that has nothing to say says so, so that one whose reader has gone is noticed.
-constexpr auto keep_alive_time = 20s;
-
-template <class Stream>
-auto& lowest(Stream& stream) {
-  return beast::get_lowest_layer(stream);
-}
 
 using Sent = http::request<http::string_body>;
-
-http::response<http::string_body> to_response(const api::Answer& answer, bool keep_alive) {
-  http::response<http::string_body> response{static_cast<http::status>(answer.status), 11};
-  if (!answer.type.empty()) response.set(http::field::content_type, answer.type);
-  response.set(http::field::cache_control, "no-store");
-  response.set("X-Content-Type-Options", "nosniff");
-  for (const auto& [name, value] : answer.headers) response.set(name, value);
-  if (answer.status == 401) response.set(http::field::www_authenticate, "Bearer realm=\"caisson\"");
-  response.body() = answer.body;
-  response.keep_alive(keep_alive);
-  response.prepare_payload();
-  return response;
-}
-
-// What a request that cannot be read is answered with; none: nobody is there to read an answer.
-std::optional<api::Answer> answer_to(const beast::error_code& error) {
-  if (error == http::error::header_limit) return api::problem(431, "the header is too large");
-  if (error == http::error::body_limit) return api::problem(413, "the body is too large");
-  if (error == http::error::end_of_stream || error == http::error::partial_message) return std::nullopt;
-  if (error.category() == http::make_error_code(http::error::bad_method).category()) {
-    return api::problem(400, "not a request of HTTP/1.1: " + error.message());
-  }
-  return std::nullopt;
-}
-
-template <class Stream>
-asio::awaitable<bool> send(Stream& stream, const api::Answer& answer, bool keep_alive) {
-  auto response = to_response(answer, keep_alive);
-  lowest(stream).expires_after(answer_time);
-  auto [error, size] = co_await http::async_write(stream, response, no_throw);
-  co_return !error;
-}
 
 // Server-sent events (HTML, 9.2), each line of data one event.
 template <class Stream>
@@ -193,7 +148,7 @@ asio::awaitable<void> serve_socket(Stream& stream, const Sent& request, MachineS
 }
 
 // Who sends this request; an Answer where its token is refused.
-std::expected<std::optional<api::Caller>, api::Answer> caller_of(const Sent& request, const Identity& identity,
+std::expected<std::optional<api::Caller>, api::Answer> caller_of(const http::fields& request, const Identity& identity,
                                                                  Shared& shared) {
   const auto given = request.find(http::field::authorization);
   if (!identity.by_token || given == request.end()) return identity.caller;
@@ -209,16 +164,6 @@ std::expected<std::optional<api::Caller>, api::Answer> caller_of(const Sent& req
   return std::unexpected(api::problem(401, "the token is wrong or has expired"));
 }
 
-class StreamPlace {
- public:
-  explicit StreamPlace(Shared& shared) : shared_(shared) { ++shared_.streams; }
-  ~StreamPlace() { --shared_.streams; }
-  StreamPlace(const StreamPlace&) = delete;
-  StreamPlace& operator=(const StreamPlace&) = delete;
-
- private:
-  Shared& shared_;
-};
 constexpr size_t most_streams = 64;
 
 // Events, a console or a screen: the connection is this from here on. An answer where it cannot be.
@@ -226,7 +171,7 @@ template <class Stream>
 asio::awaitable<std::optional<api::Answer>> serve_stream(Stream& stream, const Sent& request,
                                                          api::Api::Admitted& admitted, Shared& shared) {
   if (shared.streams >= most_streams) co_return api::problem(429, "too many streams are open; close one");
-  const StreamPlace place{shared};
+  const Place place{shared.streams};
   if (admitted.route->kind == api::Kind::Events) {
     co_await send_events(stream, shared);
     co_return std::nullopt;
@@ -303,29 +248,44 @@ template <class Stream>
 asio::awaitable<void> serve(Stream stream, Identity identity, Shared& shared) {
   beast::flat_buffer buffer{api::max_header + api::max_body};
   for (;;) {
-    http::request_parser<http::string_body> parser;
-    parser.header_limit(api::max_header);
-    parser.body_limit(api::max_body);
+    Head head;
+    head.header_limit(api::max_header);
+    head.body_limit(api::max_upload);
     lowest(stream).expires_after(idle_time);
-    auto [header_error, header_size] = co_await http::async_read_header(stream, buffer, parser, no_throw);
-    beast::error_code error = header_error;
-    if (!error && !parser.is_done()) {
-      lowest(stream).expires_after(request_time);
-      if (beast::iequals(parser.get()[http::field::expect], "100-continue")) {
-        http::response<http::empty_body> go_on{http::status::continue_, 11};
-        auto [go_error, go_size] = co_await http::async_write(stream, go_on, no_throw);
-        if (go_error) break;
-      }
-      auto [body_error, body_size] = co_await http::async_read(stream, buffer, parser, no_throw);
-      error = body_error;
-    }
+    auto [error, header_size] = co_await http::async_read_header(stream, buffer, head, no_throw);
     if (error) {
       if (auto answer = answer_to(error)) co_await send(stream, *answer, false);
       break;
     }
+    auto caller = caller_of(head.get(), identity, shared);
+    const bool upload = is_upload(head);
+    if (caller && upload) {
+      const bool more = co_await serve_upload(stream, buffer, head, *caller, shared);
+      if (!more) break;
+      continue;
+    }
+    if (upload || head.content_length().value_or(0) > api::max_body) {
+      const api::Answer answer = caller ? api::problem(413, "the body is too large") : caller.error();
+      co_await send(stream, answer, false);
+      co_await discard(stream);
+      break;
+    }
+    lowest(stream).expires_after(request_time);
+    if (!head.is_done()) {
+      const bool wanted = co_await go_on(stream, head);
+      if (!wanted) break;
+    }
+    http::request_parser<http::string_body> parser{std::move(head)};
+    parser.body_limit(api::max_body);
+    if (!parser.is_done()) {
+      auto [body_error, body_size] = co_await http::async_read(stream, buffer, parser, no_throw);
+      if (body_error) {
+        if (auto answer = answer_to(body_error)) co_await send(stream, *answer, false);
+        break;
+      }
+    }
     const Sent sent = parser.release();
     const bool keep_alive = sent.keep_alive();
-    auto caller = caller_of(sent, identity, shared);
     if (!caller) {
       const bool written = co_await send(stream, caller.error(), keep_alive);
       if (!written || !keep_alive) break;
@@ -340,6 +300,16 @@ asio::awaitable<void> serve(Stream stream, Identity identity, Shared& shared) {
     std::optional<api::Answer> answer;
     if (!admitted) {
       answer = std::move(admitted.error());
+    } else if (admitted->route->kind == api::Kind::Download) {
+      lowest(stream).expires_never();
+      const auto work = [&shared, &admitted] { return shared.api.fetch(*admitted); };
+      auto file = co_await in_pool(shared.pool, work);
+      if (file) {
+        const bool written = co_await send_file(stream, *admitted->route, std::move(*file), keep_alive);
+        if (!written || !keep_alive) break;
+        continue;
+      }
+      answer = std::move(file.error());
     } else if (admitted->route->kind != api::Kind::Answer) {
       answer = co_await serve_stream(stream, sent, *admitted, shared);
       if (!answer) break;

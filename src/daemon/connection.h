@@ -68,6 +68,7 @@ struct Shared {
   Listeners listeners;
   size_t connections = 0;
   size_t streams = 0;
+  size_t uploads = 0;  // each has a file of its own
 };
 
 template <class Work>

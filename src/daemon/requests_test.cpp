@@ -177,6 +177,30 @@ TEST_F(Daemon, RefusesWhatIsNoRequest) {
   EXPECT_EQ(status(head + "\r\n"), 200u) << "it goes on after all that";
 }
 
+TEST_F(Daemon, TakesFilesOnlyWhereTheyCanGo) {
+  const auto made = exchange(to_bytes(
+      {"POST", "/v1/machines", "application/json", fmt::format(R"({{"name":"one","kernel":"{}/kernel"}})", folder_)}));
+  ASSERT_TRUE(made && made->result_int() == 201);
+  const auto put = [&](const std::string& query, const std::string& body, const std::string& more = "") {
+    EXPECT_TRUE(connect());
+    const std::string length = more.empty() ? fmt::format("Content-Length: {}\r\n", body.size()) : more;
+    const auto answer =
+        exchange("PUT /v1/machines/one/files" + query + " HTTP/1.1\r\nHost: x\r\n" + length + "\r\n" + body);
+    return answer ? answer->result_int() : 0;
+  };
+  EXPECT_EQ(put("?path=/root/x", std::string(300'000, 'x')), 409u) << "it does not run";
+  EXPECT_EQ(put("?path=/root/x", "3\r\nabc\r\n0\r\n\r\n", "Transfer-Encoding: chunked\r\n"), 409u);
+  EXPECT_EQ(put("", "x"), 422u);
+  EXPECT_EQ(put("?path=/root/x&colour=1", "x"), 422u);
+  EXPECT_EQ(put("?path=/root/x", "", "Content-Length: 2000000000\r\n"), 413u);
+  EXPECT_EQ(put("?path=/root/x", "zz\r\n", "Transfer-Encoding: chunked\r\n"), 400u);
+  EXPECT_TRUE(connect());
+  const auto got = exchange("GET /v1/machines/one/files?path=/etc/passwd HTTP/1.1\r\nHost: x\r\n\r\n");
+  ASSERT_TRUE(got);
+  EXPECT_EQ(got->result_int(), 409u);
+  EXPECT_TRUE(got->keep_alive());
+}
+
 TEST_F(Daemon, BringsConsoleAndScreenByWebSocket) {
   if (::access("/usr/share/seabios/bios-256k.bin", F_OK) != 0) GTEST_SKIP() << "no SeaBIOS here";
   const auto ask = [&](const std::string& method, const std::string& path, const std::string& json) {

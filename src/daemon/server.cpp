@@ -12,6 +12,7 @@
 #include <boost/asio/detached.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/post.hpp>
 #include <boost/asio/signal_set.hpp>
 #include <boost/asio/ssl/context.hpp>
 
@@ -19,6 +20,7 @@
 #include "daemon/connection.h"
 #include "life/vm_client.h"
 #include "store/files.h"
+#include "store/store.h"
 
 namespace caisson::daemon {
 namespace {
@@ -173,12 +175,17 @@ struct Server::Impl {
     for (;;) {
       auto [error, number] = co_await child_signals.async_wait(no_throw);
       if (error) co_return;
-      shared.api.children().reap();
+      if (!shared.api.children().reap()) continue;
+      // Machines that go when they end.
+      asio::post(pool, [] {
+        if (const auto store = store::Store::open()) store->sweep();
+      });
     }
   }
 
   void stop() {
     stopping = true;
+    shared.api.end();
     loop.stop();
   }
 

@@ -10,13 +10,13 @@ namespace {
 
 constexpr uint64_t hello_ms = 3000;
 
-// A read that brings nothing for so long fails.
+}  // namespace
+
 void set_patience(const Fd& connection, uint64_t ms) {
   const timeval time{static_cast<time_t>(ms / 1000), static_cast<suseconds_t>(ms % 1000 * 1000)};
   ::setsockopt(connection.get(), SOL_SOCKET, SO_RCVTIMEO, &time, sizeof time);
+  ::setsockopt(connection.get(), SOL_SOCKET, SO_SNDTIMEO, &time, sizeof time);
 }
-
-}  // namespace
 
 std::optional<Fd> connect_agent(VmClient& client) {
   auto answer = client.ask(control::Connect{agent::port});

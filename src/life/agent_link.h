@@ -16,6 +16,9 @@ namespace caisson::life {
 // A connection to the agent, which has said Hello; it waits for the one request. None: no agent answers, now or ever.
 [[nodiscard]] std::optional<Fd> connect_agent(VmClient& client);
 
+// A read or write that moves nothing for so long fails; 0: never.
+void set_patience(const Fd& connection, uint64_t ms);
+
 // The agent's last word on a request: an error where it failed, sent something else, or has gone (none).
 [[nodiscard]] Result<> last_word(const std::optional<agent::Frame>& frame);
 

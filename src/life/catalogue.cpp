@@ -62,6 +62,8 @@ Result<> check(const CatalogueEntry& entry) {
   return {};
 }
 
+constexpr std::string_view newer_remedy = "update caisson";  // there is nothing to correct in the file
+
 Result<Catalogue> parse_catalogue(std::string_view text) {
   if (text.size() > Catalogue::max_size) return fail("more than {} bytes", Catalogue::max_size);
   auto json = control::parse_json(text);
@@ -70,8 +72,8 @@ Result<Catalogue> parse_catalogue(std::string_view text) {
   if (json->is_object()) {
     const auto found = json->find("version");
     if (found != json->end() && found->is_number_unsigned() && found->get<uint64_t>() > Catalogue::newest_version) {
-      return fail("written for a newer version of caisson (format {}, this one knows {}); use that version",
-                  found->get<uint64_t>(), Catalogue::newest_version);
+      return fail("written for a newer version of caisson (format {}, this one knows {}); {}", found->get<uint64_t>(),
+                  Catalogue::newest_version, newer_remedy);
     }
   }
   Catalogue all;
@@ -103,7 +105,10 @@ Result<std::vector<CatalogueEntry>> catalogue() {
   const auto text = read_file(*file, Catalogue::max_size);
   if (!text) return std::unexpected(text.error());
   auto users = parse_catalogue(*text);
-  if (!users) return fail("{}: {}; correct that file", *file, users.error().message);
+  if (!users) {
+    const bool newer = users.error().message.ends_with(newer_remedy);
+    return fail("{}: {}{}", *file, users.error().message, newer ? "" : "; correct that file");
+  }
   for (CatalogueEntry& entry : users->images) {
     std::erase_if(all->images, [&](const CatalogueEntry& other) { return other.name == entry.name; });
     all->images.push_back(std::move(entry));

@@ -119,17 +119,18 @@ Result<> check_new(const store::Store& store, const std::string& name) {
   return fail("there is a machine {} already; choose another name, or remove it with: caisson rm {}", name, name);
 }
 
+Result<> check_creation(const store::Store& store, const NewMachine& wish) {
+  if (auto ok = check_new(store, wish.name); !ok) return ok;
+  if (!wish.image) return {};
+  if (auto here = manifest_of(*wish.image); !here) return std::unexpected(here.error());
+  return wish.seed ? check_seed(*wish.image, *wish.seed) : Result<>{};
+}
+
 Result<Made> create(const store::Store& store, NewMachine wish, const Follow& follow) {
-  if (auto ok = check_new(store, wish.name); !ok) return std::unexpected(ok.error());
+  if (auto ok = check_creation(store, wish); !ok) return std::unexpected(ok.error());
   auto draft = store.begin(wish.name);
   if (!draft) return std::unexpected(draft.error());
   Fd image_lock;
-  if (wish.image && wish.seed) {
-    if (auto ok = check_seed(*wish.image, *wish.seed); !ok) {
-      store.give_up(std::move(*draft));
-      return std::unexpected(ok.error());
-    }
-  }
   if (wish.image) {
     auto spec = fill_from_image(draft->folder, *wish.image, wish.spec, image_lock, follow.say);
     if (!spec) {

@@ -34,6 +34,8 @@ struct Made {
 
 // An error where there is one of that name.
 [[nodiscard]] Result<> check_new(const store::Store& store, const std::string& name);
+// The same, and where its image is not here or cannot do what the seed asks for.
+[[nodiscard]] Result<> check_creation(const store::Store& store, const NewMachine& wish);
 // `follow` is told where it waits for another command that uses the image.
 [[nodiscard]] Result<Made> create(const store::Store& store, NewMachine wish, const Follow& follow);
 

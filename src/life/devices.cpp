@@ -189,7 +189,7 @@ Result<> detach_net(const VmFolder& folder, Really really) {
   return folder.save(*spec);
 }
 
-Result<> grow_disk(const VmFolder& folder, const std::string& item, uint64_t bytes, bool by) {
+Result<> grow_disk(const VmFolder& folder, const std::string& item, uint64_t bytes, bool by, Really really) {
   const auto lock = folder.lock();
   if (!lock) return std::unexpected(lock.error());
   const auto spec = folder.spec();
@@ -198,6 +198,7 @@ Result<> grow_disk(const VmFolder& folder, const std::string& item, uint64_t byt
   if (!index) return std::unexpected(index.error());
   const DiskSpec& disk = spec->disks[*index];
   if (disk.read_only) return fail("machine {} has the disk {} read-only", folder.name(), item);
+  if (really == Really::No) return folder.alive() ? Result<>{} : fail("machine {} is not running", folder.name());
   auto client = VmClient::connect(folder);
   if (!client) return std::unexpected(client.error());
   auto answer = client->ask(control::GrowDisk{label_of(folder, disk), bytes, by});

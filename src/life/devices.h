@@ -27,7 +27,8 @@ namespace caisson::life {
 [[nodiscard]] Result<> detach_net(const store::VmFolder& folder, Really really);
 
 // Of a running machine. `bytes`: the new size, or by how much with `by`.
-[[nodiscard]] Result<> grow_disk(const store::VmFolder& folder, const std::string& item, uint64_t bytes, bool by);
+[[nodiscard]] Result<> grow_disk(const store::VmFolder& folder, const std::string& item, uint64_t bytes, bool by,
+                                 Really really = Really::Yes);
 
 // The running machine that has this file as a disk of its own.
 [[nodiscard]] std::optional<store::VmFolder> user_of_disk(const std::string& path);

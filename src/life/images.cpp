@@ -115,7 +115,7 @@ Result<Manifest> parse_manifest(std::string_view text) {
   if (const auto version = json.find("version"); version != json.end()) {
     if (!version->is_number_unsigned()) return fail("the manifest's version is no number");
     if (version->get<uint64_t>() > Manifest::newest_version) {
-      return fail("the manifest was written by a newer version of caisson; use that, or get the image again");
+      return fail("the manifest was written by a newer version of caisson; update caisson");
     }
   }
   Manifest manifest;

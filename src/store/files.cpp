@@ -126,6 +126,20 @@ Result<> write_file(const std::string& path, std::string_view text, bool durable
   return {};
 }
 
+Result<Fd> unnamed_file() {
+  const auto folder = data_folder();
+  if (!folder) return std::unexpected(folder.error());
+  if (auto ok = make_folders(*folder); !ok) return std::unexpected(ok.error());
+  Fd fd{::open(folder->c_str(), O_TMPFILE | O_RDWR | O_EXCL | O_CLOEXEC, 0600)};
+  if (!fd.valid()) {  // not every file system can
+    std::string name = *folder + "/.unnamed-XXXXXX";
+    fd = Fd{::mkostemp(name.data(), O_CLOEXEC)};
+    if (fd.valid()) ::unlink(name.c_str());
+  }
+  if (!fd.valid()) return fail_errno(errno, "cannot make a file in " + *folder);
+  return fd;
+}
+
 Result<> copy_sparse(const std::string& from, const std::string& to) {
   Fd in{::open(from.c_str(), O_RDONLY | O_CLOEXEC)};
   if (!in.valid()) return fail_errno(errno, "cannot open " + from);

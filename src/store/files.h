@@ -29,6 +29,8 @@ namespace caisson {
 // Whole or not at all, also when the host's power fails: written beside, synced, renamed, the folder synced. `durable`
 // false: without the syncs.
 [[nodiscard]] Result<> write_file(const std::string& path, std::string_view text, bool durable = true);
+// A file without a name in the data folder, for reading and writing; its room is free again with its last descriptor.
+[[nodiscard]] Result<Fd> unnamed_file();
 // Copies blocks that hold data only; shares them where the file system can. `to` is made whole or not at all.
 [[nodiscard]] Result<> copy_sparse(const std::string& from, const std::string& to);
 // Syncs one file or folder.

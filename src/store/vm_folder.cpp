@@ -57,6 +57,10 @@ Result<VmSpec> VmFolder::spec() const {
   if (!text) return with_context("machine " + name_, text.error());
   auto spec = VmSpec::parse(*text);
   if (!spec) {
+    // There is nothing wrong with what a newer version has written.
+    if (auto ok = VmSpec::not_newer(*text); !ok) {
+      return fail("machine {}: {}: {}", name_, file(config_file), ok.error().message);
+    }
     return fail("machine {}: {}: {}; correct that file, or remove the machine with: caisson rm {}", name_,
                 file(config_file), spec.error().message, name_);
   }

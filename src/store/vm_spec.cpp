@@ -7,17 +7,30 @@
 
 namespace caisson::store {
 
+namespace {
+
+Result<> check_version(const control::Json& json) {
+  if (!json.is_object()) return {};
+  const auto found = json.find("version");
+  if (found == json.end() || !found->is_number_unsigned() || found->get<uint64_t>() <= VmSpec::newest_version) {
+    return {};
+  }
+  return fail("written by a newer version of caisson (format {}, this one knows {}); update caisson",
+              found->get<uint64_t>(), VmSpec::newest_version);
+}
+
+}  // namespace
+
+Result<> VmSpec::not_newer(std::string_view text) {
+  const auto json = control::parse_json(text);
+  return json ? check_version(*json) : Result<>{};
+}
+
 Result<VmSpec> VmSpec::parse(std::string_view text) {
   auto json = control::parse_json(text);
   if (!json) return std::unexpected(json.error());
   // First: what a newer version has written need not look like ours.
-  if (json->is_object()) {
-    const auto found = json->find("version");
-    if (found != json->end() && found->is_number_unsigned() && found->get<uint64_t>() > newest_version) {
-      return fail("written by a newer version of caisson (format {}, this one knows {}); use that version",
-                  found->get<uint64_t>(), newest_version);
-    }
-  }
+  if (auto ok = check_version(*json); !ok) return std::unexpected(ok.error());
   VmSpec spec;
   if (auto ok = control::from_json(*json, spec); !ok) return std::unexpected(ok.error());
   if (auto ok = spec.validate(); !ok) return std::unexpected(ok.error());

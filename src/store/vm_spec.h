@@ -67,6 +67,8 @@ struct VmSpec {
 
   // The errors name no file.
   [[nodiscard]] static Result<VmSpec> parse(std::string_view text);
+  // An error where a newer version has written it, which is no fault of the file.
+  [[nodiscard]] static Result<> not_newer(std::string_view text);
   [[nodiscard]] std::string serialise() const;
   [[nodiscard]] Result<> validate() const;
 };

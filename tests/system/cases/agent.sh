@@ -57,6 +57,31 @@ expect_error 1 "$CAISSON" cp bytes agent:/mnt/
 grep -q 'No space left' refused.err || die "a full disk: $(cat refused.err)"
 [ -z "$(run ls -A /mnt)" ] || die "half a file is left"
 
+# By REST: a command with its input and output, and files.
+if [ -x "${CAISSON}d" ]; then
+  "${CAISSON}d" --socket "$PWD/s" >daemon.out 2>&1 &
+  daemon=$!
+  wait_for daemon.out 'listening at' 20
+  rest() { curl -sS --unix-socket s "$@"; }
+  rest -H 'Content-Type: application/json' -d '{"command": ["sh", "-c", "cat; echo err >&2; exit 9"], "input": "a\nb\n"}' \
+    http://x/v1/machines/agent/exec >answer.json
+  grep -qF '"status":9,"stderr":"err\n","stdout":"a\nb\n","truncated":false' answer.json || die "exec: $(cat answer.json)"
+  rest -H 'Content-Type: application/json' -d '{"command": ["sleep", "100"], "timeout_s": 1}' http://x/v1/machines/agent/exec >answer.json
+  grep -q 'has not ended within 1 s' answer.json || die "exec for ever: $(cat answer.json)"
+  rest -f -T bytes 'http://x/v1/machines/agent/files?path=/srv/by-rest&mode=600' || die "cannot send a file"
+  [ "$(run sh -c 'stat -c %a /srv/by-rest; sha256sum </srv/by-rest')" = "600
+$sum" ] || die "a file arrives changed"
+  rest -f -o got 'http://x/v1/machines/agent/files?path=/srv/by-rest' || die "cannot get a file"
+  cmp got bytes || die "a file comes back changed"
+  for path in /srv/none /srv /dev/zero; do
+    [ "$(rest -o answer.json -w '%{http_code}' "http://x/v1/machines/agent/files?path=$path")" = 409 ] || die "$path: $(cat answer.json)"
+  done
+  [ "$(rest -o answer.json -w '%{http_code}' -T bytes 'http://x/v1/machines/agent/files?path=/mnt/x')" = 409 ] || die "a full disk"
+  grep -q 'No space left' answer.json || die "a full disk: $(cat answer.json)"
+  kill "$daemon"
+  wait "$daemon" || die "the daemon ended with status $?"
+fi
+
 # After a pause the guest knows the time.
 "$CAISSON" pause agent
 sleep 6

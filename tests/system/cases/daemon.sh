@@ -2,11 +2,12 @@
 kernel=$GUESTS/cloud-amd64/vmlinuz
 initrd=$GUESTS/cloud-amd64/initrd.gz
 XDG_CONFIG_HOME=$WORK/config
-export XDG_CONFIG_HOME
+XDG_CACHE_HOME=$WORK/cache
+export XDG_CONFIG_HOME XDG_CACHE_HOME
 socket=$WORK/daemon.sock
 audit=$XDG_DATA_HOME/caisson/audit.log
 daemon=
-trap '[ -z "$daemon" ] || kill -9 "$daemon" 2>/dev/null || :; "$CAISSON" rm -f one two 2>/dev/null || :' EXIT
+trap '[ -z "$daemon" ] || kill -9 "$daemon" 2>/dev/null || :; "$CAISSON" rm -f one two once 2>/dev/null || :' EXIT
 trap 'exit 1' INT TERM
 
 start_daemon() {
@@ -66,6 +67,50 @@ curl -sS --unix-socket "$socket" http://caisson/metrics >metrics
 grep -q '^caisson_machine_state{machine="one",state="running"} 1$' metrics || die "metrics: $(cat metrics)"
 grep -q '^caisson_machine_resident_bytes{machine="one"} [1-9]' metrics || die "metrics: $(cat metrics)"
 for event in changed started paused resumed; do wait_for events.out "^event: $event$" 10; done
+
+# One that goes when it ends; nobody has to ask.
+ask 200 POST '/v1/machines?dry_run=true' "{\"name\": \"once\", \"kernel\": \"$kernel\", \"transient\": true}"
+answer_has '"would":"make once and start it"'
+ask 404 GET /v1/machines/once
+ask 201 POST /v1/machines "{\"name\": \"once\", \"memory_bytes\": 134217728, \"kernel\": \"$kernel\", \"initrd\": \"$initrd\", \"append\": \"test=button\", \"transient\": true}"
+answer_has '"state":"running"'
+ask 204 POST /v1/machines/once/kill
+i=0
+while [ -e "$XDG_DATA_HOME/caisson/vms/once" ]; do
+  i=$((i + 1))
+  [ "$i" -lt 100 ] || die "is still there: $("$CAISSON" ps -a)"
+  sleep 0.1
+done
+
+# Disk images and images of the host, by jobs.
+ask 202 POST /v1/disks/create "{\"path\": \"$WORK/d.qcow2\", \"bytes\": 8388608}"
+job_ends done
+answer_has '"size":8388608'
+ask 202 POST /v1/disks/create "{\"path\": \"$WORK/d.qcow2\", \"bytes\": 8388608}"
+job_ends failed
+answer_has 'is there already'
+ask 200 POST '/v1/disks/resize?dry_run=true' "{\"path\": \"$WORK/d.qcow2\", \"bytes\": 16777216}"
+answer_has '"would":"make disk .*16777216"'
+ask 202 POST /v1/disks/resize "{\"path\": \"$WORK/d.qcow2\", \"bytes\": 16777216}"
+job_ends done
+ask 202 POST /v1/disks/convert "{\"path\": \"$WORK/d.qcow2\", \"to\": \"$WORK/d.raw\"}"
+job_ends done
+[ "$(stat -c %s d.raw)" = 16777216 ] || die "converted to $(stat -c %s d.raw) bytes"
+ask 202 POST /v1/disks/check "{\"path\": \"$WORK/d.qcow2\"}"
+job_ends done
+answer_has '"corruptions":0'
+ask 202 POST /v1/disks/info "{\"path\": \"$WORK/d.raw\"}"
+job_ends done
+answer_has '"format":"raw"'
+printf '\125\252' | dd of=d.raw bs=1 seek=510 conv=notrunc 2>/dev/null
+ask 202 POST /v1/images/mine/import "{\"file\": \"$WORK/d.raw\", \"firmware\": \"bios\"}"
+job_ends done
+ask 200 POST '/v1/images/mine/export?dry_run=true' "{\"file\": \"$WORK/mine.tar\"}"
+[ ! -e mine.tar ] || die "a dry run has written"
+ask 202 POST /v1/images/mine/export "{\"file\": \"$WORK/mine.tar\"}"
+job_ends done
+tar -tf mine.tar | grep -q manifest.json || die "exported: $(tar -tf mine.tar)"
+ask 204 DELETE /v1/images/mine
 
 # Killed, the daemon takes nothing with it; started again it finds all within two seconds.
 kill -9 "$daemon"

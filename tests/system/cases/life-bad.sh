@@ -42,6 +42,7 @@ for text in '' '{' '[]' '{"version":1}' '{"version":1,"cpus":"many","memory_byte
   "$CAISSON" ps -a | grep -qE '^one +broken ' || die "ps: $("$CAISSON" ps -a)"
 done
 grep -q 'newer version' refused.err || die "does not say that it is newer: $(cat refused.err)"
+grep -q 'correct that file' refused.err && die "blames a newer file: $(cat refused.err)"
 sed 's/"cpus": [0-9]*/"cpus": 1000/' good.json >"$config"
 expect_error 1 "$CAISSON" start one
 grep -q '1 to 64' refused.err || die "does not say what is allowed: $(cat refused.err)"

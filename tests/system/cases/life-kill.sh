@@ -1,6 +1,6 @@
 # kill -9 of the command, of the VMM or of the daemon at a random moment of a random command of a machine's life. Afterwards
 # each machine is there or not, runs or not, its processes are those that the store knows, and the next command works.
-# LIFE_KILLS tries, every third of them by the daemon.
+# LIFE_KILLS tries, every third of them (LIFE_DAEMON_EACH) by the daemon.
 kernel=$GUESTS/cloud-amd64/vmlinuz
 initrd=$GUESTS/cloud-amd64/initrd.gz
 vms=$XDG_DATA_HOME/caisson/vms
@@ -76,7 +76,7 @@ start_daemon() {
 # The same by the daemon, which is killed meanwhile and comes back.
 try_daemon() {
   name=$(pick a b)
-  command=$(pick create create start start start stop kill restart pause resume rm rename)
+  command=$(pick create create once start start start stop kill restart pause resume rm rename)
   body='{}'
   method=POST
   path=machines/$name/$command
@@ -84,6 +84,10 @@ try_daemon() {
     create)
       path=machines
       body="{\"name\": \"$name\", \"kernel\": \"$kernel\", \"initrd\": \"$initrd\", \"append\": \"test=button\", \"memory_bytes\": 100663296, \"cpus\": 1}"
+      ;;
+    once)
+      path=machines
+      body="{\"name\": \"c\", \"transient\": true, \"kernel\": \"$kernel\", \"initrd\": \"$initrd\", \"append\": \"test=button\", \"memory_bytes\": 100663296, \"cpus\": 1}"
       ;;
     stop | restart) body="{\"timeout_s\": $(random 2)}" ;;
     rename) body="{\"name\": \"$(pick a b)\"}" ;;
@@ -125,7 +129,7 @@ consistent() {
 n=0
 while [ "$n" -lt "$tries" ]; do
   n=$((n + 1))
-  if [ -n "$daemon" ] && [ $((n % 3)) = 0 ]; then try_daemon; else try; fi
+  if [ -n "$daemon" ] && [ $((n % ${LIFE_DAEMON_EACH-3})) = 0 ]; then try_daemon; else try; fi
   # What was killed may need a moment to be gone.
   i=0
   until consistent; do
