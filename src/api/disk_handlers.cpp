@@ -18,6 +18,9 @@ void add_folders(Words& words, const Words& folders) {
   for (const std::string& folder : folders) words.push_back("--backing-folder=" + folder);
 }
 
+// A bare number would count mebibytes.
+std::string in_bytes(uint64_t bytes) { return fmt::format("{}B", bytes); }
+
 // None: they are all absolute.
 std::optional<Answer> relative(const Words& paths) {
   for (const std::string& path : paths) {
@@ -51,10 +54,10 @@ Answer create_disk(Call& call) {
   add(words, "--format", wish->format);
   add(words, "--backing", wish->backing);
   add(words, "--backing-format", wish->backing_format);
-  if (wish->cluster_bytes) add(words, "--cluster-size", std::to_string(*wish->cluster_bytes));
+  if (wish->cluster_bytes) add(words, "--cluster-size", in_bytes(*wish->cluster_bytes));
   add(words, "--force", wish->force);
   add_folders(words, wish->backing_folders);
-  return work(call, "createDisk", std::move(words), {wish->path}, wish->bytes ? std::to_string(*wish->bytes) : "");
+  return work(call, "createDisk", std::move(words), {wish->path}, wish->bytes ? in_bytes(*wish->bytes) : "");
 }
 
 Answer resize_disk(Call& call) {
@@ -64,7 +67,7 @@ Answer resize_disk(Call& call) {
   add(words, "--format", wish->format);
   add(words, "--shrink", wish->shrink);
   add_folders(words, wish->backing_folders);
-  return work(call, "resizeDisk", std::move(words), {wish->path}, std::to_string(wish->bytes));
+  return work(call, "resizeDisk", std::move(words), {wish->path}, in_bytes(wish->bytes));
 }
 
 Answer convert_disk(Call& call) {

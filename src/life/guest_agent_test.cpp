@@ -44,7 +44,10 @@ class GuestAgentTest : public testing::Test {
     return agent::pack(made);
   }
   std::string got_error(std::function<void(agent::Stream&)> does) {
-    const auto thread = guest(std::move(does));
+    const auto thread = guest([does = std::move(does)](agent::Stream& stream) {
+      (void)stream.receive();  // Get
+      does(stream);
+    });
     const auto size = get_by_agent(ours_, "/file", file_, {});
     return size ? "" : size.error().message;
   }
@@ -107,6 +110,7 @@ TEST_F(GuestAgentTest, WhatIsNoAnswerEndsTheConversation) {
 
 TEST_F(GuestAgentTest, AFileComesOut) {
   const auto thread = guest([](agent::Stream& stream) {
+    (void)stream.receive();  // Get
     say(stream, Type::Total, agent::pack(uint64_t{5}));
     say(stream, Type::Entry, entry(5));
     say(stream, Type::Data, "hel");

@@ -42,3 +42,4 @@ picture >after
 cmp before after || die "something has changed: $(diff before after)"
 expect_error 2 "$CAISSON" create --name '' --kernel "$kernel"
 "$CAISSON" man made/man1 >/dev/null && [ -s made/man1/caisson-run.1 ] || die "no manual pages in a new folder"
+"$CAISSON" version --json | tr -d ' \n' | grep -q '^{"version":"[0-9.]*","machine_format":1,' || die "version: $("$CAISSON" version --json)"
