@@ -88,7 +88,7 @@ job_ends done
 answer_has '"size":8388608'
 ask 202 POST /v1/disks/create "{\"path\": \"$WORK/d.qcow2\", \"bytes\": 8388608}"
 job_ends failed
-answer_has 'is there already'
+answer_has 'exists already'
 ask 200 POST '/v1/disks/resize?dry_run=true' "{\"path\": \"$WORK/d.qcow2\", \"bytes\": 16777216}"
 answer_has '"would":"make disk .*16777216"'
 ask 202 POST /v1/disks/resize "{\"path\": \"$WORK/d.qcow2\", \"bytes\": 16777216}"
