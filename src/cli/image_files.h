@@ -98,7 +98,8 @@ inline constexpr std::array<ImageFile, 14> image_files{{
      "late\nStandardOutput=journal+console\nStandardError=journal+console\n\n"
      "[Install]\nWantedBy=multi-user.target\n"},
     {"etc/systemd/system/caisson-agent.service", 0644,
-     "[Unit]\nDescription=Caisson's agent: exec, cp and stop from outside\n\n"
+     "[Unit]\nDescription=Caisson's agent: exec, cp and stop from outside\n"
+     "After=caisson-seed.service\n\n"
      "[Service]\nExecStartPre=-/sbin/modprobe vmw_vsock_virtio_transport\n"
      "ExecStart=/usr/local/lib/caisson/agent\nRestart=on-failure\nRestartSec=1\n\n"
      "[Install]\nWantedBy=multi-user.target\n"},
