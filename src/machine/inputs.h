@@ -37,6 +37,8 @@ class Inputs {
   // False: the guest has not taken what came before; try again later.
   bool key(Key key, bool down);
   bool point(const Pointing& to);
+  // The guest's pointer is where point() says.
+  [[nodiscard]] bool absolute() const { return usb_driven() || (tablet_ != nullptr && tablet_->driven()); }
   // The next point() with a mouse is counted from the upper left corner. False: not there yet, try again.
   bool home();
 
@@ -55,7 +57,6 @@ class Inputs {
     Pointing pointing;
   };
 
-  [[nodiscard]] bool absolute() const { return usb_driven() || (tablet_ != nullptr && tablet_->driven()); }
   [[nodiscard]] bool usb_driven() const { return usb_tablet_ != nullptr && usb_tablet_->driven(); }
   bool try_now(const Waiting& one);
   void add(const Waiting& one);

@@ -27,11 +27,19 @@ Result<std::unique_ptr<Vnc>> Vnc::create(Fd listener, const control::VmConfig& c
   return vnc;
 }
 
-rfb::Frame Vnc::draw() {
+// A guest that is told moves, not places, has its pointer elsewhere than the viewer: then it is in the picture.
+rfb::Cursor Vnc::cursor() {
+  const std::lock_guard hold(bus_.lock());
+  auto pointer = inputs_.absolute() ? screen_.pointer() : std::nullopt;
+  if (!pointer) return {};
+  return {pointer->width, pointer->height, pointer->hot_x, pointer->hot_y, std::move(pointer->pixels)};
+}
+
+rfb::Frame Vnc::draw(bool pointer) {
   display::Picture picture;
   {
     const std::lock_guard hold(bus_.lock());
-    picture = screen_.picture();
+    picture = pointer || !inputs_.absolute() ? screen_.picture() : screen_.picture_below_pointer();
   }
   rfb::Frame frame{picture.width, picture.height, {}};
   frame.pixels.resize(size_t{picture.width} * picture.height);

@@ -24,7 +24,8 @@ class Vnc final : private rfb::Machine {
   Vnc(Bus& bus, display::Screen& screen, Inputs& inputs) : bus_(bus), screen_(screen), inputs_(inputs) {}
 
   [[nodiscard]] uint64_t changes() override { return screen_.changes(); }
-  [[nodiscard]] rfb::Frame draw() override;
+  [[nodiscard]] rfb::Frame draw(bool pointer) override;
+  [[nodiscard]] rfb::Cursor cursor() override;
   void key(rfb::ScanCode key, bool down) override;
   void point(const rfb::Pointer& pointer) override;
   bool resize(unsigned width, unsigned height) override;

@@ -29,8 +29,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   options.layout = static_cast<Layout>(flavour >> 2 & 3);
   if ((flavour & 0x10) != 0) options.password = "secret";
   NoHands hands;
-  TiledFrame screen;
-  Session session(options, Challenge{}, hands, screen);
+  View view;
+  Session session(options, Challenge{}, hands, view);
   bool going = true;
   if ((flavour & 3) == 1) going = session.feed(none);
   if ((flavour & 3) == 2) going = session.feed(old);
@@ -48,7 +48,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       for (unsigned i = 0; i < next.width * next.height; ++i) {
         next.pixels.push_back(i % (control + 1u) < 5 ? i * 0x10101 : control);
       }
-      screen.replace(std::move(next));
+      const unsigned side = control & 31u;
+      view.replace({side, side, control, 5, std::vector<uint32_t>(size_t{side} * side, control * 0x1234567u)});
+      view.bare.replace(next);
+      view.whole.replace(std::move(next));
     }
     if ((control & 128) != 0) {
       session.update();

@@ -84,6 +84,8 @@ class Viewer {
   std::map<std::pair<unsigned, unsigned>, Bytes> pixels;
   std::vector<int32_t> told;  // pseudo-encodings
   unsigned width = 0, height = 0;
+  std::array<unsigned, 4> cursor{};  // width, height, hot spot
+  Bytes cursor_bytes;
 
  private:
   uint8_t byte() { return at_ < in_.size() ? in_[at_++] : (ADD_FAILURE() << "it ends early", uint8_t{0}); }
@@ -109,6 +111,15 @@ class Viewer {
         return;
       case 5: return hextile(x, y, w, h);
       case 16: return zrle(x, y, w, h);
+      case -239:
+      case -314:
+        if (encoding == -314) {
+          EXPECT_EQ(dword(), 0u) << "raw";
+        }
+        cursor = {w, h, x, y};
+        cursor_bytes = take_bytes(encoding == -314 ? size_t{w} * h * 4 : size_t{w} * h * size_ + (w + 7) / 8 * h);
+        told.push_back(encoding);
+        return;
       case -308: take_bytes(20); [[fallthrough]];
       case -223:
         width = w;
@@ -209,7 +220,7 @@ class Viewer {
 
 class RfbTest : public testing::Test {
  protected:
-  void begin(SessionOptions options = {}) { session_.emplace(options, challenge_, hands_, screen_); }
+  void begin(SessionOptions options = {}) { session_.emplace(options, challenge_, hands_, view_); }
   Bytes say(const Bytes& bytes) {
     going_ = session_->feed(bytes);
     return std::exchange(session_->output(), {});
@@ -252,7 +263,8 @@ class RfbTest : public testing::Test {
 
   Challenge challenge_{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16};
   RecordingHands hands_;
-  TiledFrame screen_;
+  View view_;
+  TiledFrame& screen_ = view_.whole;
   std::optional<Session> session_;
   bool going_ = true;
 };
@@ -561,6 +573,55 @@ TEST_F(RfbTest, WhatNobodyWantsIsSkippedAndWhatIsWrongEndsIt) {
     say(one);
     EXPECT_FALSE(going_) << unsigned{one[0]};
   }
+}
+
+TEST_F(RfbTest, APointerThatTheViewerDraws) {
+  screen_.replace(frame_of(100, 80, 3, 1));
+  view_.bare.replace(frame_of(100, 80, 3, 2));
+  connect();
+  Viewer viewer{PixelFormat{}};
+  say(request(false));
+  viewer.take(update());
+  EXPECT_TRUE(viewer.shows(screen_.frame()));
+  say(encodings({0, -239}));
+  EXPECT_TRUE(session_->draws_pointer());
+  say(request(true));
+  viewer.take(update());
+  EXPECT_TRUE(viewer.shows(view_.bare.frame()));
+  EXPECT_TRUE(viewer.told.empty()) << "the guest has none so far";
+  // Half of red, dark green, and two that are not there; its hot spot is the guest's word.
+  const Cursor cursor{2, 2, 1, 7, {0x8080'0000, 0xff00'4000, 0x7f00'007f, 0}};
+  view_.replace(cursor);
+  view_.replace(cursor);
+  EXPECT_EQ(view_.cursor_version, 1u);
+  say(request(true));
+  EXPECT_EQ(viewer.take(update()), 1u);
+  EXPECT_EQ(viewer.told, std::vector<int32_t>{-239});
+  EXPECT_EQ(viewer.cursor, (std::array{2u, 2u, 1u, 1u}));
+  EXPECT_EQ(viewer.cursor_bytes, (Bytes{0, 0, 255, 0, 0, 64, 0, 0, 255, 0, 0, 0, 0, 0, 0, 0, 0xc0, 0}));
+  say(request(true));
+  EXPECT_EQ(update(), Bytes{}) << "told once";
+  // With alpha; and a viewer that takes none of it any more.
+  say(encodings({0, -239, -314}));
+  view_.replace(Cursor{1, 1, 0, 0, {0x8040'2010}});
+  viewer.take(update());
+  EXPECT_EQ(viewer.told.back(), -314);
+  EXPECT_EQ(viewer.cursor_bytes, (Bytes{0x40, 0x20, 0x10, 0x80}));
+  view_.replace(Cursor{257, 1, 0, 0, std::vector<uint32_t>(257)});
+  say(request(true));
+  viewer.take(update());
+  EXPECT_EQ(viewer.cursor, (std::array{0u, 0u, 0u, 0u})) << "there is none any more";
+  say(encodings({0}));
+  say(request(true));
+  viewer.take(update());
+  EXPECT_TRUE(viewer.shows(screen_.frame()));
+  // Somebody who comes now keeps the pointer of the viewer's own.
+  connect();
+  say(encodings({0, -314}));
+  say(request(true));
+  viewer.told.clear();
+  viewer.take(update());
+  EXPECT_TRUE(viewer.told.empty());
 }
 
 TEST_F(RfbTest, WhoAsksAndDoesNotReadIsCutOff) {

@@ -58,8 +58,8 @@ struct Server::Impl {
   std::unique_ptr<EventLoop::Timer> timer;
   std::list<Viewer> viewers;
   std::atomic<unsigned> count = 0;
-  TiledFrame screen;
-  std::optional<uint64_t> drawn;  // machine.changes() of what is in `screen`
+  View view;
+  std::optional<uint64_t> whole_drawn, bare_drawn;  // machine.changes() of the view's pictures; none: nobody looks
   uint64_t next_draw_ns = 0;
   unsigned failures = 0;
   uint64_t silent_until_ns = 0;
@@ -72,7 +72,7 @@ struct Server::Impl {
   void drop(std::list<Viewer>::iterator viewer);
   [[nodiscard]] bool flush(Viewer& viewer);
   void watch(Viewer& viewer);
-  void look();
+  void look(bool whole_wanted = false);
   void show();
   void failed();
 };
@@ -94,8 +94,8 @@ void Server::Impl::accept() {
     const int on = 1;
     ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
   }
-  look();  // the picture's size is told early
-  viewers.push_back({std::move(socket), std::make_unique<Session>(options, challenge, machine, screen)});
+  look(true);  // the picture's size is told early
+  viewers.push_back({std::move(socket), std::make_unique<Session>(options, challenge, machine, view)});
   count = static_cast<unsigned>(viewers.size());
   if (!flush(viewers.back())) drop(std::prev(viewers.end()));
 }
@@ -157,12 +157,27 @@ void Server::Impl::serve(int fd, uint32_t events) {
 }
 
 // A new picture where there may be one, and it is time for one.
-void Server::Impl::look() {
+void Server::Impl::look(bool whole_wanted) {
   const uint64_t changes = machine.changes();
   const uint64_t now = EventLoop::now_ns();
-  if (drawn == changes || (drawn && now < next_draw_ns)) return;
-  screen.replace(machine.draw());
-  drawn = changes;
+  bool bare_wanted = false;
+  for (const Viewer& one : viewers) (one.session->draws_pointer() ? bare_wanted : whole_wanted) = true;
+  // Whether to draw it.
+  const auto due = [&](bool wanted, std::optional<uint64_t>& drawn) {
+    if (!wanted) drawn.reset();
+    return wanted && drawn != changes && (!drawn || now >= next_draw_ns);
+  };
+  const bool whole_due = due(whole_wanted, whole_drawn), bare_due = due(bare_wanted, bare_drawn);
+  if (!whole_due && !bare_due) return;
+  if (whole_due) {
+    view.whole.replace(machine.draw(true));
+    whole_drawn = changes;
+  }
+  if (bare_due) {
+    view.bare.replace(machine.draw(false));
+    view.replace(machine.cursor());
+    bare_drawn = changes;
+  }
   const uint64_t after = EventLoop::now_ns();
   next_draw_ns = after + std::max(pace_ns, draw_share * (after - now));
 }

@@ -22,7 +22,10 @@ class Machine : public Hands {
  public:
   // Grows when the picture may have changed.
   [[nodiscard]] virtual uint64_t changes() = 0;
-  [[nodiscard]] virtual Frame draw() = 0;
+  // With the guest's pointer, or without it where cursor() has it.
+  [[nodiscard]] virtual Frame draw(bool pointer) = 0;
+  // What viewers are to draw where they point; empty where they are not.
+  [[nodiscard]] virtual Cursor cursor() = 0;
 };
 
 class Server {

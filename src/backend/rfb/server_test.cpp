@@ -17,10 +17,14 @@ namespace {
 class FakeMachine final : public Machine {
  public:
   uint64_t changes() override { return changes_count; }
-  Frame draw() override {
+  Frame draw(bool pointer) override {
     ++draws;
     const std::lock_guard hold(lock);
-    return {20, 10, std::vector<uint32_t>(200, colour)};
+    return {20, 10, std::vector<uint32_t>(200, pointer ? colour : 0x777777)};
+  }
+  Cursor cursor() override {
+    const std::lock_guard hold(lock);
+    return {1, 1, 0, 0, {0xff00'0000 | colour}};
   }
   void key(ScanCode key, bool down) override {
     const std::lock_guard hold(lock);
@@ -120,6 +124,27 @@ TEST_F(ServerTest, SeveralViewersSeeThePictureAndItsChanges) {
     EXPECT_EQ(hear(*viewer, update_size).substr(16, 4), std::string("\x66\x55\x44\0", 4));
   }
   EXPECT_LE(machine_.draws, 4u);
+}
+
+TEST_F(ServerTest, WhoDrawsThePointerGetsThePictureWithoutIt) {
+  start();
+  const Fd drawing = connect(), plain = connect();
+  enter(drawing);
+  enter(plain);
+  say(drawing, std::string_view("\x02\0\0\1\xff\xff\xff\x11", 8));
+  const size_t cursor_size = 12 + 4 + 1;
+  for (unsigned round = 0; round < 3; ++round) {
+    say(drawing, whole);
+    const std::string update = hear(drawing, update_size + cursor_size);
+    EXPECT_EQ(update.substr(4 + 8, 4), "\xff\xff\xff\x11");
+    EXPECT_EQ(update.substr(16, 4), std::string("\x33\x22\x11\0", 4)) << "the pointer";
+    EXPECT_EQ(update.substr(16 + cursor_size, 4), std::string("\x77\x77\x77\0", 4));
+    say(plain, whole);
+    EXPECT_EQ(hear(plain, update_size).substr(16, 4), std::string("\x33\x22\x11\0", 4));
+    // It is told again when it says so again.
+    say(drawing, std::string_view("\x02\0\0\0", 4));
+    say(drawing, std::string_view("\x02\0\0\1\xff\xff\xff\x11", 8));
+  }
 }
 
 TEST_F(ServerTest, KeysArriveAndComeUpWhenTheViewerGoes) {

@@ -22,14 +22,14 @@ void put_text(std::vector<uint8_t>& out, std::string_view text) { out.insert(out
 
 }  // namespace
 
-Session::Session(const SessionOptions& options, const Challenge& challenge, Hands& hands, const TiledFrame& screen)
+Session::Session(const SessionOptions& options, const Challenge& challenge, Hands& hands, const View& view)
     : options_(options),
       challenge_(challenge),
       hands_(hands),
-      screen_(screen),
+      view_(view),
       keymap_(options.layout, [this](ScanCode key, bool down) { hands_.key(key, down); }),
-      width_(screen.frame().width),
-      height_(screen.frame().height) {
+      width_(view.whole.frame().width),
+      height_(view.whole.frame().height) {
   put_text(output_, our_version);
 }
 
@@ -158,8 +158,8 @@ bool Session::take_response() {
 }
 
 void Session::init() {
-  width_ = screen_.frame().width;
-  height_ = screen_.frame().height;
+  width_ = screen().frame().width;
+  height_ = screen().frame().height;
   put16(output_, width_);
   put16(output_, height_);
   const auto format = PixelFormat{}.serialise();
@@ -212,6 +212,11 @@ void Session::encodings(const SetEncodings& message) {
     }
     encoding_ = static_cast<Encoding>(number);
     break;
+  }
+  knows_alpha_ = has_one(alpha_cursor_encoding);
+  if (const bool draws = knows_alpha_ || has_one(cursor_encoding); std::exchange(draws_pointer_, draws) != draws) {
+    seen_.fill(0);  // the numbers of another picture's tiles
+    cursor_seen_ = 0;
   }
   resizes_ = has_one(desktop_size);
   const bool extended = has_one(extended_desktop_size), keys = has_one(qemu_extended_key);
@@ -278,7 +283,7 @@ void Session::put_desktop(unsigned reason, unsigned status) {
 
 void Session::update() {
   if (!wants_update()) return;
-  const Frame& frame = screen_.frame();
+  const Frame& frame = screen().frame();
   if (resizes_ || resizes_extended_) {
     if (frame.width != width_ || frame.height != height_ || std::exchange(tell_desktop_, false)) {
       width_ = frame.width;
@@ -294,12 +299,26 @@ void Session::update() {
     put_rect(body, {}, qemu_extended_key);
     ++rects;
   }
+  append_cursor(body, rects);
   append_screen(body, rects);
   if (rects == 0) return;
   put16(output_, 0);
   put16(output_, rects);
   output_.insert(output_.end(), body.begin(), body.end());
   wanted_ = false;
+}
+
+// A viewer that was told none keeps its own pointer; one that was is told as well that there is none any more.
+void Session::append_cursor(std::vector<uint8_t>& out, unsigned& rects) {
+  if (!draws_pointer_ || std::exchange(cursor_seen_, view_.cursor_version) == view_.cursor_version) return;
+  if (view_.cursor.width == 0 && !has_cursor_) return;
+  has_cursor_ = true;
+  if (knows_alpha_) {
+    put_alpha_cursor(out, view_.cursor);
+  } else {
+    put_cursor(out, view_.cursor, pixels_);
+  }
+  ++rects;
 }
 
 // Runs of changed tiles beside each other, until the update is large enough.
@@ -312,8 +331,8 @@ void Session::append_screen(std::vector<uint8_t>& out, unsigned& rects) {
     for (unsigned x = region_.x / tile * tile; x < right;) {
       if (out.size() >= most_update) return;
       unsigned end = x;
-      while (end < right && seen_[row + end / tile] != screen_.versions()[row + end / tile]) {
-        seen_[row + end / tile] = screen_.versions()[row + end / tile];
+      while (end < right && seen_[row + end / tile] != screen().versions()[row + end / tile]) {
+        seen_[row + end / tile] = screen().versions()[row + end / tile];
         end += tile;
       }
       if (end == x) {
@@ -321,7 +340,7 @@ void Session::append_screen(std::vector<uint8_t>& out, unsigned& rects) {
         continue;
       }
       const Rect rect{x, y, std::min(end, width_) - x, std::min(tile, height_ - y)};
-      encoder_.encode(screen_.frame(), rect, encoding_, pixels_, out);
+      encoder_.encode(screen().frame(), rect, encoding_, pixels_, out);
       ++rects;
       x = end;
     }

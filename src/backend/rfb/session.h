@@ -1,7 +1,7 @@
 // One viewer of a machine's screen: what it says and is told, without its socket.
 //   Spec     RFC 6143: protocol 3.3, 3.7 and 3.8; security None and VNC; the community's rfbproto for DesktopSize,
-//            ExtendedDesktopSize and QEMU's extended key events
-//   Omits    Tight and its like, a cursor of its own (VGA has none: the guest draws it), sound, files, pasting
+//            ExtendedDesktopSize, QEMU's extended key events and pointers that viewers draw (backend/rfb/cursor.h)
+//   Omits    Tight and its like, sound, files, pasting
 //   Bounds   the output is at most one update of about most_update bytes, or most_replies bytes of answers
 //   Threads  one object, one thread
 #pragma once
@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "backend/rfb/cursor.h"
 #include "backend/rfb/encoder.h"
 #include "backend/rfb/frame.h"
 #include "backend/rfb/keymap.h"
@@ -50,8 +51,9 @@ class Session {
   static constexpr size_t most_update = size_t{4} << 20;
   static constexpr size_t most_replies = size_t{64} << 10;
 
-  // `challenge`: random bytes, never used before. `width` and `height`: of the picture now.
-  Session(const SessionOptions& options, const Challenge& challenge, Hands& hands, const TiledFrame& screen);
+  // `challenge`: random bytes, never used before. `view` outlives the session; of its pictures `whole` is kept up to
+  // date for a session, and `bare` once draws_pointer().
+  Session(const SessionOptions& options, const Challenge& challenge, Hands& hands, const View& view);
   ~Session();
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
@@ -66,6 +68,8 @@ class Session {
   // Appends what has changed for it since the last time, if anything.
   void update();
 
+  // It shows the guest's pointer itself, and gets the picture without it.
+  [[nodiscard]] bool draws_pointer() const { return draws_pointer_; }
   [[nodiscard]] bool running() const { return phase_ == Phase::Running; }
   [[nodiscard]] bool refused() const { return refused_; }  // by its password
 
@@ -86,12 +90,14 @@ class Session {
   void pointer(const PointerEvent& event);
   void request(const UpdateRequest& request);
   void put_desktop(unsigned reason, unsigned status);
+  [[nodiscard]] const TiledFrame& screen() const { return draws_pointer_ ? view_.bare : view_.whole; }
+  void append_cursor(std::vector<uint8_t>& out, unsigned& rects);
   void append_screen(std::vector<uint8_t>& out, unsigned& rects);
 
   const SessionOptions options_;
   const Challenge challenge_;
   Hands& hands_;
-  const TiledFrame& screen_;
+  const View& view_;
   Keymap keymap_;
 
   Phase phase_ = Phase::Version;
@@ -108,7 +114,10 @@ class Session {
   Encoding encoding_ = Encoding::Raw;
   bool resizes_ = false, resizes_extended_ = false, extended_keys_ = false;
   bool tell_keys_ = false, tell_desktop_ = false;
-  unsigned width_, height_;  // as it knows the picture
+  bool draws_pointer_ = false, knows_alpha_ = false;
+  bool has_cursor_ = false;   // it was told one
+  uint64_t cursor_seen_ = 0;  // of the view's versions
+  unsigned width_, height_;   // as it knows the picture
   bool wanted_ = false;
   Rect region_;
   TiledFrame::Versions seen_{};  // of each tile, what it has; 0: nothing

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -16,6 +17,14 @@ struct Picture {
   std::vector<uint8_t> rgb;
 };
 
+// A pointer that lies above the picture, in a plane of its own.
+struct PointerPicture {
+  unsigned width = 0;
+  unsigned height = 0;
+  unsigned hot_x = 0, hot_y = 0;      // what of it is where the pointer is; the guest's word, may lie outside
+  std::vector<uint32_t> pixels = {};  // 0xAARRGGBB, colours multiplied by alpha, rows from the top
+};
+
 class Screen {
  public:
   virtual ~Screen() = default;
@@ -25,6 +34,10 @@ class Screen {
   [[nodiscard]] virtual uint64_t changes() const = 0;
   // What a screen would show now. Black where the picture is switched off.
   [[nodiscard]] virtual Picture picture() const = 0;
+  // The same without what pointer() has.
+  [[nodiscard]] virtual Picture picture_below_pointer() const { return picture(); }
+  // None: the guest draws its pointer into the picture, or shows none.
+  [[nodiscard]] virtual std::optional<PointerPicture> pointer() const { return {}; }
   // The host would like a picture of this size; whether the guest can be told. It does as it likes.
   virtual bool want_size(unsigned width, unsigned height) {
     (void)width;

@@ -61,6 +61,8 @@ class Gpu final : public Model, public display::Screen {
   [[nodiscard]] std::pair<unsigned, unsigned> size() const override;
   [[nodiscard]] uint64_t changes() const override { return changes_.load(std::memory_order_relaxed); }
   [[nodiscard]] display::Picture picture() const override;
+  [[nodiscard]] display::Picture picture_below_pointer() const override;
+  [[nodiscard]] std::optional<display::PointerPicture> pointer() const override;
   [[nodiscard]] std::string text() const override { return {}; }
 
   [[nodiscard]] std::string_view kind() const override { return "virtio-gpu"; }
@@ -112,7 +114,6 @@ class Gpu final : public Model, public display::Screen {
   [[nodiscard]] bool unpack(std::span<const uint8_t> in);
 
   // Pictures: gpu_picture.cpp
-  void draw_cursor(display::Picture& out) const;
   [[nodiscard]] std::array<uint8_t, gpu::edid_size> edid() const;
 
   State state_;  // `resources` only while saving

@@ -34,7 +34,7 @@ std::pair<unsigned, unsigned> Gpu::size() const {
   return {state_.wanted_width, state_.wanted_height};
 }
 
-display::Picture Gpu::picture() const {
+display::Picture Gpu::picture_below_pointer() const {
   const auto [width, height] = size();
   display::Picture out{width, height, std::vector<uint8_t>(size_t{3} * width * height)};
   const Resource* const resource = find(state_.shown);
@@ -49,32 +49,45 @@ display::Picture Gpu::picture() const {
       to[2] = from[layout.blue];
     }
   }
-  draw_cursor(out);
   return out;
 }
 
 // Its colours are multiplied by its alpha already, as drivers' compositors make them.
-void Gpu::draw_cursor(display::Picture& out) const {
+std::optional<display::PointerPicture> Gpu::pointer() const {
   const Resource* const resource = find(state_.cursor);
-  if (resource == nullptr) return;
+  if (resource == nullptr) return {};
+  display::PointerPicture out{cursor_size, cursor_size, state_.hot_x, state_.hot_y};
+  out.pixels.reserve(size_t{cursor_size} * cursor_size);
   const Layout layout = layout_of(resource->format);
-  for (uint32_t row = 0; row < cursor_size; ++row) {
+  const uint8_t* from = resource->pixels.get();
+  for (size_t i = 0; i < size_t{cursor_size} * cursor_size; ++i, from += 4) {
+    const uint32_t alpha = layout.alpha ? from[*layout.alpha] : 0xffu;
+    out.pixels.push_back(alpha << 24 | uint32_t{from[layout.red]} << 16 | uint32_t{from[layout.green]} << 8 |
+                         from[layout.blue]);
+  }
+  return out;
+}
+
+display::Picture Gpu::picture() const {
+  display::Picture out = picture_below_pointer();
+  const auto above = pointer();
+  if (!above) return out;
+  for (uint32_t row = 0; row < above->height; ++row) {
     const int64_t y = int64_t{static_cast<int32_t>(state_.cursor_y)} + row - state_.hot_y;
     if (y < 0 || y >= out.height) continue;
-    for (uint32_t column = 0; column < cursor_size; ++column) {
+    for (uint32_t column = 0; column < above->width; ++column) {
       const int64_t x = int64_t{static_cast<int32_t>(state_.cursor_x)} + column - state_.hot_x;
       if (x < 0 || x >= out.width) continue;
-      const uint8_t* const from = resource->pixels.get() + row * resource->stride() + size_t{column} * 4;
-      const unsigned behind = layout.alpha ? 255u - from[*layout.alpha] : 0u;
+      const uint32_t pixel = above->pixels[size_t{row} * above->width + column];
+      const unsigned behind = 255u - (pixel >> 24);
       uint8_t* const to = out.rgb.data() + 3 * (static_cast<size_t>(y) * out.width + static_cast<size_t>(x));
-      const auto blend = [&](uint8_t under, uint8_t over) {
-        return static_cast<uint8_t>(std::min(255u, over + (under * behind + 127u) / 255u));
-      };
-      to[0] = blend(to[0], from[layout.red]);
-      to[1] = blend(to[1], from[layout.green]);
-      to[2] = blend(to[2], from[layout.blue]);
+      for (unsigned part = 0; part < 3; ++part) {
+        const unsigned over = pixel >> (16 - 8 * part) & 0xff;
+        to[part] = static_cast<uint8_t>(std::min(255u, over + (to[part] * behind + 127u) / 255u));
+      }
     }
   }
+  return out;
 }
 
 // VESA E-EDID 1.4: one detailed timing, of the size that is wanted, at about 60 Hz with CVT's reduced blanking.

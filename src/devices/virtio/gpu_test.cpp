@@ -178,11 +178,19 @@ TEST_P(GpuTest, FormatsAndTheCursor) {
   EXPECT_EQ(pixel(10, 10), (Pixel{0, 0, 100}));
   EXPECT_EQ(pixel(73, 73), (Pixel{200, 0, 0}));
   EXPECT_EQ(pixel(74, 73), (Pixel{0, 0, 0}));
+  // For viewers that draw it.
+  const auto pointer = device.pointer();
+  ASSERT_TRUE(pointer);
+  EXPECT_EQ(pointer->hot_y, 3u);
+  EXPECT_EQ(pointer->pixels.front(), 0x8000'0064u);
+  EXPECT_EQ(pointer->pixels.back(), 0xffc8'0000u);
+  EXPECT_EQ(device.picture_below_pointer().rgb, std::vector<uint8_t>(3 * 100 * 100));
   // Beyond the edges.
   ASSERT_EQ(send(Command::move_cursor, Cursor{.x = ~0u, .y = 99}, {}, 1), Answer::ok);
   (void)device.picture();
   ASSERT_EQ(send(Command::update_cursor, Cursor{.x = 12, .y = 13, .resource = 3}, {}, 1), Answer::ok);
   EXPECT_EQ(pixel(12, 13), (Pixel{0, 0, 0})) << "not the size of a cursor";
+  EXPECT_FALSE(device.pointer());
 }
 
 TEST_P(GpuTest, RefusesWhatCannotBe) {

@@ -291,6 +291,7 @@ class Machine {
         console_->set_size(static_cast<uint16_t>(in.take(1)), 25);
         std::ignore = gpu_->want_size(static_cast<uint32_t>(in.take(1)), 480);
         std::ignore = gpu_->picture();
+        std::ignore = gpu_->picture_below_pointer();
         break;
       case 10: {
         const std::array<InputEvent, 2> events{InputEvent{input::ev_key, static_cast<uint16_t>(in.take(1)), 1},

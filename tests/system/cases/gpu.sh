@@ -6,7 +6,7 @@ shot() {
   [ "$(od -An -tu1 -j16 -N8 "$1" | awk '{print $3 * 256 + $4, $7 * 256 + $8}')" = "${2-1024 768}" ] || die "not the size it was given"
 }
 "$CAISSON" run --kernel "$GUESTS/$flavour/vmlinuz" --initrd "$GUESTS/$flavour/initrd.gz" --append test=gpu \
-  --memory 512M --graphics virtio --control socket </dev/null >gpu.out 2>gpu.err &
+  --memory 512M --graphics virtio --control socket --name gpu --vnc unix </dev/null >gpu.out 2>gpu.err &
 pid=$!
 trap 'kill -9 "$pid" 2>/dev/null || :' EXIT
 wait_for gpu.out 'ready for blank' 200
@@ -16,6 +16,22 @@ wait_for gpu.out 'ready for text'
 shot text.png
 [ "$(wc -c <text.png)" -gt $(($(wc -c <blank.png) + 500)) ] || die "no text: $(wc -c blank.png text.png)"
 "$CAISSON" type socket 'text<enter>'
+wait_for gpu.out 'ready for the cursor'
+sleep 1
+# viewer FILE ENCODINGS: what a viewer that says it knows these gets as its first picture, in hexadecimal.
+viewer() {
+  { printf "RFB 003.008\n\001\001\002\000$2\003\000\000\000\000\000\004\000\003\000"; sleep 2; } |
+    timeout 60 "$CAISSON" vnc gpu --stdio | od -An -v -tx1 | tr -d ' \n' >"$1"
+}
+pointer=0005000700400040ffffff110000ff000000ff00 # hot spot, size, encoding, red
+red() { grep -o 0000ff00 "$1" | wc -l; }
+viewer draws '\000\001\377\377\377\021'
+grep -q "$pointer" draws || die "no pointer for a viewer that draws it"
+[ "$(red draws)" = 4096 ] || die "the pointer is in the picture as well: $(red draws) red pixels"
+viewer plain '\000\000'
+! grep -q "$pointer" plain || die "a pointer for a viewer that knows none"
+[ "$(red plain)" = 4096 ] || die "the pointer is not in the picture: $(red plain) red pixels"
+"$CAISSON" type socket 'cursor<enter>'
 status=0
 wait "$pid" || status=$?
 trap - EXIT
