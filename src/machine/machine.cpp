@@ -384,7 +384,7 @@ Result<> Machine::create_cpus() {
 }
 
 Result<> Machine::create_devices() {
-  const virtio::Services services{*memory_, chipset_->msi(),
+  const virtio::Services services{*memory_, chipset_->msi(), config_.cpus,
                                   [this](std::function<void()> task) { loop_->post(std::move(task)); }};
   if (has_vga()) {
     // Firmware's is there where its BIOS is.

@@ -1,5 +1,6 @@
 #include "devices/virtio/attach.h"
 
+#include <algorithm>
 #include <memory>
 #include <utility>
 
@@ -24,7 +25,9 @@ ModelType& add(pci::HostBridge& bridge, const Services& services, std::unique_pt
 
 Blk& add_blk(pci::HostBridge& bridge, const Services& services, BlockBackend& backend, const Blk::Options& options,
              WantedSlot slot) {
-  return add(bridge, services, std::make_unique<Blk>(backend, options), slot);
+  Blk::Options chosen = options;
+  if (chosen.queues == 0) chosen.queues = std::clamp(services.cpus, 1u, Blk::most_queues);
+  return add(bridge, services, std::make_unique<Blk>(backend, chosen), slot);
 }
 
 Net& add_net(pci::HostBridge& bridge, const Services& services, NetBackend& backend, const Net::Options& options,

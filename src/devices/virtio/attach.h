@@ -24,12 +24,14 @@ namespace caisson::virtio {
 struct Services {
   GuestMemory& memory;
   MsiSink& msi;
-  Post post;  // [&](auto task) { event_loop.post(std::move(task)); }
+  unsigned cpus;  // of the machine, 1 or more: a disk has a queue for each, up to Blk::most_queues
+  Post post;      // [&](auto task) { event_loop.post(std::move(task)); }
 };
 
 using WantedSlot = std::optional<unsigned>;  // none: the first free one; there must be one
 
-// The bridge owns the device; the references are for what only the host does (set_link(), set_size()).
+// One queue for each CPU where `options` names no number. The bridge owns the device; the references are for what only
+// the host does (set_link(), set_size()).
 Blk& add_blk(pci::HostBridge& bridge, const Services& services, BlockBackend& backend, const Blk::Options& options = {},
              WantedSlot slot = {});
 Net& add_net(pci::HostBridge& bridge, const Services& services, NetBackend& backend, const Net::Options& options = {},

@@ -50,7 +50,7 @@ uint64_t number(std::span<const uint8_t> bytes) {
 }  // namespace
 
 Blk::Blk(BlockBackend& backend, const Options& options) : backend_(backend), queues_(options.queues) {
-  CAISSON_CHECK(queues_ >= 1 && queues_ <= in_flight_.size());
+  CAISSON_CHECK(queues_ >= 1 && queues_ <= most_queues);
   const std::string_view serial = options.serial.empty() ? backend.id() : std::string_view{options.serial};
   std::copy_n(serial.begin(), std::min(serial.size(), id_.size()), id_.begin());
   refresh_config();

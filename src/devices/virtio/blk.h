@@ -19,7 +19,7 @@ namespace caisson::virtio {
 class Blk final : public Model {
  public:
   struct Options {
-    unsigned queues = 1;   // 1 to 8
+    unsigned queues = 0;   // up to most_queues; 0: add_blk() chooses
     std::string serial{};  // at most 20 bytes are used; empty: the backend's id
   };
   struct State {
@@ -38,6 +38,7 @@ class Blk final : public Model {
   static constexpr uint64_t discard = 1ull << 13;
   static constexpr uint64_t write_zeroes = 1ull << 14;
 
+  static constexpr unsigned most_queues = 8;
   static constexpr unsigned sector = 512;
   static constexpr unsigned max_ranges = 32;              // segments of one discard or write zeroes request
   static constexpr uint32_t max_range_sectors = 1 << 22;  // 2 GiB
@@ -98,7 +99,7 @@ class Blk final : public Model {
   State state_;
   std::vector<std::unique_ptr<Request>> requests_;  // by slot; null: free
   std::vector<size_t> free_slots_;
-  std::array<unsigned, 8> in_flight_{};  // chains per queue
+  std::array<unsigned, most_queues> in_flight_{};  // chains per queue
   enum class Draining : uint8_t { No, Complete, Discard };
   Draining draining_ = Draining::No;
   std::vector<size_t> flush_later_;  // requests whose flush had to wait for the end of a drain

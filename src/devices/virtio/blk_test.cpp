@@ -133,6 +133,28 @@ TEST(Blk, ConfigurationSaysWhatTheDiskIs) {
   EXPECT_EQ(locked.driver->offered() & (Blk::read_only | Blk::discard | Blk::config_wce), Blk::read_only);
 }
 
+TEST(Blk, HasAQueueForEachCpuUpToABound) {
+  for (const auto& [cpus, queues] : {std::pair{1u, 1u}, {2u, 2u}, {64u, Blk::most_queues}}) {
+    FakeDisk disk(1 << 20, false);
+    TestMachine machine;
+    Services services = machine.services;
+    services.cpus = cpus;
+    Blk& blk = add_blk(machine.bridge, services, disk);
+    EXPECT_EQ(blk.queue_count(), queues);
+    EXPECT_EQ((blk.features() & Blk::mq) != 0, queues > 1);
+    TestDriver driver(machine, slot);
+    driver.enable_msix();
+    driver.start(Blk::flush, 1);  // one that knows of one queue only
+    EXPECT_EQ(driver.device_config(34, 2), queues);
+    driver.queues[0].put<uint32_t>(header, Type::Flush);
+    driver.queues[0].add({{header, 16}, {status_byte, 1, true}});
+    driver.kick(0);
+    ASSERT_EQ(disk.waiting.size(), 1u);
+    disk.complete();
+    EXPECT_TRUE(driver.queues[0].take_used());
+  }
+}
+
 TEST(Blk, ADiskThatGrewTellsTheDriverAndHasNewSectors) {
   BlkFixture f;
   f.disk.contents.resize(2 << 20);

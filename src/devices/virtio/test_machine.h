@@ -22,7 +22,8 @@ namespace caisson::virtio {
 
 class TestMachine {
  public:
-  TestMachine() : services{*memory, msi, [this](std::function<void()> task) { posted.push_back(std::move(task)); }} {}
+  TestMachine()
+      : services{*memory, msi, 1, [this](std::function<void()> task) { posted.push_back(std::move(task)); }} {}
 
   // Runs what the devices asked the event loop for; says how many tasks there were.
   size_t run_posted() {

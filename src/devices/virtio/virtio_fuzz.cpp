@@ -38,7 +38,7 @@ constexpr Gpa rings = 0x1'0000;
 class Machine {
  public:
   Machine() {
-    const Services services{*memory_, sinks_,
+    const Services services{*memory_, sinks_, 2,
                             [this](std::function<void()> task) { posted_.push_back(std::move(task)); }};
     Blk::Options several;
     several.queues = 2;

@@ -8,6 +8,21 @@ dd if=/dev/${kind-vd}b of=/dev/${kind-vd}a bs=64k conv=fsync 2>/dev/null || { fa
 echo 3 >/proc/sys/vm/drop_caches
 size=$(($(cat /sys/block/${kind-vd}b/size) * 512))
 [ "$(head -c "$size" /dev/${kind-vd}a | sha256sum | cut -d' ' -f1)" = "$(word vdb_sum)" ] || { fail "vda reads wrong"; status=1; }
+# A virtio disk has a queue for each CPU; what one asks for comes back to it.
+if [ "${kind-vd}" = vd ]; then
+  [ "$(ls /sys/block/vda/mq | wc -l)" = "$(nproc)" ] || { fail "vda has $(ls /sys/block/vda/mq | wc -l) queues for $(nproc) CPUs"; status=1; }
+  cpu=0
+  while [ "$cpu" -lt "$(nproc)" ]; do
+    [ "$(cat "/sys/block/vda/mq/$cpu/cpu_list")" = "$cpu" ] || { fail "queue $cpu is of CPU $(cat "/sys/block/vda/mq/$cpu/cpu_list")"; status=1; }
+    # Both at once, each its own half.
+    taskset $((1 << cpu)) dd if=/dev/vdb of=/dev/vda bs=4k count=256 skip=$((256 * cpu)) seek=$((256 * cpu)) iflag=direct oflag=direct conv=notrunc 2>/dev/null &
+    cpu=$((cpu + 1))
+  done
+  wait
+  grep -E 'virtio[0-9]+-req' /proc/interrupts
+  idle=$(awk '/virtio[0-9]+-req/ { n = 0; for (i = 2; i <= 1 + '"$(nproc)"'; ++i) n += $i; if (n < 100) print $NF }' /proc/interrupts)
+  [ -z "$idle" ] || { fail "queues that nothing came from: $idle"; status=1; }
+fi
 # Single sectors at odd places.
 for sector in 1 7 4095 8191; do
   echo "sector $sector" | dd of=/dev/${kind-vd}a bs=512 seek=$((sector + 8192)) conv=sync,fsync,notrunc 2>/dev/null
