@@ -1,7 +1,7 @@
 // What a disk device asks of the host: asynchronous access to one image or block device.
 //   Threads  every call comes with the device lock held (from a vCPU thread or the event loop's thread).
-//            Completions run on the event loop's thread with the device lock held, never inside submit(); the one
-//            exception is drain(), which delivers them on the caller's thread before it returns.
+//            Completions run on the event loop's thread with the device lock held, never inside submit(); but drain()
+//            and end_batch() deliver some on the caller's thread before they return.
 //   Order    requests may complete in any order; each completes exactly once. A Flush covers every write that had
 //            completed before the flush was submitted.
 //   Checks   the device has checked: offset and length are multiples of 512 and inside size(); the backend checks again
@@ -44,6 +44,12 @@ class BlockBackend {
 
   // Starts a request. Never blocks for the disk, never calls `done` itself; errors come through `done`.
   virtual void submit(BlockRequest request) = 0;
+
+  // Around several submit() in a row, such as those that one kick of a queue leads to: they may go to the host
+  // together, and what the host does without waiting (its page cache has it) completes in end_batch(), without a way
+  // through the event loop. They do not nest; no completion runs, and drain() is not called, between them.
+  virtual void begin_batch() {}
+  virtual void end_batch() {}
 
   // Waits until nothing is in flight, calling the outstanding completions on this thread before it returns. A
   // completion may submit nothing new while draining.

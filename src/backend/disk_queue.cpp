@@ -11,6 +11,7 @@
 #include <liburing.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "backend/disk_io.h"
@@ -55,8 +56,8 @@ class Ring {
   [[nodiscard]] size_t in_flight() const { return in_flight_; }
   [[nodiscard]] bool full() const { return in_flight_ >= ring_entries; }
 
-  // Queues the job; true when the kernel has taken everything that was queued.
-  [[nodiscard]] bool start(std::unique_ptr<DiskJob> job) {
+  // Queues the job.
+  void start(std::unique_ptr<DiskJob> job) {
     io_uring_sqe* const entry = ::io_uring_get_sqe(&ring_);
     CAISSON_CHECK(entry != nullptr);  // as many entries as jobs in flight
     const int fd = job->fd;
@@ -67,10 +68,11 @@ class Ring {
     }
     ::io_uring_sqe_set_data(entry, job.release());
     ++in_flight_;
-    return push();
   }
 
+  // True when the kernel has taken everything that was queued.
   [[nodiscard]] bool push() {
+    if (::io_uring_sq_ready(&ring_) == 0) return true;
     ::io_uring_submit(&ring_);
     return ::io_uring_sq_ready(&ring_) == 0;
   }
@@ -107,9 +109,12 @@ struct DiskQueue::Impl {
   explicit Impl(EventLoop& event_loop) : loop(event_loop) {}
 
   void start_in_ring(std::unique_ptr<DiskJob> job);
+  void push();
+  [[nodiscard]] bool done_at_once(DiskJob& job);
   void ring_finished(std::unique_ptr<DiskJob> job, int result);
   void pool_finished(Done done, int error);
   void collect();
+  void report_batch();
   void drain();
   void finish(const Done& done, int error);
 
@@ -122,6 +127,9 @@ struct DiskQueue::Impl {
   std::deque<std::unique_ptr<DiskJob>> waiting;
   size_t in_flight = 0;
   bool closing = false;
+  bool batch = false;
+  std::vector<std::pair<Done, int>> done_in_batch;
+  bool reads_at_once = true, writes_at_once = true;  // the host's file system knows how
 
   std::mutex mutex;  // over the list
   std::condition_variable listed;
@@ -131,7 +139,27 @@ struct DiskQueue::Impl {
 };
 
 void DiskQueue::Impl::start_in_ring(std::unique_ptr<DiskJob> job) {
-  if (!ring->start(std::move(job))) retry->arm(EventLoop::now_ns() + retry_after_ns);
+  ring->start(std::move(job));
+  if (!batch) push();
+}
+
+void DiskQueue::Impl::push() {
+  if (!ring->push()) retry->arm(EventLoop::now_ns() + retry_after_ns);
+}
+
+// What the page cache has, or takes, is not worth the way through the ring and the event loop, which costs several
+// times as much as the copy. A part may have been transferred where it says false.
+bool DiskQueue::Impl::done_at_once(DiskJob& job) {
+  const bool reads = job.request.op == BlockOp::Read;
+  bool& able = reads ? reads_at_once : writes_at_once;
+  if (!able || (!reads && job.request.op != BlockOp::Write)) return false;
+  const auto count = static_cast<int>(job.buffer_count());
+  const auto offset = static_cast<off_t>(job.offset);
+  const ssize_t result = reads ? ::preadv2(job.fd, job.buffers(), count, offset, RWF_NOWAIT)
+                               : ::pwritev2(job.fd, job.buffers(), count, offset, RWF_NOWAIT);
+  if (result < 0 && (errno == EOPNOTSUPP || errno == ENOSYS || errno == EINVAL)) able = false;
+  if (result > 0) job.advance(static_cast<uint64_t>(result));
+  return job.left == 0;
 }
 
 void DiskQueue::Impl::ring_finished(std::unique_ptr<DiskJob> job, int result) {
@@ -158,6 +186,10 @@ void DiskQueue::Impl::pool_finished(Done done, int error) {
   [[maybe_unused]] const ssize_t written = ::write(event_fd.get(), &one, sizeof one);
 }
 
+void DiskQueue::Impl::report_batch() {
+  for (const auto& [done, error] : std::exchange(done_in_batch, {})) finish(done, error);
+}
+
 // Reports whatever has finished.
 void DiskQueue::Impl::collect() {
   uint64_t count = 0;
@@ -172,6 +204,7 @@ void DiskQueue::Impl::collect() {
       }
     }
   }
+  report_batch();
   std::vector<std::pair<Done, int>> ready;
   {
     const std::lock_guard lock{mutex};
@@ -233,6 +266,10 @@ void DiskQueue::submit(int fd, bool block_device, BlockRequest request) {
     return run([shared] { return perform((*shared)->fd, (*shared)->block_device, **shared); }, std::move(done));
   }
   ++impl_->in_flight;
+  if (impl_->batch && impl_->waiting.empty() && impl_->done_at_once(*job)) {
+    impl_->done_in_batch.emplace_back(std::move(job->request.done), 0);
+    return;
+  }
   // The order of arrival holds among those that wait.
   if (impl_->ring->full() || !impl_->waiting.empty()) return impl_->waiting.push_back(std::move(job));
   impl_->start_in_ring(std::move(job));
@@ -249,7 +286,19 @@ void DiskQueue::run(std::function<int()> work, Done done) {
 
 void DiskQueue::complete(int error, Done done) {
   ++impl_->in_flight;
-  impl_->pool_finished(std::move(done), error);
+  if (impl_->batch) {
+    impl_->done_in_batch.emplace_back(std::move(done), error);
+  } else {
+    impl_->pool_finished(std::move(done), error);
+  }
+}
+
+void DiskQueue::begin_batch() { impl_->batch = true; }
+
+void DiskQueue::end_batch() {
+  impl_->batch = false;
+  if (impl_->ring != nullptr) impl_->push();
+  impl_->report_batch();
 }
 
 void DiskQueue::drain() { impl_->drain(); }

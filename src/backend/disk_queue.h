@@ -1,7 +1,7 @@
 // Disk operations under way, on any number of descriptors: reads, writes and syncs by io_uring, or by a pool of threads
 // where the host has none; whatever else may block by the pool.
 //   Threads  every call comes under the device lock; completions run on the event loop's thread under the same lock,
-//            never inside a call, but for drain(). Work for the pool runs without the lock.
+//            never inside a call, but for drain() and end_batch(). Work for the pool runs without the lock.
 //   Errors   0 or an errno value, by the completion
 #pragma once
 
@@ -28,6 +28,9 @@ class DiskQueue {
   void run(std::function<int()> work, Done done);
   // Nothing but the completion.
   void complete(int error, Done done);
+  // As block_backend.h says.
+  void begin_batch();
+  void end_batch();
   // Waits until nothing is in flight, calling the completions on this thread.
   void drain();
 

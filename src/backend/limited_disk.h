@@ -28,6 +28,8 @@ class LimitedDisk final : public BlockBackend {
   [[nodiscard]] unsigned block_size() const override { return image_->block_size(); }
   [[nodiscard]] std::string_view id() const override { return image_->id(); }
   void submit(BlockRequest request) override;
+  void begin_batch() override { image_->begin_batch(); }
+  void end_batch() override { image_->end_batch(); }
   void drain() override;
   [[nodiscard]] Result<> grow(uint64_t bytes) override { return image_->grow(bytes); }
 

@@ -35,6 +35,8 @@ class Qcow2Disk final : public BlockBackend {
   [[nodiscard]] unsigned block_size() const override;
   [[nodiscard]] std::string_view id() const override { return options_.id; }
   void submit(BlockRequest request) override;
+  void begin_batch() override { queue_->begin_batch(); }
+  void end_batch() override { queue_->end_batch(); }
   void drain() override { queue_->drain(); }
   [[nodiscard]] Result<> grow(uint64_t bytes) override;
 

@@ -55,6 +55,8 @@ void RawImage::submit(BlockRequest request) {
   impl.queue->submit(impl.fd.get(), impl.block_device, std::move(request));
 }
 
+void RawImage::begin_batch() { impl_->queue->begin_batch(); }
+void RawImage::end_batch() { impl_->queue->end_batch(); }
 void RawImage::drain() { impl_->queue->drain(); }
 
 Result<> RawImage::grow(uint64_t bytes) {

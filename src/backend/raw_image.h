@@ -40,6 +40,8 @@ class RawImage final : public BlockBackend {
   [[nodiscard]] unsigned block_size() const override;
   [[nodiscard]] std::string_view id() const override;
   void submit(BlockRequest request) override;
+  void begin_batch() override;
+  void end_batch() override;
   void drain() override;
   // A block device: to as much as it has itself, at least `bytes`.
   [[nodiscard]] Result<> grow(uint64_t bytes) override;

@@ -1,5 +1,6 @@
 #include "backend/raw_image.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <map>
@@ -118,6 +119,55 @@ TEST_P(RawImageTest, ScatteredUnalignedAndEmptyBuffers) {
   mostly_empty.push_back({to.data(), to.size()});
   EXPECT_EQ(run(BlockOp::Read, 512, 8192, mostly_empty), 0);
   EXPECT_EQ(to, bytes);
+}
+
+TEST_P(RawImageTest, WhatThePageCacheHasCompletesWithItsBatch) {
+  make(1 << 20);
+  Bytes bytes = pattern(8192, 4);
+  EXPECT_EQ(write(4096, bytes), 0);
+  const auto batch = [&](std::vector<int>& results, const std::function<void()>& submits) {
+    {
+      const std::lock_guard lock{guard};
+      image->begin_batch();
+    }
+    submits();
+    const std::lock_guard lock{guard};
+    image->end_batch();
+    return static_cast<size_t>(std::ranges::count(results, 0));
+  };
+  Bytes whole(8192), part(100), beyond(1024, 0xee);
+  std::vector<int> results(4);
+  const size_t done = batch(results, [&] {
+    submit(BlockOp::Read, 4096, 8192, {{whole.data(), 8192}}, results[0]);
+    submit(BlockOp::Read, 4096, 512, {{part.data(), 100}, {whole.data(), 412}}, results[1]);
+    submit(BlockOp::Write, 65536, 8192, {{bytes.data(), 8192}}, results[2]);
+    submit(BlockOp::Read, 1 << 20, 512, {{beyond.data(), 512}}, results[3]);
+  });
+  if (image->uses_io_uring()) {
+    EXPECT_GE(done, 2u);
+  }
+  EXPECT_TRUE(run_until([&] { return std::ranges::count(results, -1) == 0; }));
+  EXPECT_EQ(results, (std::vector<int>{0, 0, 0, EINVAL}));
+  EXPECT_EQ(Bytes(whole.begin() + 412, whole.end()), Bytes(bytes.begin() + 412, bytes.end()));
+  EXPECT_EQ(part, Bytes(bytes.begin(), bytes.begin() + 100));
+  EXPECT_EQ(read(65536, 8192), bytes);
+  // The file has become shorter behind our back: the rest is zeroes.
+  std::filesystem::resize_file(path, 6144);
+  batch(results, [&] { submit(BlockOp::Read, 4096, 8192, {{whole.data(), 8192}}, results[0]); });
+  EXPECT_TRUE(run_until([&] { return results[0] != -1; }));
+  EXPECT_EQ(Bytes(whole.begin(), whole.begin() + 2048), Bytes(bytes.begin(), bytes.begin() + 2048));
+  EXPECT_EQ(Bytes(whole.begin() + 2048, whole.end()), Bytes(6144));
+  // A drain in the middle of a batch reports all.
+  results[0] = -1;
+  const std::lock_guard lock{guard};
+  image->begin_batch();
+  image->submit(
+      {.op = BlockOp::Read, .offset = 4096, .length = 512, .buffers = {{whole.data(), 512}}, .done = [&](int error) {
+         results[0] = error;
+       }});
+  image->drain();
+  EXPECT_EQ(results[0], 0);
+  image->end_batch();
 }
 
 TEST_P(RawImageTest, ManyRequestsInFlightEachCompleteOnce) {

@@ -205,7 +205,9 @@ void Nvme::ring(uint64_t offset, uint32_t value) {
       return;
     }
     queue.tail = value;
+    image_.begin_batch();
     pump(index);
+    image_.end_batch();
   } else {
     CompletionQueue& queue = state_.answers[index];
     if (value >= queue.size || (value + queue.size - queue.head) % queue.size > entries(queue)) {

@@ -39,6 +39,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* bytes, size_t size) {
   NoMessages msi;
   const auto memory = *GuestMemory::create(uint64_t{1} << 20);
   virtio::FakeDisk disk(64 * 1024);
+  disk.at_once = size % 2 != 0;
   pci::Layout layout;
   pci::HostBridge bridge(bus, layout, [&](unsigned) -> InterruptLine& { return pin; });
   auto owned = std::make_unique<Nvme>(*memory, msi, disk, "fuzz");

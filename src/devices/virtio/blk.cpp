@@ -198,7 +198,9 @@ void Blk::answer(Queue& queue, const Chain& chain, Status status, uint32_t data_
 // --- Requests ---
 
 void Blk::kick(unsigned index) {
+  backend_.begin_batch();
   serve(*transport_, index, [&](Queue& queue, const Chain& chain) { return handle(index, queue, chain); });
+  backend_.end_batch();
 }
 
 bool Blk::handle(unsigned index, Queue& queue, const Chain& chain) {

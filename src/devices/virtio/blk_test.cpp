@@ -133,6 +133,28 @@ TEST(Blk, ConfigurationSaysWhatTheDiskIs) {
   EXPECT_EQ(locked.driver->offered() & (Blk::read_only | Blk::discard | Blk::config_wce), Blk::read_only);
 }
 
+TEST(Blk, WhatAKickBringsIsABatchThatMayBeDoneAtItsEnd) {
+  BlkFixture f(ring_choices[0], every_feature, false, 2);
+  f.disk.at_once = true;
+  f.request(Type::Out, 0, {{data, 512}}, 0, 1);
+  EXPECT_EQ(f.disk.batches, f.disk.batches_ended);
+  EXPECT_EQ(f.answer(), Answer::Ok);
+  EXPECT_TRUE(f.driver->queues[1].take_used());
+  EXPECT_FALSE(f.machine.msi.messages.empty());
+  // A write-through one flushes after that, which the batch is over for.
+  f.driver->write(VirtioPci::device_offset + 32, 1, 0);
+  f.request(Type::Out, 0, {{data, 512}}, 0, 1);
+  EXPECT_EQ(f.answer(), untouched);
+  ASSERT_EQ(f.disk.waiting.size(), 1u);
+  f.disk.complete();
+  EXPECT_EQ(f.answer(), Answer::Ok);
+  // A driver that breaks a rule in the middle of it.
+  f.driver->queues[1].add({{header, 15}, {status_byte, 1, true}});
+  f.driver->kick(1);
+  EXPECT_EQ(f.driver->status() & status::needs_reset, status::needs_reset);
+  EXPECT_EQ(f.disk.batches, f.disk.batches_ended);
+}
+
 TEST(Blk, HasAQueueForEachCpuUpToABound) {
   for (const auto& [cpus, queues] : {std::pair{1u, 1u}, {2u, 2u}, {64u, Blk::most_queues}}) {
     FakeDisk disk(1 << 20, false);

@@ -27,6 +27,14 @@ class FakeDisk final : public BlockBackend {
   std::string_view id() const override { return "fake-disk-0123456789-too-long"; }
 
   void submit(BlockRequest request) override { waiting.push_back(std::move(request)); }
+  void begin_batch() override {
+    ++batches;
+    before_batch_ = waiting.size();
+  }
+  void end_batch() override {
+    ++batches_ended;
+    for (size_t left = waiting.size() - before_batch_; at_once && left > 0; --left) complete(before_batch_);
+  }
   void drain() override {
     while (!waiting.empty()) complete();
   }
@@ -44,6 +52,8 @@ class FakeDisk final : public BlockBackend {
 
   std::vector<uint8_t> contents;
   std::deque<BlockRequest> waiting;
+  bool at_once = false;  // a batch completes at its end
+  unsigned batches = 0, batches_ended = 0;
   std::vector<BlockOp> log;
 
  private:
@@ -59,6 +69,7 @@ class FakeDisk final : public BlockBackend {
     }
   }
   const bool read_only_;
+  size_t before_batch_ = 0;
 };
 
 class FakeNet final : public NetBackend {

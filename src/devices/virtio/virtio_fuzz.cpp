@@ -250,7 +250,11 @@ class Machine {
     const auto some = std::span<const uint8_t>(bytes).first(in.take(2) % bytes.size());
     switch (in.take(1) % 12) {
       case 0:
-        if (!disk_.waiting.empty()) disk_.complete(in.take(1) % disk_.waiting.size(), in.take(1) % 2 == 0 ? 0 : 5);
+        if (!disk_.waiting.empty()) {
+          disk_.complete(in.take(1) % disk_.waiting.size(), in.take(1) % 2 == 0 ? 0 : 5);
+        } else {
+          disk_.at_once = !disk_.at_once;
+        }
         break;
       case 1:
         if (wire_.receiver) std::ignore = wire_.receiver(some);
