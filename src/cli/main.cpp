@@ -118,8 +118,9 @@ void add_machine(CLI::App* run, RunOptions& options) {
   run->add_option("--vnc-password-file", options.vnc_password_file,
                   "its first line, of at most 8 characters, is what viewers have to know; read at each start")
       ->type_name("FILE");
-  run->add_option("--keyboard-layout", options.keyboard_layout,
-                  "of the guest's keyboard, for viewers that send characters instead of keys: us, de, fr or uk")
+  run->add_option(
+         "--keyboard-layout", options.keyboard_layout,
+         "of the guest's keyboard, for caisson type and viewers that send characters instead of keys: us, de, fr or uk")
       ->type_name("NAME");
   run->add_option("--serial2", options.serial2,
                   "a second serial port (COM2, ttyS1): what the guest writes there is added to FILE; a socket that "

@@ -406,7 +406,7 @@ Result<> Machine::create_devices() {
   virtio::add_console(*bridge_, services, consoles_->virtio());
   if (has_display()) {
     inputs_ = add_inputs(*clock_, chipset_->keyboard(), *bridge_, services, usb, config_.tablet);
-    typist_ = std::make_unique<Typist>(*clock_, *inputs_);
+    typist_ = std::make_unique<Typist>(*clock_, *inputs_, config_.keyboard_layout);
   }
   if (config_.balloon) balloon_ = &virtio::add_balloon(*bridge_, services);
   const uint32_t fixed = (screen_ != nullptr ? 1u << vga_slot : 0) | (firmware_ ? 1u << pci::LpcBridge::slot : 0);

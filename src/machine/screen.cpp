@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "backend/png.h"
+#include "backend/rfb/keymap.h"
 #include "base/write_all.h"
 #include "control/keys.h"
 
@@ -30,11 +31,20 @@ Result<> write_screen(const display::Screen& screen, const Fd& file, bool text) 
   return {};
 }
 
-Typist::Typist(Clock& clock, Inputs& inputs)
-    : clock_(clock), inputs_(inputs), timer_(clock.create_timer([this] { step(); })) {}
+Typist::Typist(Clock& clock, Inputs& inputs, control::KeyboardLayout layout)
+    : clock_(clock), inputs_(inputs), layout_(layout), timer_(clock.create_timer([this] { step(); })) {}
 
 void Typist::type(std::string_view text, Done done) {
-  auto events = control::parse_keys(text);
+  const auto characters = [this](char32_t character) {
+    if (layout_ == control::KeyboardLayout::Us) return control::american_keys(character);
+    std::vector<control::Stroke> out;
+    // The layouts have the same numbers: vnc.cpp.
+    for (const rfb::Typed& one : rfb::keys_of(static_cast<rfb::Layout>(layout_), character)) {
+      out.push_back({one.key.code, one.key.extended, one.shift, one.altgr});
+    }
+    return out;
+  };
+  auto events = control::parse_keys(text, characters);
   if (!events) return done(events.error().message);
   Job job{{}, std::move(done), "the guest does not take keys"};
   for (const control::KeyEvent& event : *events) {

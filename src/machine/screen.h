@@ -11,6 +11,7 @@
 #include "base/result.h"
 #include "bus/clock.h"
 #include "control/messages.h"
+#include "control/vm_config.h"
 #include "devices/display/screen.h"
 #include "machine/inputs.h"
 
@@ -22,7 +23,8 @@ namespace caisson::machine {
 // Types, and uses the pointer, at a pace that firmware follows.
 class Typist {
  public:
-  Typist(Clock& clock, Inputs& inputs);
+  // The guest believes to have a keyboard of that layout.
+  Typist(Clock& clock, Inputs& inputs, control::KeyboardLayout layout = control::KeyboardLayout::Us);
   // `done` is called when the guest has taken all, or with why not.
   using Done = std::function<void(std::string error)>;
   void type(std::string_view text, Done done);
@@ -46,6 +48,7 @@ class Typist {
 
   Clock& clock_;
   Inputs& inputs_;
+  const control::KeyboardLayout layout_;
   std::unique_ptr<Clock::Timer> timer_;
   std::deque<Job> jobs_;
   size_t waiting_ = 0;

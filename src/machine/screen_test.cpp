@@ -53,6 +53,17 @@ TEST_F(TypistTest, PressesAndReleasesInOrderAndAnswersOnce) {
   EXPECT_EQ(answers_, std::vector<std::string>{""});
 }
 
+TEST_F(TypistTest, TypesOnTheKeyboardThatTheGuestBelievesToHave) {
+  Typist german(clock_, inputs_, control::KeyboardLayout::De);
+  german.type("z@", [this](const std::string& error) { answers_.push_back(error); });
+  run(1000);
+  EXPECT_EQ(codes_, (std::vector<uint8_t>{0x15, 0x95, 0xe0, 0x38, 0x10, 0x90, 0xe0, 0xb8}));
+  german.type("\u4e2d", [this](const std::string& error) { answers_.push_back(error); });
+  ASSERT_EQ(answers_.size(), 2u);
+  EXPECT_EQ(answers_[0], "");
+  EXPECT_NE(answers_[1].find("--keyboard-layout"), std::string::npos) << answers_[1];
+}
+
 TEST_F(TypistTest, FinishesOneTextBeforeTheNext) {
   type("a");
   type("b");

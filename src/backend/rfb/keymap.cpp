@@ -125,21 +125,55 @@ struct Found {
   uint8_t code;
   bool shift, altgr;
 };
-std::optional<Found> find(Layout layout, char16_t wanted) {
+// As it stands on a key.
+std::optional<Found> find_exactly(Layout layout, char16_t wanted) {
   if (wanted <= u' ') return std::nullopt;
   const Table& table = tables[static_cast<size_t>(layout)];
   if (const auto at = table.plain.find(wanted); at != table.plain.npos) return Found{places[at], false, false};
   if (const auto at = table.shift.find(wanted); at != table.shift.npos) return Found{places[at], true, false};
   if (const auto at = table.altgr.find(wanted); at != table.altgr.npos) return Found{places[at], false, true};
-  const char16_t dead = as_dead(wanted);
-  return dead != u'\0' ? find(layout, dead) : std::nullopt;
+  return std::nullopt;
 }
+std::optional<Found> find(Layout layout, char16_t wanted) {
+  if (const auto found = find_exactly(layout, wanted)) return found;
+  return find_exactly(layout, as_dead(wanted));
+}
+
+// Letters that a dead key makes of others.
+struct Accented {
+  char16_t dead;
+  std::u16string_view letters, plain;
+};
+constexpr Accented accented[]{
+    {u'\ufe50', u"\u00e0\u00e8\u00ec\u00f2\u00f9\u00c0\u00c8\u00cc\u00d2\u00d9", u"aeiouAEIOU"},
+    {u'\ufe51', u"\u00e1\u00e9\u00ed\u00f3\u00fa\u00fd\u00c1\u00c9\u00cd\u00d3\u00da\u00dd", u"aeiouyAEIOUY"},
+    {u'\ufe52', u"\u00e2\u00ea\u00ee\u00f4\u00fb\u00c2\u00ca\u00ce\u00d4\u00db", u"aeiouAEIOU"},
+    {u'\ufe57', u"\u00e4\u00eb\u00ef\u00f6\u00fc\u00ff\u00c4\u00cb\u00cf\u00d6\u00dc", u"aeiouyAEIOU"},
+};
 
 bool is_letter(char16_t c) {
   return (c >= u'a' && c <= u'z') || (c >= u'A' && c <= u'Z') || (c >= u'\u00c0' && c <= u'\u00fe');
 }
 
 }  // namespace
+
+std::vector<Typed> keys_of(Layout layout, char32_t character) {
+  constexpr Typed space{ScanCode{0x39}};
+  if (character == U' ') return {space};
+  if (character > 0xffff) return {};
+  const auto wanted = static_cast<char16_t>(character);
+  const auto typed = [](const Found& found) { return Typed{ScanCode{found.code}, found.shift, found.altgr}; };
+  if (const auto found = find_exactly(layout, wanted)) return {typed(*found)};
+  // A dead key and a blank make the accent itself.
+  if (const auto dead = find_exactly(layout, as_dead(wanted))) return {typed(*dead), space};
+  for (const Accented& accent : accented) {
+    const size_t at = accent.letters.find(wanted);
+    if (at == std::u16string_view::npos) continue;
+    const auto dead = find_exactly(layout, accent.dead), letter = find_exactly(layout, accent.plain[at]);
+    if (dead && letter) return {typed(*dead), typed(*letter)};
+  }
+  return {};
+}
 
 void Keymap::send(ScanCode key, bool down) {
   if (down) {

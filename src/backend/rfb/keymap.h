@@ -10,6 +10,7 @@
 #include <functional>
 #include <map>
 #include <optional>
+#include <vector>
 
 namespace caisson::rfb {
 
@@ -21,6 +22,14 @@ struct ScanCode {
   bool extended = false;
   auto operator<=>(const ScanCode&) const = default;
 };
+
+// How a layout types a character: one key after the other (a dead key, and then the letter). Nothing: it cannot.
+struct Typed {
+  ScanCode key;
+  bool shift = false, altgr = false;
+  bool operator==(const Typed&) const = default;
+};
+[[nodiscard]] std::vector<Typed> keys_of(Layout layout, char32_t character);
 
 class Keymap {
  public:

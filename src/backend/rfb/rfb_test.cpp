@@ -624,6 +624,24 @@ TEST_F(RfbTest, APointerThatTheViewerDraws) {
   EXPECT_TRUE(viewer.told.empty());
 }
 
+TEST(KeysOf, LettersDeadKeysAndWhatALayoutLacks) {
+  using All = std::vector<Typed>;
+  EXPECT_EQ(keys_of(Layout::De, 'y'), (All{{ScanCode{0x2c}}}));
+  EXPECT_EQ(keys_of(Layout::De, '{'), (All{{ScanCode{0x08}, false, true}}));
+  EXPECT_EQ(keys_of(Layout::De, '^'), (All{{ScanCode{0x29}}, {ScanCode{0x39}}}));
+  EXPECT_EQ(keys_of(Layout::De, U'\u00e9'), (All{{ScanCode{0x0d}}, {ScanCode{0x12}}}));
+  EXPECT_EQ(keys_of(Layout::De, U'\u00c4'), (All{{ScanCode{0x28}, true}}));
+  EXPECT_EQ(keys_of(Layout::Fr, '^'), (All{{ScanCode{0x0a}, false, true}})) << "AltGr rather than the dead key";
+  EXPECT_EQ(keys_of(Layout::Fr, U'\u00ea'), (All{{ScanCode{0x1a}}, {ScanCode{0x12}}}));
+  EXPECT_EQ(keys_of(Layout::Uk, U'\u00a3'), (All{{ScanCode{0x04}, true}}));
+  for (const char32_t none : {U'\u00e9', U'\u4e2d', U'\U0001f600', U'\0', U'\n'})
+    EXPECT_TRUE(keys_of(Layout::Uk, none).empty());
+  // Everything that a prompt may need.
+  for (const Layout layout : {Layout::De, Layout::Fr, Layout::Uk}) {
+    for (char32_t c = ' '; c <= '~'; ++c) EXPECT_FALSE(keys_of(layout, c).empty()) << uint32_t{c};
+  }
+}
+
 TEST_F(RfbTest, WhoAsksAndDoesNotReadIsCutOff) {
   connect();
   const Bytes map = format({.bits = 8, .depth = 8, .true_colour = false});
