@@ -86,6 +86,18 @@ TEST_F(BadInput, SelfModifyingLoop) {
   EXPECT_GE(translator.engine().cache().statistics().drops, 1u);  // the dead were thrown away
 }
 
+// Locked accesses over two cache lines: thousands of bus locks would take a host that traps them minutes.
+TEST_F(BadInput, LocksOverTwoLines) {
+  count = 20'000;
+  compare({}, std::array<uint8_t, 10>{0xf0, 0x83, 0x47, 0x3e, 0x01,  // lock add dword [rdi + 62], 1
+                                      0xff, 0xc9,                    // dec ecx
+                                      0x75, 0xf7,                    // jnz the add
+                                      0xf4});
+  uint32_t sum = 0;
+  ASSERT_TRUE(translator.memory().read_object(rdi + 62, sum));
+  EXPECT_EQ(sum, 20'000u);
+}
+
 // Two pages of user code, and the only way back is a jump from one to the other: whoever asks the CPU to stop is heard.
 TEST_F(BadInput, LoopOverTwoPagesIsLeftWhenAsked) {
   for (const HostileRecipe::Mode mode : {HostileRecipe::Protected, HostileRecipe::Long}) {
