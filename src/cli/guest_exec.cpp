@@ -21,6 +21,7 @@
 #include "cli/ssh_access.h"
 #include "cli/terminal.h"
 #include "cli/way_in.h"
+#include "life/agent_link.h"
 
 namespace caisson::cli {
 namespace {
@@ -118,11 +119,7 @@ class Execution {
   }
 
   Result<> read_guest() {
-    std::array<char, 64 * 1024> bytes;
-    const ssize_t size = ::recv(connection_, bytes.data(), bytes.size(), 0);
-    if (size < 0 && (errno == EAGAIN || errno == EINTR)) return {};
-    if (size <= 0) return fail("the machine, or the agent in it, has gone before the command ended");
-    reader_.feed({bytes.data(), static_cast<size_t>(size)});
+    if (auto ok = life::feed(reader_, connection_); !ok) return ok;
     while (!status_) {
       auto frame = reader_.next();
       if (!frame) return std::unexpected(frame.error());

@@ -194,7 +194,6 @@ struct alignas(64) Cpu {
   Activity activity = Activity::Running;
   uint8_t interrupt_shadow = 0;  // 1 STI, 2 MOV SS: holds interrupts off until one more instruction has run
   bool nmi_blocked = false;
-  bool alone = true;  // no other vCPU runs guest code meanwhile: split locks can be done (StepResult::NotAlone)
   Fault fault{};
   alignas(64) std::array<uint8_t, xsave_area_size> xsave{};
 
@@ -211,6 +210,7 @@ struct alignas(64) Cpu {
   TrialLog* trial = nullptr;   // set: a trial run whose writes are taken back, see lockstep.h
   uint64_t flushes = 0;        // of translation caches, of any kind
   unsigned index = 0;          // APIC id
+  bool alone = true;           // no other vCPU runs guest code: split locks can be done (StepResult::NotAlone)
   uint64_t instructions = 0;   // interpreted so far
   std::unique_ptr<DecodeCache, void (*)(DecodeCache*)> interpreter{nullptr, nullptr};  // made at the first step
 

@@ -1,5 +1,7 @@
 #include "life/agent_link.h"
 
+#include <array>
+#include <cerrno>
 #include <ctime>
 
 #include <sys/socket.h>
@@ -29,6 +31,15 @@ std::optional<Fd> connect_agent(VmClient& client) {
   if (!version || *version < agent::version) return std::nullopt;
   set_patience(answer->fd, 0);
   return std::move(answer->fd);
+}
+
+Result<> feed(agent::FrameReader& reader, int connection) {
+  std::array<char, 64 * 1024> bytes;
+  const ssize_t size = ::recv(connection, bytes.data(), bytes.size(), 0);
+  if (size < 0 && (errno == EAGAIN || errno == EINTR)) return {};
+  if (size <= 0) return fail("the machine, or the agent in it, has gone before the command ended");
+  reader.feed({bytes.data(), static_cast<size_t>(size)});
+  return {};
 }
 
 Result<> last_word(const std::optional<agent::Frame>& frame) {

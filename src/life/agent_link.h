@@ -19,6 +19,9 @@ namespace caisson::life {
 // A read or write that moves nothing for so long fails; 0: never.
 void set_patience(const Fd& connection, uint64_t ms);
 
+// What has come, into the reader; nothing where there is nothing yet. For conversations that do not wait.
+[[nodiscard]] Result<> feed(agent::FrameReader& reader, int connection);
+
 // The agent's last word on a request: an error where it failed, sent something else, or has gone (none).
 [[nodiscard]] Result<> last_word(const std::optional<agent::Frame>& frame);
 

@@ -78,11 +78,7 @@ class Running {
       if (size < 0 && errno != EAGAIN && errno != EINTR) sent_ = to_guest_.size();
     }
     if ((ready.revents & ~POLLOUT) == 0) return {};
-    std::array<char, 64 * 1024> bytes;
-    const ssize_t size = ::recv(connection_, bytes.data(), bytes.size(), 0);
-    if (size < 0 && (errno == EAGAIN || errno == EINTR)) return {};
-    if (size <= 0) return fail("the machine, or the agent in it, has gone before the command ended");
-    reader_.feed({bytes.data(), static_cast<size_t>(size)});
+    if (auto ok = feed(reader_, connection_); !ok) return ok;
     while (!done_) {
       auto frame = reader_.next();
       if (!frame) return std::unexpected(frame.error());

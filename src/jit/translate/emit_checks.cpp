@@ -184,7 +184,7 @@ Address BlockBuilder::emit_check(Emitter& out, const Item& item, const Operand& 
   return check_computed(out, item, size, write);
 }
 
-// A locked access across cache lines is the interpreter's: see crosses_line(). T1 is free, or part of no `address`.
+// A locked access across cache lines is the interpreter's: see crosses_line(). T1 is no part of `address`.
 void BlockBuilder::leave_if_split(Emitter& out, const Item& item, const Address& address, unsigned size) {
   constexpr uint32_t line = 64;
   if (size == 1) return;

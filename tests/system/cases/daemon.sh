@@ -37,6 +37,10 @@ job_ends() { # of answer.json, with state $1
   done
   answer_has "\"state\":\"$1\""
 }
+job() { # STATE PATH BODY: what is asked for becomes a job, which ends so
+  ask 202 POST "$2" "$3"
+  job_ends "$1"
+}
 
 start_daemon
 [ "$(stat -c %a "$socket")" = 600 ] || die "the socket's mode is $(stat -c %a "$socket")"
@@ -83,32 +87,24 @@ while [ -e "$XDG_DATA_HOME/caisson/vms/once" ]; do
 done
 
 # Disk images and images of the host, by jobs.
-ask 202 POST /v1/disks/create "{\"path\": \"$WORK/d.qcow2\", \"bytes\": 8388608}"
-job_ends done
+job done /v1/disks/create "{\"path\": \"$WORK/d.qcow2\", \"bytes\": 8388608}"
 answer_has '"size":8388608'
-ask 202 POST /v1/disks/create "{\"path\": \"$WORK/d.qcow2\", \"bytes\": 8388608}"
-job_ends failed
+job failed /v1/disks/create "{\"path\": \"$WORK/d.qcow2\", \"bytes\": 8388608}"
 answer_has 'exists already'
 ask 200 POST '/v1/disks/resize?dry_run=true' "{\"path\": \"$WORK/d.qcow2\", \"bytes\": 16777216}"
 answer_has '"would":"make disk .*16777216"'
-ask 202 POST /v1/disks/resize "{\"path\": \"$WORK/d.qcow2\", \"bytes\": 16777216}"
-job_ends done
-ask 202 POST /v1/disks/convert "{\"path\": \"$WORK/d.qcow2\", \"to\": \"$WORK/d.raw\"}"
-job_ends done
+job done /v1/disks/resize "{\"path\": \"$WORK/d.qcow2\", \"bytes\": 16777216}"
+job done /v1/disks/convert "{\"path\": \"$WORK/d.qcow2\", \"to\": \"$WORK/d.raw\"}"
 [ "$(stat -c %s d.raw)" = 16777216 ] || die "converted to $(stat -c %s d.raw) bytes"
-ask 202 POST /v1/disks/check "{\"path\": \"$WORK/d.qcow2\"}"
-job_ends done
+job done /v1/disks/check "{\"path\": \"$WORK/d.qcow2\"}"
 answer_has '"corruptions":0'
-ask 202 POST /v1/disks/info "{\"path\": \"$WORK/d.raw\"}"
-job_ends done
+job done /v1/disks/info "{\"path\": \"$WORK/d.raw\"}"
 answer_has '"format":"raw"'
 printf '\125\252' | dd of=d.raw bs=1 seek=510 conv=notrunc 2>/dev/null
-ask 202 POST /v1/images/mine/import "{\"file\": \"$WORK/d.raw\", \"firmware\": \"bios\"}"
-job_ends done
+job done /v1/images/mine/import "{\"file\": \"$WORK/d.raw\", \"firmware\": \"bios\"}"
 ask 200 POST '/v1/images/mine/export?dry_run=true' "{\"file\": \"$WORK/mine.tar\"}"
 [ ! -e mine.tar ] || die "a dry run has written"
-ask 202 POST /v1/images/mine/export "{\"file\": \"$WORK/mine.tar\"}"
-job_ends done
+job done /v1/images/mine/export "{\"file\": \"$WORK/mine.tar\"}"
 tar -tf mine.tar | grep -q manifest.json || die "exported: $(tar -tf mine.tar)"
 ask 204 DELETE /v1/images/mine
 

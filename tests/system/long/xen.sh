@@ -20,6 +20,7 @@ gzip -dc "$GUESTS/amd64/initrd.gz" | (cd tree && cpio -id --quiet 'lib/*')
 (cd tree && find . | cpio -o -H newc -R 0:0 --quiet | gzip -1) >cd/initrd.gz
 cp "$GUESTS/amd64/vmlinuz" cd/
 gzip -dc "$GUESTS/xen-hypervisor-4.17-amd64/boot/xen-4.17-amd64.gz" >cd/xen
+# GRUB's multiboot2 leaves the program's name out; Xen skips the first word of each line as if it were there.
 grub_cd xen.iso cd <<'GRUB'
 multiboot2 /xen placeholder com1=115200,8n1 console=com1,vga dom0_mem=512M
 module2 /vmlinuz placeholder root=/dev/vda rw console=tty0 console=hvc0
