@@ -38,7 +38,7 @@ class ImagePull : public testing::Test {
     disk_.resize(1 << 20);
     for (size_t at = 4096; at < 900'000; ++at) disk_[at] = static_cast<char>(random() >> 8);
     disk_[0] = '\xeb', disk_[510] = '\x55', disk_[511] = '\xaa';
-    server_["/disk.raw"].body = disk_;
+    server_["/disk.raw"]->body = disk_;
   }
   void TearDown() override {
     for (const char* variable : {"XDG_CACHE_HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME"}) ::unsetenv(variable);
@@ -83,8 +83,8 @@ TEST_F(ImagePull, GetsChecksAndImports) {
 }
 
 TEST_F(ImagePull, GoesOnWhereItWasCutOff) {
-  server_["/disk.raw"].cut_after = 300'000;
-  server_["/disk.raw"].cuts = 100;
+  server_["/disk.raw"]->cut_after = 300'000;
+  server_["/disk.raw"]->cuts = 100;
   ASSERT_TRUE(pull(entry()));
   expect_image();
   EXPECT_EQ(server_.requests().size(), 4u);
@@ -93,18 +93,18 @@ TEST_F(ImagePull, GoesOnWhereItWasCutOff) {
 }
 
 TEST_F(ImagePull, ALaterCommandGoesOn) {
-  server_["/disk.raw"].cut_after = 500'000;
-  server_["/disk.raw"].cuts = 1;
-  server_["/disk.raw"].hangs = true;
+  server_["/disk.raw"]->cut_after = 500'000;
+  server_["/disk.raw"]->cuts = 1;
+  server_["/disk.raw"]->hangs = true;
   // Then it is away.
-  const auto away = [this](bool is) { server_["/disk.raw"].status = is ? 503 : 200; };
-  server_["/disk.raw"].cut_after = 500'000;
+  const auto away = [this](bool is) { server_["/disk.raw"]->status = is ? 503 : 200; };
+  server_["/disk.raw"]->cut_after = 500'000;
   auto download = Download::begin("mine.part");
   ASSERT_TRUE(download);
   std::thread later{[&] {
     while (server_.sent() < 500'000) ::usleep(1000);
     away(true);
-    server_["/disk.raw"].ranges = false;
+    server_["/disk.raw"]->ranges = false;
   }};
   const auto got = download->get(entry().url, {.most_bytes = 1 << 30, .json = true, .tries = 2, .stall_s = 1});
   later.join();
@@ -113,19 +113,18 @@ TEST_F(ImagePull, ALaterCommandGoesOn) {
   EXPECT_FALSE(Download::begin("mine.part")) << "there is a lock";
   download = fail("");  // and the lock is gone
   away(false);
-  server_["/disk.raw"].ranges = true;
+  server_["/disk.raw"]->ranges = true;
   ASSERT_TRUE(pull(entry()));
   expect_image();
   EXPECT_EQ(server_.requests().back(), "/disk.raw bytes=500000-");
 }
 
 TEST_F(ImagePull, OfTwoVersionsNoMixtureIsMade) {
-  server_["/disk.raw"].cut_after = 300'000;
-  server_["/disk.raw"].cuts = 1;
-  auto& file = server_["/disk.raw"];
+  server_["/disk.raw"]->cut_after = 300'000;
+  server_["/disk.raw"]->cuts = 1;
   std::thread later{[&] {
     while (server_.sent() < 300'000) ::usleep(100);
-    file.etag = "\"two\"";
+    server_["/disk.raw"]->etag = "\"two\"";
   }};
   ASSERT_TRUE(pull(entry()));
   later.join();
@@ -133,19 +132,19 @@ TEST_F(ImagePull, OfTwoVersionsNoMixtureIsMade) {
 }
 
 TEST_F(ImagePull, BeginsAnewWhereItCannotGoOn) {
-  server_["/disk.raw"].cut_after = 300'000;
-  server_["/disk.raw"].cuts = 1;
-  server_["/disk.raw"].ranges = false;
+  server_["/disk.raw"]->cut_after = 300'000;
+  server_["/disk.raw"]->cuts = 1;
+  server_["/disk.raw"]->ranges = false;
   ASSERT_TRUE(pull(entry()));
   expect_image();
-  server_["/disk.raw"].cuts = 1;
-  server_["/disk.raw"].etag = "W/\"weak\"";
+  server_["/disk.raw"]->cuts = 1;
+  server_["/disk.raw"]->etag = "W/\"weak\"";
   ASSERT_TRUE(pull(entry()));
   expect_image();
 }
 
 TEST_F(ImagePull, AWrongSumRemovesTheDownload) {
-  server_["/disk.raw"].body[5000] ^= 1;
+  server_["/disk.raw"]->body[5000] ^= 1;
   EXPECT_NE(refused(entry()).find("SHA-256"), std::string::npos);
   EXPECT_EQ(downloads(), 0u);
 }
@@ -153,12 +152,12 @@ TEST_F(ImagePull, AWrongSumRemovesTheDownload) {
 TEST_F(ImagePull, SaysWhatTheServerSays) {
   EXPECT_NE(refused(entry("/missing"), 5).find("404"), std::string::npos);
   EXPECT_EQ(server_.requests().size(), 1u) << "asked again for what is not there";
-  server_["/disk.raw"].status = 503;
+  server_["/disk.raw"]->status = 503;
   EXPECT_NE(refused(entry(), 2).find("503"), std::string::npos);
   EXPECT_EQ(server_.requests().size(), 3u);
-  server_["/round"].location = "/round";
+  server_["/round"]->location = "/round";
   EXPECT_NE(refused(entry("/round")).find("redirects"), std::string::npos);
-  server_["/file"].location = "file:///etc/passwd";
+  server_["/file"]->location = "file:///etc/passwd";
   EXPECT_NE(refused(entry("/file")), "");
   EXPECT_NE(refused({.name = "mine", .url = "http://127.0.0.1:1/x", .sha256 = sum("")}).find("later"),
             std::string::npos);
@@ -166,7 +165,7 @@ TEST_F(ImagePull, SaysWhatTheServerSays) {
 }
 
 TEST_F(ImagePull, FollowsRedirects) {
-  server_["/latest"].location = server_.url("/disk.raw");
+  server_["/latest"]->location = server_.url("/disk.raw");
   ASSERT_TRUE(pull(entry("/latest")));
   expect_image();
 }
@@ -176,7 +175,7 @@ TEST_F(ImagePull, TakesNoMoreThanIsAllowed) {
   small.most_bytes = 500'000;
   EXPECT_NE(refused(small).find("500000 bytes"), std::string::npos);
   EXPECT_LT(server_.sent(), disk_.size() + 1);
-  server_["/disk.raw"].says_length = false;
+  server_["/disk.raw"]->says_length = false;
   EXPECT_NE(refused(small).find("500000 bytes"), std::string::npos);
 }
 
@@ -195,9 +194,9 @@ std::string gzip(const std::string& bytes) {
 }
 
 TEST_F(ImagePull, UnpacksWithinBounds) {
-  server_["/disk.raw.gz"].body = gzip(disk_);
+  server_["/disk.raw.gz"]->body = gzip(disk_);
   auto packed = entry("/disk.raw.gz");
-  packed.sha256 = sum(server_["/disk.raw.gz"].body);
+  packed.sha256 = sum(server_["/disk.raw.gz"]->body);
   packed.most_bytes = disk_.size() - 1;
   EXPECT_NE(refused(packed).find("unpacked it has more"), std::string::npos);
   packed.most_bytes = disk_.size();
@@ -244,19 +243,19 @@ TEST_F(ImagePull, ChecksSignatures) {
   auto what = entry();
   what.key = base64("Ed" + std::string(8, 'i') + public_half);
   EXPECT_NE(refused(what).find("404"), std::string::npos) << "there is no signature";
-  server_["/disk.raw.minisig"].body = signature(hash, "of today");
+  server_["/disk.raw.minisig"]->body = signature(hash, "of today");
   ASSERT_TRUE(pull(what));
   expect_image();
   std::filesystem::remove_all(folder_ + "/caisson/images/mine");
-  server_["/disk.raw.minisig"].body = signature(std::string(64, 'x'), "of today");
+  server_["/disk.raw.minisig"]->body = signature(std::string(64, 'x'), "of today");
   EXPECT_NE(refused(what).find("does not hold"), std::string::npos);
   std::string changed = signature(hash, "of today");
   changed.replace(changed.find("of today"), 8, "of noday");
-  server_["/disk.raw.minisig"].body = changed;
+  server_["/disk.raw.minisig"]->body = changed;
   EXPECT_NE(refused(what).find("comment"), std::string::npos);
-  server_["/disk.raw.minisig"].body = "nonsense";
+  server_["/disk.raw.minisig"]->body = "nonsense";
   EXPECT_NE(refused(what).find("not a signature"), std::string::npos);
-  server_["/disk.raw.minisig"].body = std::string(100'000, 'x');
+  server_["/disk.raw.minisig"]->body = std::string(100'000, 'x');
   EXPECT_NE(refused(what).find("16384"), std::string::npos);
   ::EVP_PKEY_free(key);
 }

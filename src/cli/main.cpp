@@ -148,7 +148,8 @@ void add_machine(CLI::App* run, RunOptions& options) {
       ->take_all()
       ->allow_extra_args(false);
   run->add_option("--cpus", options.cpus, "virtual CPUs, 1 to 64; default 2, or 1 on a host with one")->type_name("N");
-  run->add_option("--memory", options.memory, "for example 512M or 2G; default 1G")->type_name("SIZE");
+  run->add_option("--memory", options.memory, "for example 512M or 2G; default 1G, or half of a smaller host's")
+      ->type_name("SIZE");
   run->add_option("--net", options.net,
                   "user (no privileges needed) or none; model=e1000: an Intel 82540EM card, for a system without "
                   "virtio drivers; "

@@ -55,6 +55,12 @@ Result<uint64_t> parse_memory(std::string_view text, uint64_t host_bytes) {
   return *bytes;
 }
 
+uint64_t usual_memory(uint64_t host_bytes) {
+  constexpr uint64_t usual = 1024 * mib;
+  if (host_bytes == 0 || host_bytes >= usual) return usual;
+  return std::max<uint64_t>(host_bytes / 2 / mib * mib, VmConfig::min_memory);
+}
+
 Result<uint64_t> parse_size(std::string_view option, std::string_view text) {
   const auto bytes = parse_bytes(text, 20);
   if (!bytes) return fail("{} {}: not a size; write for example 4G", option, text);
@@ -237,9 +243,14 @@ Result<VmConfig> to_config(const RunOptions& options, std::string_view default_a
     if (!cpus) return std::unexpected(cpus.error());
     config.cpus = *cpus;
   }
-  auto memory = parse_memory(options.memory.empty() ? "1G" : options.memory, life::host_memory_bytes());
-  if (!memory) return std::unexpected(memory.error());
-  config.memory_bytes = *memory;
+  const uint64_t host_bytes = life::host_memory_bytes();
+  if (options.memory.empty()) {
+    config.memory_bytes = usual_memory(host_bytes);
+  } else {
+    auto memory = parse_memory(options.memory, host_bytes);
+    if (!memory) return std::unexpected(memory.error());
+    config.memory_bytes = *memory;
+  }
 
   constexpr std::array<std::string_view, 5> models{"auto", "x86-64-v2", "x86-64-v3", "x86-64-v4", "host"};
   if (std::find(models.begin(), models.end(), options.cpu_model) == models.end()) {

@@ -1,5 +1,5 @@
 // A web server for tests of downloads: one thread, one connection at a time, and every way to be a bad one.
-//   Threads  the server's own; what is asked of it is set before, or under no request
+//   Threads  the server's own, and any that set what it serves
 #pragma once
 
 #include <algorithm>
@@ -55,9 +55,20 @@ class TestServer {
   [[nodiscard]] std::string url(const std::string& path) const {
     return fmt::format("http://127.0.0.1:{}{}", port_, path);
   }
-  ServedFile& operator[](const std::string& path) {
-    const std::lock_guard lock{mutex_};
-    return files_[path];
+  // A file, made where there is none; no request is answered while the result lives.
+  class Locked {
+   public:
+    Locked(std::unique_lock<std::mutex> lock, ServedFile& file) : lock_(std::move(lock)), file_(file) {}
+    ServedFile* operator->() { return &file_; }
+
+   private:
+    std::unique_lock<std::mutex> lock_;
+    ServedFile& file_;
+  };
+  Locked operator[](const std::string& path) {
+    std::unique_lock lock{mutex_};
+    ServedFile& file = files_[path];
+    return {std::move(lock), file};
   }
   // What came so far: "/path", or "/path RANGE".
   [[nodiscard]] std::vector<std::string> requests() {
