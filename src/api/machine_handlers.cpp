@@ -92,6 +92,7 @@ Result<life::NewMachine> to_new(CreateMachine wish) {
   if (!append) return with_context("append", append.error());
   spec.created_ms = utc_ms();
   spec.cpus = std::min(2u, life::host_cpus());
+  spec.memory_bytes = life::usual_memory(life::host_memory_bytes());
   spec.net = control::NetKind::User;
   spec.firmware = wish.firmware;
   if (spec.firmware != control::FirmwareKind::None) {

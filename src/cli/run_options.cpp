@@ -55,12 +55,6 @@ Result<uint64_t> parse_memory(std::string_view text, uint64_t host_bytes) {
   return *bytes;
 }
 
-uint64_t usual_memory(uint64_t host_bytes) {
-  constexpr uint64_t usual = 1024 * mib;
-  if (host_bytes == 0 || host_bytes >= usual) return usual;
-  return std::max<uint64_t>(host_bytes / 2 / mib * mib, VmConfig::min_memory);
-}
-
 Result<uint64_t> parse_size(std::string_view option, std::string_view text) {
   const auto bytes = parse_bytes(text, 20);
   if (!bytes) return fail("{} {}: not a size; write for example 4G", option, text);
@@ -245,7 +239,7 @@ Result<VmConfig> to_config(const RunOptions& options, std::string_view default_a
   }
   const uint64_t host_bytes = life::host_memory_bytes();
   if (options.memory.empty()) {
-    config.memory_bytes = usual_memory(host_bytes);
+    config.memory_bytes = life::usual_memory(host_bytes);
   } else {
     auto memory = parse_memory(options.memory, host_bytes);
     if (!memory) return std::unexpected(memory.error());

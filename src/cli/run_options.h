@@ -84,8 +84,6 @@ struct RunOptions {
 
 // "512M", "2G", "1048576K"; a bare number counts MiB. Whole MiB within VmConfig's bounds and the host's memory.
 [[nodiscard]] Result<uint64_t> parse_memory(std::string_view text, uint64_t host_bytes);
-// For a machine of which nobody said how much: 1 GiB, or half of the host's memory where that is less. 0: not known.
-[[nodiscard]] uint64_t usual_memory(uint64_t host_bytes);
 // "4G" for a disk: like memory, but bounded by what ext4 can use here.
 [[nodiscard]] Result<uint64_t> parse_size(std::string_view option, std::string_view text);
 // The same for any disk: 512 bytes at least, whole sectors; a bare number counts MiB, "512B" bytes.

@@ -23,10 +23,10 @@ TEST(RunOptions, Memory) {
   }
   EXPECT_TRUE(parse_memory("4G", 4 * gib));
   EXPECT_FALSE(parse_memory("4097M", 4 * gib));
-  EXPECT_EQ(usual_memory(0), gib);
-  EXPECT_EQ(usual_memory(gib), gib);
-  EXPECT_EQ(usual_memory((973u << 20) + 5000), 486u << 20);
-  EXPECT_TRUE(parse_memory(std::to_string(usual_memory(1u << 20) >> 20), 0));  // never less than a machine needs
+  EXPECT_EQ(life::usual_memory(0), gib);
+  EXPECT_EQ(life::usual_memory(gib), gib);
+  EXPECT_EQ(life::usual_memory((973u << 20) + 5000), 486u << 20);
+  EXPECT_TRUE(parse_memory(std::to_string(life::usual_memory(1u << 20) >> 20), 0));  // never less than a machine needs
 }
 
 TEST(RunOptions, Cpus) {

@@ -34,6 +34,12 @@ uint64_t host_memory_bytes() {
   return pages > 0 && size > 0 ? static_cast<uint64_t>(pages) * static_cast<uint64_t>(size) : 0;
 }
 
+uint64_t usual_memory(uint64_t host_bytes) {
+  constexpr uint64_t mib = uint64_t{1} << 20;
+  if (host_bytes == 0 || host_bytes >= 1024 * mib) return 1024 * mib;
+  return std::max(host_bytes / 2 / mib * mib, control::VmConfig::min_memory);
+}
+
 unsigned host_cpus() {
   cpu_set_t set;
   if (::sched_getaffinity(0, sizeof set, &set) == 0) return static_cast<unsigned>(std::max(1, CPU_COUNT(&set)));

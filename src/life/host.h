@@ -14,7 +14,9 @@ namespace caisson::life {
 // user said otherwise. A guest whose kernel panics resets at once (panic=-1), which is how its end is noticed.
 [[nodiscard]] Result<std::string> command_line(std::string_view defaults, std::string_view extra);
 
-[[nodiscard]] uint64_t host_memory_bytes();
+[[nodiscard]] uint64_t host_memory_bytes();  // 0: not known
+// For a machine of which nobody said how much: 1 GiB, or half of the memory of a host that has less than that.
+[[nodiscard]] uint64_t usual_memory(uint64_t host_bytes);
 [[nodiscard]] unsigned host_cpus();
 
 // Of a machine that was made from an image: where its root is.

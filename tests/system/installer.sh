@@ -1,7 +1,7 @@
 # For the cases of Debian's installer. It gets its packages from this host: the mirror, with the list of the installer's
 # packages over it that tests/system/installer made.
 
-# start_mirror SUITE ARCHITECTURE: Debian's mirror at http://127.0.0.1:$port/debian/, until stop_mirror.
+# start_mirror SUITE ARCHITECTURE: Debian's mirror at http://127.0.0.1:$port/debian/, by the process $mirror.
 start_mirror() {
   made=$GUESTS/installer-$1-$2
   site=$(cat "$made/mirror")
@@ -33,7 +33,25 @@ END
   "$GUESTS/nginx/usr/sbin/nginx" -p "$PWD" -c nginx.conf -e stderr 2>mirror.out &
   mirror=$!
 }
-stop_mirror() { kill "$mirror" 2>/dev/null || :; }
+
+# install SUITE ARCHITECTURE WORDS OPTIONS OF caisson run…: the installer, started from a CD with these words for its kernel,
+# installs on disk.qcow2 until it powers the machine off. Packages come through start_mirror.
+install() {
+  "$TESTS/package" nginx
+  vmm=
+  start_mirror "$1" "$2"
+  trap 'kill "$mirror" 2>/dev/null || :; [ -z "$vmm" ] || kill -9 "$vmm" 2>/dev/null || :' EXIT
+  installer_cd installer.iso "$1" "$2" "$3"
+  shift 3
+  "$CAISSON" disk create disk.qcow2 6G
+  "$CAISSON" run "$@" --cdrom installer.iso --disk disk.qcow2 --memory 1G --cpus 2 --no-reboot \
+    </dev/null >install.out 2>install.err &
+  vmm=$!
+  status=0
+  wait "$vmm" || status=$?
+  [ "$status" = 0 ] || die "exit status $status: $(cat install.err)"
+  qemu-img check disk.qcow2
+}
 
 # installer_cd FILE SUITE ARCHITECTURE WORDS…: a CD that starts the installer by GRUB, with these words for its kernel and a
 # file of answers to every question it asks: Debian without a task on the whole first disk, root's password is "caisson".
@@ -84,13 +102,13 @@ boot
 END
 }
 
-# installed_login DISK OPTIONS OF caisson run…: what was installed on the disk gets to a login on its serial console, by the
-# password; COMMAND's output there is in login.out; it powers itself off.
+# installed_login COMMAND OPTIONS OF caisson run…: what was installed gets to a login on its serial console, by the password;
+# the command's output there is in login.out; the machine powers itself off.
 installed_login() {
   command=$1
   shift
   mkfifo keys
-  "$CAISSON" run "$@" --no-reboot <keys >login.out 2>login.err &
+  "$CAISSON" run "$@" --disk disk.qcow2 --memory 512M --cpus 2 --no-reboot <keys >login.out 2>login.err &
   vmm=$!
   exec 3>keys
   wait_for login.out 'installed login:' 300
