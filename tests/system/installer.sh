@@ -102,8 +102,8 @@ boot
 END
 }
 
-# installed_login COMMAND OPTIONS OF caisson run…: what was installed gets to a login on its serial console, by the password;
-# the command's output there is in login.out; the machine powers itself off.
+# installed_login COMMAND OPTIONS OF caisson run…: what was installed gets to a login on its console, by the password; the
+# command's output there is in login.out; the machine powers itself off.
 installed_login() {
   command=$1
   shift
@@ -111,7 +111,9 @@ installed_login() {
   "$CAISSON" run "$@" --disk disk.qcow2 --memory 512M --cpus 2 --no-reboot <keys >login.out 2>login.err &
   vmm=$!
   exec 3>keys
-  wait_for login.out 'installed login:' 300
+  # It asks on two consoles, and what is typed goes to the virtio one as soon as the guest has opened that.
+  wait_for login.out 'installed hvc0' 300
+  until sed '1,/installed hvc0/d' login.out | grep -q 'installed login:'; do sleep 0.1; done
   echo root >&3
   wait_for login.out 'Password:' 60
   echo caisson >&3
