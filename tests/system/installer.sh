@@ -102,18 +102,19 @@ boot
 END
 }
 
-# installed_login COMMAND OPTIONS OF caisson run…: what was installed gets to a login on its console, by the password; the
-# command's output there is in login.out; the machine powers itself off.
+# installed_login CONSOLE COMMAND OPTIONS OF caisson run…: what was installed gets to a login on that console, by the password;
+# the command's output there is in login.out; the machine powers itself off. What is typed goes to hvc0 as soon as the guest
+# has opened that, and else to ttyS0.
 installed_login() {
-  command=$1
-  shift
+  console=$1
+  command=$2
+  shift 2
   mkfifo keys
   "$CAISSON" run "$@" --disk disk.qcow2 --memory 512M --cpus 2 --no-reboot <keys >login.out 2>login.err &
   vmm=$!
   exec 3>keys
-  # It asks on two consoles, and what is typed goes to the virtio one as soon as the guest has opened that.
-  wait_for login.out 'installed hvc0' 300
-  until sed '1,/installed hvc0/d' login.out | grep -q 'installed login:'; do sleep 0.1; done
+  wait_for login.out "installed $console" 300
+  until sed "1,/installed $console/d" login.out | grep -q 'installed login:'; do sleep 0.1; done
   echo root >&3
   wait_for login.out 'Password:' 60
   echo caisson >&3

@@ -47,7 +47,7 @@ void Vga::reset() {
   auto memory = std::move(state_.memory);
   state_ = State{};
   state_.memory = std::move(memory);
-  std::ranges::fill(state_.memory.data, uint8_t{0});
+  clear_memory();
   state_.vbe[vbe_width] = 640;
   state_.vbe[vbe_height] = 480;
   state_.vbe[vbe_depth] = 8;
@@ -277,7 +277,7 @@ void Vga::write_vbe(unsigned index, uint16_t value) {
       if ((value & vbe_enabled) != 0 && !linear()) {
         vbe[vbe_virtual_width] = vbe[vbe_width];
         vbe[vbe_x_offset] = vbe[vbe_y_offset] = vbe[vbe_bank] = 0;
-        if ((value & vbe_keep_memory) == 0) std::ranges::fill(state_.memory.data, uint8_t{0});
+        if ((value & vbe_keep_memory) == 0) clear_memory();
       }
       vbe[index] = value;
       break;

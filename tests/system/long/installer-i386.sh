@@ -2,6 +2,6 @@
 . "$TESTS/installer.sh"
 "$TESTS/installer-i386"
 install bookworm i386 'DEBIAN_FRONTEND=text console=ttyS0,115200 ---' --firmware bios
-installed_login 'echo "on $(findmnt -no SOURCE /) $(uname -m) $(dpkg --print-architecture) $(cat /etc/debian_version) $(systemctl is-system-running --wait)"' \
+installed_login ttyS0 'echo "on $(findmnt -no SOURCE /) $(uname -m) $(dpkg --print-architecture) $(cat /etc/debian_version) $(systemctl is-system-running --wait)"' \
   --firmware bios
 grep -q 'on /dev/vda1 i686 i386 12.* running' login.out || die "no Debian 12 for i386 from the disk"
