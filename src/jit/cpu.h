@@ -119,6 +119,28 @@ struct JumpCache {
   }
 };
 
+// A filter for INVLPG: which large pages may be cached. A bit for each GiB (modulo 256) and for each 2 MiB (modulo
+// 4096).
+struct LargePages {
+  std::array<uint64_t, 4> gib{};
+  std::array<uint64_t, 64> mib2{};
+
+  // `shift`: log2 of the page's size: 21, 22 (of 32-bit paging) or 30.
+  void note(uint64_t linear, unsigned shift) {
+    if (shift == 30) {
+      gib[linear >> 36 & 3] |= uint64_t{1} << (linear >> 30 & 63);
+    } else {
+      const uint64_t bit = linear >> 21 & 63;
+      mib2[linear >> 27 & 63] |= shift == 22 ? uint64_t{3} << (bit & ~uint64_t{1}) : uint64_t{1} << bit;
+    }
+  }
+  [[nodiscard]] bool may_have_gib(uint64_t linear) const { return gib[linear >> 36 & 3] >> (linear >> 30 & 63) & 1; }
+  [[nodiscard]] bool may_have_smaller(uint64_t linear) const {
+    return mib2[linear >> 27 & 63] >> (linear >> 21 & 63) & 1;
+  }
+  [[nodiscard]] bool may_have(uint64_t linear) const { return may_have_gib(linear) || may_have_smaller(linear); }
+};
+
 inline constexpr size_t xsave_area_size = 16384 / 4;  // legacy, header, AVX, AVX-512: 2696 bytes; rounded up
 
 struct alignas(64) Cpu {
@@ -177,11 +199,8 @@ struct alignas(64) Cpu {
   JumpMemory jump_memory;
   bool code_noted = false;  // something was put into `jumps` or `jump_memory` since all was dropped
   WalkMemory walk_memory;
-  // Filters for INVLPG: bit set for each GiB (modulo 256) from which a piece of a page above 2 MiB is cached, and for
-  // each 2 MiB (modulo 4096) from which a piece of a page of that size is.
-  std::array<uint64_t, 4> huge_regions{};
-  std::array<uint64_t, 64> large_regions{};
-  std::array<uint64_t, 4> large_code_regions{};  // the same for code
+  LargePages large_pages;       // of which a piece is cached
+  LargePages large_code_pages;  // of which code is
 
   // --- the rest of the guest's state ---------------------------------------------------------------------------------
   Segment ldtr{}, tr{};
@@ -220,6 +239,8 @@ struct alignas(64) Cpu {
   static void operator delete(void* memory, size_t size, std::align_val_t alignment);
 
   [[nodiscard]] bool user() const { return cpl == 3; }
+  // Whether a linear address is in the half that kernels map globally.
+  [[nodiscard]] bool upper_half(uint64_t linear) const { return linear >> (long_mode ? 63 : 31) & 1; }
   [[nodiscard]] bool user_64() const { return user() && code_bits == 64; }
   [[nodiscard]] uint64_t& msr(x86::MsrSlot slot) { return msrs[static_cast<size_t>(slot)]; }
 };

@@ -188,9 +188,9 @@ void JitEngine::code_page_flushed(Cpu& cpu, uint64_t linear_page) {
       }
     }
     cpu.jump_memory.flush_user();
-    if (linear_page >> 63 != 0) cpu.jump_memory.flush_supervisor();
+    if (cpu.upper_half(linear_page)) cpu.jump_memory.flush_supervisor();
   }
-  if (linear_page >> 63 == 0) return;  // only supervisor code is chained across pages
+  if (!cpu.upper_half(linear_page)) return;  // only supervisor code is chained across pages
   const std::lock_guard hold(cache_->lock());
   cache_->recheck_cross_page_target(linear_page, [&](uint64_t linear, Gpa gpa_page) {
     Gpa now = 0;

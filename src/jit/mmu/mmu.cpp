@@ -296,9 +296,8 @@ void flush_all(Cpu& cpu) {
   cpu.walk_memory.drop_all();
   if (cpu.mirror != nullptr) cpu.mirror->drop_all();
   if (cpu.direct != nullptr) cpu.direct->drop_all();
-  cpu.huge_regions = {};
-  cpu.large_regions = {};
-  cpu.large_code_regions = {};
+  cpu.large_pages = {};
+  cpu.large_code_pages = {};
   cpu.engine->code_mapping_flushed(cpu, true);
 }
 
@@ -333,6 +332,7 @@ void flush_non_global(Cpu& cpu) {
 }
 
 void flush_page(Cpu& cpu, uint64_t linear) {
+  const unsigned large_shift = cpu.long_mode || (cpu.cr4 & cr4::pae) ? 21 : 22;
   ++cpu.flushes;
   const ProfileScope profiled(cpu, Doing::Flush);
   if (cpu.profile != nullptr) cpu.profile->count(Profile::page_flushes);
@@ -346,10 +346,9 @@ void flush_page(Cpu& cpu, uint64_t linear) {
   if (code.linear == page) code.linear = invalid_tag;
   // A page of a larger mapping goes with the whole mapping (vol. 3, 4.10.4.1), which is cached here in 4 KiB pieces.
   // Which is a walk away, so everything in its reach goes.
-  const bool huge = cpu.huge_regions[linear >> 36 & 3] & uint64_t{1} << (linear >> 30 & 63);
-  const bool large = cpu.large_regions[linear >> 27 & 63] & uint64_t{1} << (linear >> 21 & 63);
-  if (huge || large) {
-    const unsigned reach = huge ? 30 : 21;
+  const bool huge = cpu.large_pages.may_have_gib(linear);
+  const unsigned reach = huge ? 30 : large_shift;
+  if (cpu.large_pages.may_have(linear)) {
     for (Tlb& cache : cpu.tlb) {
       for (unsigned i = 0; i < tlb_entries; ++i) {
         if ((cache.global[i] & 2) && (cache.read_tag[i] ^ linear) >> reach == 0) drop(cache, i);
@@ -365,8 +364,9 @@ void flush_page(Cpu& cpu, uint64_t linear) {
     cpu.walk_memory.drop_all();
   } else {
     cpu.walk_memory.drop_page(linear);
+    if (large_shift == 22) cpu.walk_memory.drop_page(linear ^ uint64_t{1} << 21);  // which has pieces of 2 MiB
   }
-  if (cpu.large_code_regions[linear >> 36 & 3] & uint64_t{1} << (linear >> 30 & 63)) {
+  if (cpu.large_code_pages.may_have(linear)) {
     cpu.engine->code_mapping_flushed(cpu, true);
   } else {
     cpu.engine->code_page_flushed(cpu, page);

@@ -128,7 +128,7 @@ Attempt walk_levels(Cpu& cpu, uint64_t linear, Access access, TlbMode mode, Gpa 
     out.user_page = rights & pte::user;
     out.global = (value & pte::global) && (cpu.cr4 & cr4::pge);
     out.large = level > 1;
-    out.huge = shift > 21;
+    out.shift = static_cast<uint8_t>(shift);
     out.writable = (value & pte::dirty) && permitted(cpu, Access::Write, mode, rights);
     return Attempt::Done;
   }
@@ -162,14 +162,6 @@ bool walk(Cpu& cpu, uint64_t linear, Access access, TlbMode mode, Walk& out) {
 
 namespace {
 
-void note_large(Cpu& cpu, uint64_t linear, const Walk& walk) {
-  if (walk.huge) {
-    cpu.huge_regions[linear >> 36 & 3] |= uint64_t{1} << (linear >> 30 & 63);
-  } else if (walk.large) {
-    cpu.large_regions[linear >> 27 & 63] |= uint64_t{1} << (linear >> 21 & 63);
-  }
-}
-
 // As walk(), for data.
 bool recall_or_walk(Cpu& cpu, uint64_t linear, Access access, TlbMode mode, Walk& out) {
   const auto number = static_cast<unsigned>(mode);
@@ -187,7 +179,7 @@ bool recall_or_walk(Cpu& cpu, uint64_t linear, Access access, TlbMode mode, Walk
     drop_stack_pages(cpu);
     return false;
   }
-  note_large(cpu, linear, out);
+  if (out.large) cpu.large_pages.note(linear, out.shift);
   if (cpu.paging) {
     cpu.walk_memory.put(linear, number,
                         {.gpa = out.gpa, .writable = out.writable, .global = out.global, .large = out.large});
@@ -253,8 +245,8 @@ bool code_page(Cpu& cpu, uint64_t linear, CodePage& out) {
   // From here on jump caches may know the page: a stub looks into the code pages, too.
   if (ram && out.user) cpu.jump_memory.note_page(page);
   if (result.large) {
-    note_large(cpu, linear, result);
-    cpu.large_code_regions[linear >> 36 & 3] |= uint64_t{1} << (linear >> 30 & 63);
+    cpu.large_pages.note(linear, result.shift);
+    cpu.large_code_pages.note(linear, result.shift);
   }
   return true;
 }

@@ -26,7 +26,7 @@ struct Walk {
   bool user_page = false;
   bool global = false;
   bool large = false;  // mapped by a page above 4 KiB
-  bool huge = false;   // and above 2 MiB
+  uint8_t shift = 12;  // log2 of that page's size
 };
 
 // Who accesses: user (CPL 3) or supervisor, and whether a supervisor may touch user pages.

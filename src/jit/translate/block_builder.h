@@ -114,6 +114,7 @@ class BlockBuilder {
   void emit_read_time(Emitter& out, const Item& item);
   void emit_bit_test(Emitter& out, const Item& item);
   void emit_string(Emitter& out, const Item& item);
+  void emit_string_element(Emitter& out, const Item& item, unsigned size, bool move);
   void emit_end(Emitter& out, const Item& item);
   void emit_jump_if(Emitter& out, const Item& item);
   void emit_swap_gs(Emitter& out);

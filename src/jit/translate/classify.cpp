@@ -197,9 +197,10 @@ Kind classify(const Instruction& in, ModeWord mode) {
     case ZYDIS_MNEMONIC_RDGSBASE:
     case ZYDIS_MNEMONIC_WRFSBASE:
     case ZYDIS_MNEMONIC_WRGSBASE: return code_32 ? Kind::Interpret : Kind::System;
+    case ZYDIS_MNEMONIC_PUSHFD:
     case ZYDIS_MNEMONIC_PUSHFQ: return Kind::PushFlags;
     case ZYDIS_MNEMONIC_RDTSC:
-    case ZYDIS_MNEMONIC_RDTSCP: return (mode & mode_bits::tsd) || code_32 ? Kind::Interpret : Kind::ReadTime;
+    case ZYDIS_MNEMONIC_RDTSCP: return mode & mode_bits::tsd ? Kind::Interpret : Kind::ReadTime;
     case ZYDIS_MNEMONIC_SERIALIZE: return Kind::Nothing;  // a store to code ends the running block by itself
     case ZYDIS_MNEMONIC_MOVSB:
     case ZYDIS_MNEMONIC_MOVSW:
@@ -210,7 +211,7 @@ Kind classify(const Instruction& in, ModeWord mode) {
     case ZYDIS_MNEMONIC_STOSQ:
     case ZYDIS_MNEMONIC_MOVSD:
       if (in.simd) break;  // the SSE2 move of the same name
-      return code_32 || in.address_bits != 64 || in.has_segment_override ? Kind::Interpret : Kind::String;
+      return in.address_bits != (code_32 ? 32 : 64) || in.has_segment_override ? Kind::Interpret : Kind::String;
     default: break;
   }
   if (in.far_branch || in.privileged_or_system) return Kind::Interpret;
@@ -307,6 +308,7 @@ FlagUse flag_use(const Instruction& in) {
       use.overwrites = 0x40;
       break;
     case ZYDIS_MNEMONIC_PUSHF:
+    case ZYDIS_MNEMONIC_PUSHFD:
     case ZYDIS_MNEMONIC_PUSHFQ:
     case ZYDIS_MNEMONIC_SYSCALL: use.reads = all_status_flags; break;
     case ZYDIS_MNEMONIC_LAHF: use.reads = all_status_flags & 0xff; break;

@@ -81,7 +81,7 @@ const uint8_t* Translator::find_code(Outcome& otherwise) {
   // half of the address space is not looked for among the targets of chained jumps.
   const bool cross_page = slot_ & slot_cross_page;
   const bool chain = chain_ && slot_ != 0 && slot_generation_ == cache.generation() && slot_rip_ == cpu.rip &&
-                     slot_mode_ == mode && (!cross_page || (page.global && !page.user && cpu.rip >> 63 != 0));
+                     slot_mode_ == mode && (!cross_page || (page.global && !page.user && cpu.upper_half(cpu.rip)));
   if (chain || CodeCache::is_suspended(*block)) {
     const std::lock_guard hold(cache.lock());
     if (!block->alive) {
@@ -103,8 +103,10 @@ const uint8_t* Translator::find_code(Outcome& otherwise) {
   if (!page.global || cpu.user()) cpu.jumps_local[table] = true;
   cpu.code_noted = true;
   known = {.rip = cpu.rip, .code = block->start};
-  if (cpu.user() && page.global) {
-    cpu.jump_memory.note_page(cpu.rip);  // belongs to all PCIDs: not worth a kind of its own
+  // User code of all PCIDs is not worth a kind of its own. And INVLPG of addresses in the lower half, frequent for user
+  // code, leaves what is known of the supervisor's: it has to be of the upper half.
+  if (cpu.user() ? page.global : cpu.paging && !cpu.upper_half(cpu.rip)) {
+    cpu.jump_memory.note_page(cpu.rip);
   } else {
     cpu.jump_memory.put(cpu.rip, mode, cpu.user(), block->start);
   }

@@ -49,11 +49,13 @@ void BlockBuilder::emit_push_flags(Emitter& out, const Item& item) {
   out.register_op(0x09, rax, t0, false);
   out.move(rax, t1);
   out.store(cpu_at(offsetof(Cpu, scratch) + 16), t0);
-  const Address to = emit_stack_check(out, item, guest_rsp, -8, 8, true);
+  const bool wide = !(block_.key.mode & mode_bits::code_32);
+  const int size = wide ? 8 : 4;
+  const Address to = emit_stack_check(out, item, guest_rsp, -size, static_cast<unsigned>(size), true);
   out.lea(t1, to);
   out.load(t0, cpu_at(offsetof(Cpu, scratch) + 16));
-  out.store({.base = t1}, t0);
-  out.lea(guest_rsp, {.base = guest_rsp, .disp = -8});
+  out.memory_op(0x89, t0, {.base = t1}, wide);
+  out.lea(guest_rsp, {.base = guest_rsp, .disp = -size}, wide);
 }
 
 void BlockBuilder::emit_read_time(Emitter& out, const Item& item) {
@@ -134,11 +136,48 @@ void BlockBuilder::emit_string(Emitter& out, const Item& item) {
     case ZYDIS_MNEMONIC_STOSD: word = 4; break;
     default: word = 8; break;
   }
-  if (in.rep || in.repne) word |= string_word::repeat;  // REPNE counts as REP here
+  if (!in.rep && !in.repne) {  // REPNE counts as REP here
+    emit_string_element(out, item, word & string_word::size_mask, word & string_word::move);
+    return;
+  }
+  if (block_.key.mode & mode_bits::code_32) word |= string_word::narrow;
   out.move_immediate(t1, word);
   out.call(stubs_.string);
   out.register_op(0x85, t1, t1, false);  // test t1d, t1d
   leave_if_not(out, item, 5);
+}
+
+// One element, upwards: boot loaders copy whole kernels by loops around MOVSB.
+void BlockBuilder::emit_string_element(Emitter& out, const Item& item, unsigned size, bool move) {
+  const bool wide = !(block_.key.mode & mode_bits::code_32);
+  constexpr Address value = cpu_at(offsetof(Cpu, scratch) + 16);
+  const auto access = [&](unsigned guest, bool write) {
+    out.move(t0, load_guest(out, guest, t0));
+    return check_computed(out, item, size, write);
+  };
+  const auto element = [&](unsigned opcode, int reg, const Address& at) {
+    if (size == 2) out.u8(0x66);
+    out.memory_op(size == 1 ? opcode - 1 : opcode, reg, at, size == 8);
+  };
+  const auto step = [&](unsigned guest) {
+    const int reg = load_guest(out, guest, t0);
+    out.lea(reg, {.base = reg, .disp = static_cast<int32_t>(size)}, wide);
+    if (apart(guest)) store_guest(out, guest, reg);
+  };
+  out.memory_op(0xf7, 0, CPU_FIELD(rflags), false);  // test dword [rflags], DF
+  out.u32(static_cast<uint32_t>(x86::rflags::df));
+  leave_if_not(out, item, 4);
+  int source = rax;
+  if (move) {
+    element(0x8b, t1, access(x86::Rsi, false));
+    out.store(value, t1);
+    source = t1;
+  }
+  const Address to = access(x86::Rdi, true);
+  if (move) out.load(t1, value);
+  element(0x89, source, to);
+  if (move) step(x86::Rsi);
+  step(x86::Rdi);
 }
 
 void BlockBuilder::emit_swap_gs(Emitter& out) {

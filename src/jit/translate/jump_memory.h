@@ -108,8 +108,9 @@ class JumpMemory {
   // Of the first of two.
   static size_t physical_index(uint64_t gpa) { return ((gpa ^ gpa >> index_shift) & ((1u << pair_bits) - 1)) * 2; }
   static uint64_t physical_key(uint64_t gpa, uint32_t mode) { return gpa | uint64_t{mode} << mode_shift; }
-  static size_t page_word(uint64_t page) { return (page ^ page >> 12) >> 6 & 63; }
-  static uint64_t page_bit(uint64_t page) { return uint64_t{1} << ((page ^ page >> 12) & 63); }
+  static constexpr unsigned page_bits = 16;
+  static size_t page_word(uint64_t page) { return (page ^ page >> page_bits) >> 6 & ((1u << (page_bits - 6)) - 1); }
+  static uint64_t page_bit(uint64_t page) { return uint64_t{1} << ((page ^ page >> page_bits) & 63); }
   [[nodiscard]] uint64_t tag(uint32_t mode, bool user) const {
     return (user ? user_ : supervisor_) << tag_shift | mode;
   }
@@ -117,7 +118,8 @@ class JumpMemory {
 
   std::array<Entry, size_t{1} << bits> entries_;  // zeroed memory is not touched before it is used, see Cpu
   std::array<PhysicalEntry, size_t{2} << pair_bits> physical_entries_;
-  std::array<uint64_t, 64> pages_{};  // a filter: one bit for many pages
+  // A filter: one bit for many pages. 32-bit Linux maps and unmaps pages all the time, next to code.
+  std::array<uint64_t, size_t{1} << (page_bits - 6)> pages_{};
   std::array<uint64_t, pcids> pcid_generation_;
   bool pcids_used_ = false;  // any but 0
   uint64_t newest_ = 2, supervisor_ = 1, user_ = 2;

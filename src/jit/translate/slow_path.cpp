@@ -112,10 +112,11 @@ uint64_t string_from_code(Cpu* cpu, uint32_t word) {
   const ProfileScope profiled(*cpu, Doing::Fill);
   if (cpu->rflags & rflags::df) return 0;
   const uint32_t size = word & string_word::size_mask;
-  const bool move = word & string_word::move, repeat = word & string_word::repeat;
-  uint64_t left = repeat ? cpu->gpr[Rcx] : 1;
+  const bool move = word & string_word::move;
+  const uint64_t mask = word & string_word::narrow ? 0xffff'ffff : ~uint64_t{0};
+  uint64_t left = cpu->gpr[Rcx] & mask;
   while (left != 0) {
-    const uint64_t to = cpu->gpr[Rdi], from = cpu->gpr[Rsi];
+    const uint64_t to = cpu->gpr[Rdi] & mask, from = cpu->gpr[Rsi] & mask;
     // Whole elements up to the end of the nearer page; one that crosses is the interpreter's.
     uint64_t count = (page_size - (to & 0xfff)) / size;
     if (move) {
@@ -131,13 +132,13 @@ uint64_t string_from_code(Cpu* cpu, uint32_t word) {
     // Making the second entry may have replaced the first; the address it gave is still right.
     if (move) {
       repeat_move(target, source, count, size);
-      cpu->gpr[Rsi] += count * size;
+      cpu->gpr[Rsi] = (from + count * size) & mask;
     } else {
       repeat_store(target, cpu->gpr[Rax], count, size);
     }
-    cpu->gpr[Rdi] += count * size;
+    cpu->gpr[Rdi] = (to + count * size) & mask;
     left -= count;
-    if (repeat) cpu->gpr[Rcx] = left;
+    cpu->gpr[Rcx] = left;
     if (left != 0 && cpu->exit_request.load(std::memory_order_relaxed) != 0) return 0;
   }
   return 1;

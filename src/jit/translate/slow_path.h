@@ -17,7 +17,7 @@ FillResult fill_from_code(Cpu* cpu, uint64_t linear, uint32_t word);
 // For a window (translate/windows.cpp): addend and 1, or 0 where it is not plain RAM of one page.
 FillResult fill_window_from_code(Cpu* cpu, uint64_t linear, uint32_t word);
 
-// MOVS or STOS on the registers in `cpu`; `word`: see string_word. 1: done; 0: the interpreter goes on from the
+// REP MOVS or REP STOS on the registers in `cpu`; `word`: see string_word. 1: done; 0: the interpreter goes on from the
 // registers as they are.
 uint64_t string_from_code(Cpu* cpu, uint32_t word);
 

@@ -54,7 +54,7 @@ inline constexpr uint32_t window_write = 1u << 16, window_stack = 1u << 17;  // 
 
 // What the string stub is told in T1D.
 namespace string_word {
-inline constexpr uint32_t size_mask = 15, move = 16, repeat = 32;
+inline constexpr uint32_t size_mask = 15, move = 16, narrow = 32;  // the latter: registers of 32 bits
 }
 
 struct Stubs {
