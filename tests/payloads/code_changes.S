@@ -3,19 +3,6 @@
 #include "payload.h"
 
 // Each case runs code in `pages` through the window, often enough that it is translated, then changes it.
-  .macro hot_ target
-    mov ecx, 300
-    .Lhot\@:
-    call \target
-    loop .Lhot\@
-  .endm
-
-  // mov eax, value; ret at [where]
-  .macro constant_ where, value
-    mov byte ptr [\where], 0xb8
-    mov dword ptr [\where + 1], \value
-    mov byte ptr [\where + 5], 0xc3
-  .endm
 
 CASE(store_into_called_code)
   MAP(0, pages, P + W)

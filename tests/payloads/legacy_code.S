@@ -9,28 +9,11 @@
 
   .macro upper_paging_on
     mov dword ptr [page_directory + (UPPER >> 22) * 4], offset pt_window + P + W
-    mov eax, CR4_PSE + CR4_PGE + CR4_OSFXSR + CR4_OSXMMEXCPT
-    mov cr4, eax
-    mov eax, offset page_directory
-    mov cr3, eax
-    mov eax, 0x80010033
-    mov cr0, eax
+    paging_on_32 CR4_PGE
   .endm
   .macro upper_map n, physical
     mov dword ptr [pt_window + (\n) * 4], offset \physical + P + W + G
     invlpg [UPPER + (\n) * 4096]
-  .endm
-  // mov eax, value; ret
-  .macro constant_ where, value
-    mov byte ptr [\where], 0xb8
-    mov dword ptr [\where + 1], \value
-    mov byte ptr [\where + 5], 0xc3
-  .endm
-  .macro hot_ target
-    mov ecx, 300
-    .Lhot\@:
-    call \target
-    loop .Lhot\@
   .endm
   // jmp from `linear`, whose bytes are at `where`, to another address
   .macro jump_ where, linear, target
@@ -39,15 +22,19 @@
     mov dword ptr [\where + 1], offset .Ldistance\@
   .endm
 
+  // The first page jumps to the second, which gives 1; what is to take its place gives 2.
+  .macro jump_to_next_page
+    upper_paging_on
+    jump_ pages, UPPER, UPPER+4096
+    constant_ "pages + 4096", 1
+    constant_ "pages + 8192", 2
+    upper_map 0, pages
+    upper_map 1, "pages + 4096"
+    mov ebx, UPPER
+    hot_ ebx
+  .endm
 CASE(target_of_jump_remapped)
-  upper_paging_on
-  jump_ pages, UPPER, UPPER+4096
-  constant_ "pages + 4096", 1
-  constant_ "pages + 8192", 2
-  upper_map 0, pages
-  upper_map 1, "pages + 4096"
-  mov ebx, UPPER
-  hot_ ebx
+  jump_to_next_page
   IS(eax, 1)
   upper_map 1, "pages + 8192"
   call ebx
@@ -56,27 +43,14 @@ CASE(target_of_jump_remapped)
   IS(eax, 2)
   END
 CASE(target_of_jump_unmapped)
-  upper_paging_on
-  jump_ pages, UPPER, UPPER+4096
-  constant_ "pages + 4096", 1
-  upper_map 0, pages
-  upper_map 1, "pages + 4096"
-  mov ebx, UPPER
-  hot_ ebx
+  jump_to_next_page
   mov dword ptr [pt_window + 4], 0
   invlpg [UPPER + 4096]
   TRAPS(PF, 0, call ebx)
   IS([last_rip], UPPER + 4096)
   END
 CASE(target_of_jump_flushed_by_pge)  // a change of CR4.PGE takes global pages with it
-  upper_paging_on
-  jump_ pages, UPPER, UPPER+4096
-  constant_ "pages + 4096", 1
-  constant_ "pages + 8192", 2
-  upper_map 0, pages
-  upper_map 1, "pages + 4096"
-  mov ebx, UPPER
-  hot_ ebx
+  jump_to_next_page
   mov dword ptr [pt_window + 4], offset pages + 8192 + P + W + G
   CLEAR_BITS(cr4, CR4_PGE)
   SET_BITS(cr4, CR4_PGE)

@@ -2,14 +2,6 @@
 //   Source   Intel SDM vol. 3, 4.3 (32-bit), 4.4 (PAE), 4.6 (rights), 4.7 (error code)
 #include "payload.h"
 
-  .macro paging_on
-    mov eax, CR4_PSE + CR4_OSFXSR + CR4_OSXMMEXCPT
-    mov cr4, eax
-    mov eax, offset page_directory
-    mov cr3, eax
-    mov eax, 0x80010033
-    mov cr0, eax
-  .endm
   // PAE tables: one directory for each GiB; large pages one to one, the window in `pages` 8 as a table.
   .macro pae_on nxe
     mov edi, offset pae_directories
@@ -50,7 +42,7 @@
   .endm
 
 CASE(not_present_32)
-  paging_on
+  paging_on_32
   mov ebx, PAGE(0) + 4
   FAULTS(PF, 0, mov al, [ebx])
   IS([last_cr2], PAGE(0) + 4)
@@ -60,7 +52,7 @@ CASE(not_present_32)
   IS([last_rip], PAGE(0) + 4)
   END
 CASE(rights_32)
-  paging_on
+  paging_on_32
   MAP(0, pages, P + W)
   MAP(1, pages, P + U)
   mov ebx, PAGE(0)
@@ -75,7 +67,7 @@ CASE(rights_32)
   RUNS(mov [ebx], al)
   END
 CASE(accessed_dirty_32)
-  paging_on
+  paging_on_32
   MAP(0, pages, P + W)
   mov ebx, PAGE(0)
   mov al, [ebx]
@@ -87,7 +79,7 @@ CASE(accessed_dirty_32)
   IS(eax, A)
   END
 CASE(large_pages_32)
-  paging_on
+  paging_on_32
   mov dword ptr [page_directory + 0x201 * 4], P + W + PS
   mov dword ptr [pages + 4], 0x1234
   mov ebx, 0x201 << 22
@@ -100,13 +92,13 @@ CASE(large_pages_32)
   IS(eax, P + W + PS + A + D)
   END
 CASE(large_page_reserved_bit_32)  // bit 21
-  paging_on
+  paging_on_32
   mov dword ptr [page_directory + 0x201 * 4], P + W + PS + 0x200000
   mov ebx, 0x201 << 22
   FAULTS(PF, PF_P + PF_R, mov al, [ebx])
   END
 CASE(page_size_bit_without_pse)  // ignored: the entry leads to a table
-  paging_on
+  paging_on_32
   mov dword ptr [pages], offset pages + 4096 + P + W
   mov dword ptr [pages + 4096 + 8], 0x77
   mov dword ptr [page_directory + 0x201 * 4], offset pages + P + W + PS
@@ -128,7 +120,7 @@ CASE(page_size_bit_without_pse)  // ignored: the entry leads to a table
   SET_BITS(cr4, CR4_PSE)
   END
 CASE(remap_32)
-  paging_on
+  paging_on_32
   mov dword ptr [pages], 1
   mov dword ptr [pages + 4096], 2
   MAP(0, pages, P + W)
@@ -144,7 +136,7 @@ CASE(remap_32)
   IS(eax, 1)
   END
 CASE(paging_off_and_on)
-  paging_on
+  paging_on_32
   MAP(0, pages, P + W)
   mov dword ptr [PAGE(0)], 5
   CLEAR_BITS(cr0, CR0_PG)
@@ -154,7 +146,7 @@ CASE(paging_off_and_on)
   IS([PAGE(0)], 0)
   END
 CASE(linear_address_wraps)  // 4 GiB and on to 0
-  paging_on
+  paging_on_32
   mov dword ptr [page_directory], P + W + U + PS
   mov dword ptr [page_directory + 1023 * 4], offset pt_window + P + W
   mov dword ptr [pt_window + 1023 * 4], offset pages + P + W
@@ -267,7 +259,7 @@ CASE(smep_smap_32)
   add edi, 4
   loop 1b
   or dword ptr [page_directory + (WINDOW >> 22) * 4], U
-  paging_on
+  paging_on_32
   mov byte ptr [pages], 0xc3
   MAP(0, pages, P + W + U)
   mov ebx, PAGE(0)

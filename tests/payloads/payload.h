@@ -270,6 +270,30 @@
     invlpg [WINDOW + (\n) * 4096]
   .endm
 
+  // 32-bit paging by the tables that runtime.S prepares; further bits for CR4.
+  .macro paging_on_32 more=0
+    mov eax, CR4_PSE + CR4_OSFXSR + CR4_OSXMMEXCPT + \more
+    mov cr4, eax
+    mov eax, offset page_directory
+    mov cr3, eax
+    mov eax, 0x80010033
+    mov cr0, eax
+  .endm
+
+  // Calls it often enough that it is translated.
+  .macro hot_ target
+    mov ecx, 300
+    .Lhot\@:
+    call \target
+    loop .Lhot\@
+  .endm
+  // mov eax, value; ret at [where]
+  .macro constant_ where, value
+    mov byte ptr [\where], 0xb8
+    mov dword ptr [\where + 1], \value
+    mov byte ptr [\where + 5], 0xc3
+  .endm
+
   .macro gdt_ selector, low, high
     mov dword ptr [gdt + ((\selector) & ~7)], \low
     mov dword ptr [gdt + ((\selector) & ~7) + 4], \high

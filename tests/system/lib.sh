@@ -81,13 +81,20 @@ network_case() {
   [ -e fetched ] || die "the port forward did not bring the file back"
 }
 
-# start_pc OPTIONS…: a machine that firmware starts, in the background; pc.out has its serial console, `socket` takes requests.
+# start_pc OPTIONS…: a machine that $firmware (bios) starts, in the background; pc.out has its serial console, `socket` takes requests.
 start_pc() {
-  "$CAISSON" run --firmware bios --stop-timeout 1 --control socket "$@" </dev/null >pc.out 2>pc.err &
+  "$CAISSON" run --firmware "${firmware-bios}" --stop-timeout 1 --control socket "$@" </dev/null >pc.out 2>pc.err &
   vmm=$!
   # A case that fails leaves nothing behind.
   trap 'kill -9 "$vmm" 2>/dev/null || :' EXIT
   trap 'exit 1' INT TERM
+}
+# start_uefi_cd FOLDER: a machine that OVMF starts from a CD with what is in the folder, and GRUB, which reads its
+# boot/grub/grub.cfg. Only GRUB's EFI build is on it, so that it is not SeaBIOS's that runs.
+start_uefi_cd() {
+  grub-mkrescue -d /usr/lib/grub/x86_64-efi -o grub.iso "$1" >mkrescue.log 2>&1 || die "grub-mkrescue failed: $(cat mkrescue.log)"
+  firmware=uefi
+  start_pc --firmware-vars vars.fd --cdrom grub.iso --memory 64M --cpus 1 --net none
 }
 # wait_screen TEXT [SECONDS]: until it is on the text screen, which screen.txt then has.
 wait_screen() {

@@ -2,13 +2,7 @@
 "$TESTS/package" memtest86+
 mkdir -p cd/boot/grub
 cp "$GUESTS/memtest86+/boot/memtest86+x64.efi" cd/memtest.efi
-# Only the EFI build, so that it is not SeaBIOS's that runs.
-grub-mkrescue -d /usr/lib/grub/x86_64-efi -o grub.iso cd >mkrescue.log 2>&1 || die "grub-mkrescue failed: $(cat mkrescue.log)"
-"$CAISSON" run --firmware uefi --firmware-vars vars.fd --cdrom grub.iso --memory 64M --cpus 1 --net none --stop-timeout 1 \
-  --control socket </dev/null >pc.out 2>pc.err &
-vmm=$!
-trap 'kill -9 "$vmm" 2>/dev/null || :' EXIT
-trap 'exit 1' INT TERM
+start_uefi_cd cd
 wait_for pc.out 'grub> '
 # The answer is not among the characters typed.
 "$CAISSON" type socket 'echo "by:$grub_cpu-$grub_platform"<enter>'

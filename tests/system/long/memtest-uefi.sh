@@ -6,13 +6,7 @@ cat >cd/boot/grub/grub.cfg <<END
 chainloader /memtest.efi console=ttyS0,115200
 boot
 END
-# Only the EFI build, so that it is not SeaBIOS's that runs.
-grub-mkrescue -d /usr/lib/grub/x86_64-efi -o grub.iso cd >mkrescue.log 2>&1 || die "grub-mkrescue failed: $(cat mkrescue.log)"
-"$CAISSON" run --firmware uefi --firmware-vars vars.fd --cdrom grub.iso --memory 64M --cpus 1 --net none --stop-timeout 1 \
-  --control socket </dev/null >pc.out 2>pc.err &
-vmm=$!
-trap 'kill -9 "$vmm" 2>/dev/null || :' EXIT
-trap 'exit 1' INT TERM
+start_uefi_cd cd
 wait_for pc.out 'Pass: *1 *Errors: 0' 600
 "$CAISSON" screenshot socket "${PICTURE-screen.png}"
 ! grep -a -q 'Errors: *[1-9]' pc.out || die "memtest86+ found errors"
