@@ -140,3 +140,27 @@ boot
 END
 }
 little() { printf '\\%03o\\%03o\\%03o\\%03o' $(($1 & 255)) $(($1 >> 8 & 255)) $(($1 >> 16 & 255)) $(($1 >> 24 & 255)); }
+
+# disk_comes_and_goes OPTIONS OF caisson run…: a Debian disk that firmware starts, as a machine that gets another disk while it
+# runs, without a rescan in the guest, and gives it back.
+disk_comes_and_goes() {
+  trap '"$CAISSON" rm -f plugged >/dev/null 2>&1 || :' EXIT
+  "$CAISSON" run -d --name plugged --vsock --memory 512M --net none "$@"
+  in_time 120 "$CAISSON" exec plugged true
+  truncate -s 64M more.raw
+  "$CAISSON" attach plugged --disk more.raw
+  in_time 30 "$CAISSON" exec plugged test -b /dev/vdb
+  [ "$("$CAISSON" exec plugged blockdev --getsize64 /dev/vdb)" = 67108864 ] || die "not the disk that was attached"
+  "$CAISSON" detach plugged more.raw
+  in_time 30 "$CAISSON" exec plugged sh -c '! test -e /dev/vdb'
+}
+# in_time SECONDS COMMAND…: until it succeeds.
+in_time() {
+  i=$(($1 * 5))
+  shift
+  until "$@" >/dev/null 2>&1; do
+    i=$((i - 1))
+    [ "$i" -gt 0 ] || die "does not become true: $*"
+    sleep 0.2
+  done
+}

@@ -24,3 +24,5 @@ status=0
 wait "$vmm" || status=$?
 [ "$status" = 0 ] || die "exit status $status"
 grep -q 'by /dev/vda1' login.out || die "not from the disk"
+
+disk_comes_and_goes --firmware bios --disk debian.raw

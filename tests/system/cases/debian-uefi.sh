@@ -30,3 +30,5 @@ exec 3>&-
 status=0
 wait "$vmm" || status=$?
 expect_status 0
+
+disk_comes_and_goes --firmware uefi --disk debian.raw
