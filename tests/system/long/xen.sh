@@ -36,7 +36,11 @@ wait_for xen.out "login:" 400
 echo root >&3
 wait_for xen.out 'root@.*#' 60
 echo 'echo "below $(cat /sys/hypervisor/type) $(cat /sys/hypervisor/version/major).$(cat /sys/hypervisor/version/minor)"' >&3
-echo 'setterm --clear all >/dev/tty1; dmesg -t | grep -iE "xen|hypervisor" | cut -c1-79 | tail -n 22 >/dev/tty1; echo sho""wn' >&3
+wait_for xen.out 'below xen' 60
+# Line by line: Xen keeps 128 characters that dom0 has not taken.
+echo 'setterm --clear all >/dev/tty1; echo clea""red' >&3
+wait_for xen.out cleared 60
+echo 'dmesg -t | grep -iE "xen|hypervisor" | cut -c1-79 | tail -n 22 >/dev/tty1; echo sho""wn' >&3
 wait_for xen.out shown 60
 "$CAISSON" screenshot socket xen.png
 [ -z "${PICTURES-}" ] || cp xen.png "$PICTURES/xen-dom0.png"
