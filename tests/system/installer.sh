@@ -114,7 +114,7 @@ installed_login() {
   vmm=$!
   exec 3>keys
   wait_for login.out "installed $console" 300
-  until sed "1,/installed $console/d" login.out | grep -q 'installed login:'; do sleep 0.1; done
+  in_time 60 sh -c "sed '1,/installed $console/d' login.out | grep -q 'installed login:'"
   echo root >&3
   wait_for login.out 'Password:' 60
   echo caisson >&3

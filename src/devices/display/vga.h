@@ -85,9 +85,9 @@ class Vga final : public pci::PciDevice, public Screen {
   [[nodiscard]] Result<> restore(std::span<const uint8_t> in) override;
 
  private:
-  // Under the device lock nobody else counts.
   // By memset: a loop takes 50 ms where sanitizers look at every byte.
   void clear_memory() { std::memset(state_.memory.data.data(), 0, memory_size); }
+  // Under the device lock nobody else counts.
   void changed() { changes_.store(changes() + 1, std::memory_order_relaxed); }
   uint8_t read_port(uint16_t port);
   void write_port(uint16_t port, uint8_t value);
