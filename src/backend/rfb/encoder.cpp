@@ -3,12 +3,9 @@
 #include <algorithm>
 #include <array>
 
-#include <zlib.h>
-
 namespace caisson::rfb {
 namespace {
 
-constexpr int zlib_level = 2;
 constexpr unsigned hextile_side = 16, zrle_side = 64;
 // Hextile's subencoding mask, 7.7.4.
 constexpr uint8_t hextile_raw = 1, hextile_background = 2, hextile_foreground = 4, hextile_rects = 8,
@@ -41,20 +38,6 @@ Palette palette_of(const std::vector<uint32_t>& tile) {
 }
 
 }  // namespace
-
-struct Encoder::Deflate {
-  z_stream stream{};
-  bool works = ::deflateInit(&stream, zlib_level) == Z_OK;
-  Deflate() = default;
-  ~Deflate() {
-    if (works) ::deflateEnd(&stream);
-  }
-  Deflate(const Deflate&) = delete;
-  Deflate& operator=(const Deflate&) = delete;
-};
-
-Encoder::Encoder() = default;
-Encoder::~Encoder() = default;
 
 void put16(std::vector<uint8_t>& out, unsigned value) {
   out.push_back(static_cast<uint8_t>(value >> 8));
@@ -89,8 +72,8 @@ void Encoder::encode(const Frame& frame, const Rect& rect, Encoding encoding, co
   const size_t start = out.size();
   put_rect(out, rect, static_cast<int32_t>(encoding));
   if (encoding == Encoding::Hextile) return hextile(frame, rect, pixels, out);
-  if (encoding == Encoding::Zrle) {
-    if (zrle(frame, rect, pixels, out)) return;
+  if (encoding == Encoding::Zrle || encoding == Encoding::Tight) {
+    if (encoding == Encoding::Zrle ? zrle(frame, rect, pixels, out) : tight(frame, rect, pixels, out)) return;
     out.resize(start);
     put_rect(out, rect, static_cast<int32_t>(Encoding::Raw));
   }
@@ -195,9 +178,12 @@ void Encoder::zrle_tile(const PixelWriter& pixels) {
   for (const uint32_t rgb : tile_) pixels.put_compact(plain_, rgb);
 }
 
+bool Encoder::tight(const Frame& frame, const Rect& rect, const PixelWriter& pixels, std::vector<uint8_t>& out) {
+  fetch(frame, rect);
+  return tight_.encode(tile_, rect.width, pixels, out);
+}
+
 bool Encoder::zrle(const Frame& frame, const Rect& rect, const PixelWriter& pixels, std::vector<uint8_t>& out) {
-  if (!deflate_) deflate_ = std::make_unique<Deflate>();
-  if (!deflate_->works) return false;
   plain_.clear();
   for (unsigned y = rect.y; y < rect.y + rect.height; y += zrle_side) {
     for (unsigned x = rect.x; x < rect.x + rect.width; x += zrle_side) {
@@ -207,19 +193,7 @@ bool Encoder::zrle(const Frame& frame, const Rect& rect, const PixelWriter& pixe
   }
   const size_t length_at = out.size();
   put32(out, 0);
-  z_stream& stream = deflate_->stream;
-  stream.next_in = plain_.data();
-  stream.avail_in = static_cast<uInt>(plain_.size());
-  std::array<uint8_t, 16384> piece;
-  do {
-    stream.next_out = piece.data();
-    stream.avail_out = static_cast<uInt>(piece.size());
-    if (::deflate(&stream, Z_SYNC_FLUSH) == Z_STREAM_ERROR) {
-      deflate_->works = false;
-      return false;
-    }
-    out.insert(out.end(), piece.begin(), piece.end() - static_cast<ptrdiff_t>(stream.avail_out));
-  } while (stream.avail_out == 0);
+  if (!zrle_stream_.append(plain_, out)) return false;
   const size_t length = out.size() - length_at - 4;
   for (unsigned i = 0; i < 4; ++i) out[length_at + i] = static_cast<uint8_t>(length >> 8 * (3 - i));
   return true;

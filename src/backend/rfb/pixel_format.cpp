@@ -57,6 +57,8 @@ PixelWriter::PixelWriter(const PixelFormat& given) {
   const PixelFormat format = given.true_colour ? given : mapped;
   size_ = compact_size_ = format.bits / 8u;
   big_endian_ = given.big_endian;
+  bytes_ = given.true_colour && format.bits == 32 && format.depth == 24 && format.red_max == 255 &&
+           format.green_max == 255 && format.blue_max == 255;
   const auto fill = [](std::array<uint32_t, 256>& table, uint16_t most, uint8_t shift) {
     for (uint32_t i = 0; i < 256; ++i) table[i] = (i * most + 127) / 255 << shift;
   };

@@ -1,5 +1,5 @@
 // How a client wants its pixels.
-//   Spec     RFC 6143, 7.4; 7.7.5 (CPIXEL); 7.6.2 (SetColourMapEntries)
+//   Spec     RFC 6143, 7.4; 7.7.5 (CPIXEL); rfbproto.rst (TPIXEL); 7.6.2 (SetColourMapEntries)
 //   Models   true colour of 8, 16 and 32 bits; a colour map of 8 bits, which gets 3, 3 and 2 bits of red, green and
 //   blue Threads  plain data
 #pragma once
@@ -37,6 +37,11 @@ class PixelWriter {
   void put_compact(std::vector<uint8_t>& out, uint32_t rgb) const {
     write(out, value(rgb), compact_offset_, compact_size_);
   }
+  // A TPIXEL: red, green and blue where a pixel has these as bytes, else the pixel.
+  void put_tight(std::vector<uint8_t>& out, uint32_t rgb) const {
+    if (!bytes_) return put(out, rgb);
+    for (const unsigned shift : {16u, 8u, 0u}) out.push_back(static_cast<uint8_t>(rgb >> shift));
+  }
 
  private:
   [[nodiscard]] uint32_t value(uint32_t rgb) const {
@@ -47,6 +52,7 @@ class PixelWriter {
   unsigned size_, compact_size_;
   unsigned compact_offset_ = 0;  // from the pixel's first byte
   bool big_endian_;
+  bool bytes_;
   std::array<uint32_t, 256> red_{}, green_{}, blue_{};
 };
 

@@ -51,10 +51,16 @@ Frame frame_of(unsigned width, unsigned height, unsigned colours, uint32_t seed)
 // A viewer's picture: the bytes of each pixel.
 class Viewer {
  public:
-  explicit Viewer(const PixelFormat& format) : size_(format.bits / 8u), writer_(format) {
-    EXPECT_EQ(::inflateInit(&stream_), Z_OK);
+  explicit Viewer(const PixelFormat& format)
+      : size_(format.bits / 8u),
+        rgb_(format.bits == 32 && format.depth == 24 && format.red_max == 255 && format.green_max == 255 &&
+             format.blue_max == 255),
+        writer_(format) {
+    for (z_stream& stream : streams_) EXPECT_EQ(::inflateInit(&stream), Z_OK);
   }
-  ~Viewer() { ::inflateEnd(&stream_); }
+  ~Viewer() {
+    for (z_stream& stream : streams_) ::inflateEnd(&stream);
+  }
   Viewer(const Viewer&) = delete;
   Viewer& operator=(const Viewer&) = delete;
 
@@ -110,6 +116,7 @@ class Viewer {
         for (unsigned i = 0; i < w * h; ++i) pixels[{y + i / w, x + i % w}] = take_bytes(size_);
         return;
       case 5: return hextile(x, y, w, h);
+      case 7: return tight(x, y, w, h);
       case 16: return zrle(x, y, w, h);
       case -239:
       case -314:
@@ -154,16 +161,64 @@ class Viewer {
       }
     }
   }
+  // The next `length` bytes, unpacked by one of the streams; at most `most`.
+  Bytes unpack(z_stream& stream, size_t length, size_t most) {
+    Bytes packed = take_bytes(length);
+    Bytes plain(most + 1);
+    stream.next_in = packed.data();
+    stream.avail_in = static_cast<uInt>(packed.size());
+    stream.next_out = plain.data();
+    stream.avail_out = static_cast<uInt>(plain.size());
+    EXPECT_EQ(::inflate(&stream, Z_SYNC_FLUSH), Z_OK);
+    EXPECT_EQ(stream.avail_in, 0u);
+    plain.resize(plain.size() - stream.avail_out);
+    return plain;
+  }
+  Bytes tight_pixel(const uint8_t* from) const {
+    Bytes out;
+    if (!rgb_) return {from, from + size_};
+    writer_.put(out, uint32_t{from[0]} << 16 | uint32_t{from[1]} << 8 | from[2]);
+    return out;
+  }
+  void tight(unsigned x, unsigned y, unsigned w, unsigned h) {
+    EXPECT_LE(w, 2048u);
+    const unsigned pixel = rgb_ ? 3 : size_;
+    const auto put = [&](unsigned i, const Bytes& value) { pixels[{y + i / w, x + i % w}] = value; };
+    const uint8_t control = byte();
+    EXPECT_EQ(control & 15, 0) << "streams are never begun anew";
+    if (control >> 4 == 8) {
+      const Bytes colour = take_bytes(pixel);
+      for (unsigned i = 0; i < w * h; ++i) put(i, tight_pixel(colour.data()));
+      return;
+    }
+    EXPECT_EQ(control & 0x80, 0) << "no JPEG";
+    std::vector<Bytes> palette;
+    if ((control & 0x40) != 0) {
+      EXPECT_EQ(byte(), 1) << "the palette's filter";
+      for (unsigned left = byte() + 1u; left > 0; --left) palette.push_back(tight_pixel(take_bytes(pixel).data()));
+    }
+    const size_t row = palette.empty() ? size_t{w} * pixel : palette.size() == 2 ? (w + 7) / 8 : w;
+    Bytes plain;
+    if (row * h < 12) {
+      plain = take_bytes(row * h);
+    } else {
+      size_t length = byte();
+      if (length >= 0x80) length = (length & 0x7f) | size_t{byte()} << 7;
+      if (length >= 0x4000) length = (length & 0x3fff) | size_t{byte()} << 14;
+      plain = unpack(streams_[1 + (control >> 4 & 3)], length, row * h);
+    }
+    ASSERT_EQ(plain.size(), row * h);
+    for (unsigned i = 0; i < w * h; ++i) {
+      const uint8_t* const line = plain.data() + i / w * row;
+      const unsigned at = i % w;
+      put(i, palette.empty()       ? tight_pixel(line + size_t{at} * pixel)
+             : palette.size() == 2 ? palette[line[at / 8] >> (7 - at % 8) & 1]
+                                   : palette.at(line[at]));
+    }
+  }
   void zrle(unsigned x, unsigned y, unsigned w, unsigned h) {
-    Bytes packed = take_bytes(dword());
-    Bytes plain(size_t{w} * h * 5 + 65536);
-    stream_.next_in = packed.data();
-    stream_.avail_in = static_cast<uInt>(packed.size());
-    stream_.next_out = plain.data();
-    stream_.avail_out = static_cast<uInt>(plain.size());
-    EXPECT_EQ(::inflate(&stream_, Z_SYNC_FLUSH), Z_OK);
-    EXPECT_EQ(stream_.avail_in, 0u);
-    plain.resize(plain.size() - stream_.avail_out);
+    const size_t packed = dword();
+    const Bytes plain = unpack(streams_[0], packed, size_t{w} * h * 5 + 65536);
     size_t at = 0;
     const auto next = [&]() -> uint8_t { return at < plain.size() ? plain[at++] : 0; };
     const auto pixel = [&] {
@@ -212,8 +267,9 @@ class Viewer {
 
  private:
   const unsigned size_;
+  const bool rgb_;  // a TPIXEL is red, green and blue
   PixelWriter writer_;
-  z_stream stream_{};
+  std::array<z_stream, 5> streams_{};  // ZRLE's, and Tight's four
   Bytes in_;
   size_t at_ = 0;
 };
@@ -339,14 +395,14 @@ TEST_F(RfbTest, EveryEncodingInEveryFormatShowsThePicture) {
                                .green_shift = 3,
                                .blue_shift = 6}};
   for (const PixelFormat& one : formats) {
-    for (const int32_t encoding : {0, 5, 16}) {
+    for (const int32_t encoding : {0, 5, 7, 16}) {
       for (const unsigned colours : {1u, 2u, 3u, 11u, 300u, 100000u}) {
         screen_.replace(frame_of(150, 70, colours, colours));
         connect();
         Viewer viewer(one);
         viewer.compact_front = one.big_endian || one.red_shift == 24;
         EXPECT_EQ(say(format(one)), Bytes{});
-        say(encodings({7, encoding}));
+        say(encodings({6, encoding}));
         say(request(false));
         viewer.take(update());
         EXPECT_TRUE(viewer.shows(screen_.frame())) << encoding << " " << colours << " " << unsigned{one.bits};
@@ -357,6 +413,20 @@ TEST_F(RfbTest, EveryEncodingInEveryFormatShowsThePicture) {
         EXPECT_EQ(viewer.take(update()), 1u);
         EXPECT_TRUE(viewer.shows(screen_.frame()));
       }
+    }
+  }
+}
+
+TEST_F(RfbTest, TightOfVerySmallAndVeryWidePictures) {
+  for (const auto& [width, height] : {std::pair{1u, 1u}, {3u, 1u}, {2u, 2u}, {11u, 2u}, {4096u, 3u}}) {
+    for (const unsigned colours : {1u, 2u, 3u, 256u, 100000u}) {
+      screen_.replace(frame_of(width, height, colours, colours + width));
+      connect();
+      Viewer viewer({});
+      say(encodings({7}));
+      say(request(false));
+      EXPECT_EQ(viewer.take(update()), width > 2048 ? 2u : 1u);
+      EXPECT_TRUE(viewer.shows(screen_.frame())) << width << " " << colours;
     }
   }
 }

@@ -206,10 +206,8 @@ void Session::encodings(const SetEncodings& message) {
   };
   encoding_ = Encoding::Raw;
   for (const int32_t number : message.encodings) {
-    if (number != static_cast<int32_t>(Encoding::Raw) && number != static_cast<int32_t>(Encoding::Hextile) &&
-        number != static_cast<int32_t>(Encoding::Zrle)) {
-      continue;
-    }
+    const auto known = {Encoding::Raw, Encoding::Hextile, Encoding::Tight, Encoding::Zrle};
+    if (std::ranges::find(known, static_cast<Encoding>(number)) == known.end()) continue;
     encoding_ = static_cast<Encoding>(number);
     break;
   }
@@ -331,7 +329,8 @@ void Session::append_screen(std::vector<uint8_t>& out, unsigned& rects) {
     for (unsigned x = region_.x / tile * tile; x < right;) {
       if (out.size() >= most_update) return;
       unsigned end = x;
-      while (end < right && seen_[row + end / tile] != screen().versions()[row + end / tile]) {
+      while (end < right && end - x < Encoder::most_width(encoding_) &&
+             seen_[row + end / tile] != screen().versions()[row + end / tile]) {
         seen_[row + end / tile] = screen().versions()[row + end / tile];
         end += tile;
       }

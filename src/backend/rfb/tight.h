@@ -1,0 +1,43 @@
+// The Tight encoding: one colour, a palette with an index for each pixel, or the pixels, packed by zlib.
+//   Spec     rfbproto.rst (the RFB community's), "Tight Encoding"
+//   Omits    JPEG, which loses, and the gradient filter
+//   Threads  one object, one thread
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "backend/rfb/pixel_format.h"
+#include "backend/rfb/zlib_stream.h"
+
+namespace caisson::rfb {
+
+class TightEncoder {
+ public:
+  static constexpr unsigned most_width = 2048;  // of a rectangle
+
+  // Appends a rectangle's data: `pixels` row by row, `width` in a row, at most 4 MiB as the viewer gets them. False
+  // where zlib fails: `out` is as it was.
+  [[nodiscard]] bool encode(std::span<const uint32_t> pixels, unsigned width, const PixelWriter& writer,
+                            std::vector<uint8_t>& out);
+
+ private:
+  enum Stream : uint8_t { FullColour, TwoColours, Indexed, Streams };
+  static constexpr size_t most_colours = 256;
+  static constexpr unsigned table_bits = 10;  // four times as many as colours
+
+  bool find_palette(std::span<const uint32_t> pixels);
+  [[nodiscard]] size_t index_of(uint32_t colour) const;
+  [[nodiscard]] size_t slot_of(uint32_t colour) const;
+  void put_two_colours(std::span<const uint32_t> pixels, unsigned width);
+  [[nodiscard]] bool put_data(Stream stream, std::vector<uint8_t>& out);
+
+  std::array<ZlibStream, Streams> streams_;
+  std::vector<uint32_t> palette_;
+  std::array<uint16_t, size_t{1} << table_bits> table_{};  // 0, or one more than a place in the palette
+  std::vector<uint8_t> plain_, packed_;
+};
+
+}  // namespace caisson::rfb
