@@ -95,12 +95,9 @@ Result<life::NewMachine> to_new(CreateMachine wish) {
   spec.memory_bytes = life::usual_memory(life::host_memory_bytes());
   spec.net = control::NetKind::User;
   spec.firmware = wish.firmware;
-  if (spec.firmware != control::FirmwareKind::None) {
-    spec.engine = control::EngineChoice::Jit;
-    if (!wish.kernel.empty() || !wish.initrd.empty() || wish.append) {
-      return fail("firmware starts what is on the disks; leave out kernel, initrd and append");
-    }
-    if (wish.engine == control::EngineChoice::Auto) wish.engine.reset();
+  const bool direct = !wish.kernel.empty() || !wish.initrd.empty() || wish.append;
+  if (spec.firmware != control::FirmwareKind::None && direct) {
+    return fail("firmware starts what is on the disks; leave out kernel, initrd and append");
   }
   spec.kernel = std::move(wish.kernel);
   spec.initrd = std::move(wish.initrd);

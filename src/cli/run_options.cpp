@@ -271,10 +271,6 @@ Result<VmConfig> to_config(const RunOptions& options, std::string_view default_a
     if (!options.kernel.empty() || !options.initrd.empty() || !options.append.empty()) {
       return fail("--firmware starts what is on the disks; leave out --kernel, --initrd and --append");
     }
-    if (config.engine == control::EngineChoice::Kvm) {
-      return fail("--firmware: only the jit engine starts firmware yet; leave out --engine kvm");
-    }
-    config.engine = control::EngineChoice::Jit;
   } else if (!options.firmware_log.empty()) {
     return fail("--firmware-log: there is no firmware without --firmware bios or uefi");
   }

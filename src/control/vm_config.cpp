@@ -68,7 +68,6 @@ Result<> VmConfig::validate(size_t descriptors) const {
   } else {
     if (kernel_fd || initrd_fd) return fail("VM configuration: a kernel or initrd with firmware");
     if (!firmware_fd) return fail("VM configuration: firmware without firmware_fd");
-    if (engine == EngineChoice::Kvm) return fail("VM configuration: firmware with the kvm engine");
   }
   if (firmware_vars_fd.has_value() != (firmware == FirmwareKind::Uefi)) {
     return fail("VM configuration: firmware_vars_fd and firmware uefi go together");

@@ -104,6 +104,19 @@ TEST(VmConfig, KvmComesWithItsDescriptor) {
   EXPECT_TRUE(config.validate(5));
 }
 
+TEST(VmConfig, KvmStartsFirmwareToo) {
+  auto config = example();
+  config.engine = EngineChoice::Kvm;
+  config.kvm_fd = 5;
+  config.firmware = FirmwareKind::Bios;
+  config.firmware_fd = config.kernel_fd;
+  config.kernel_fd.reset();
+  config.initrd_fd.reset();
+  config.append.clear();
+  const auto valid = config.validate(6);
+  EXPECT_TRUE(valid) << valid.error().message;
+}
+
 struct Refused {
   const char* what;
   const char* json;

@@ -67,10 +67,29 @@ Result<> KvmEngine::clock_moved() {
   return {};
 }
 
+namespace {
+
+// RAM, without what a display's window lies over: accesses there are the display's.
+std::vector<MemorySlot> ram_slots(const GuestMemory& memory) {
+  std::vector<MemorySlot> slots;
+  const auto add = [&slots](Gpa start, Gpa end) {
+    if (start < end) slots.push_back({static_cast<uint32_t>(slots.size()), start, end - start});
+  };
+  if (memory.has_video_window()) {
+    add(0, GuestMemory::video_start);
+    add(GuestMemory::video_end, memory.low_size());
+  } else {
+    add(0, memory.low_size());
+  }
+  add(GuestMemory::high_start, GuestMemory::high_start + memory.high_size());
+  return slots;
+}
+
+}  // namespace
+
 Result<> KvmEngine::add_memory(uint32_t dirty_ring) {
   const GuestMemory& memory = services_.memory;
-  std::vector<MemorySlot> slots{{0, 0, memory.low_size()}};
-  if (memory.high_size() != 0) slots.push_back({1, GuestMemory::high_start, memory.high_size()});
+  std::vector<MemorySlot> slots = ram_slots(memory);
   const auto set = [vm = vm_fd(), base = memory.base()](const MemorySlot& slot, uint32_t flags) -> Result<> {
     kvm_userspace_memory_region region{};
     region.slot = slot.number;
@@ -79,7 +98,7 @@ Result<> KvmEngine::add_memory(uint32_t dirty_ring) {
     region.memory_size = slot.size;
     region.userspace_addr = reinterpret_cast<uint64_t>(base + slot.start);
     if (control(vm, KVM_SET_USER_MEMORY_REGION, &region) == 0) return {};
-    return fail_errno(errno, fmt::format("/dev/kvm: add {} MiB of guest memory", slot.size >> 20));
+    return fail_errno(errno, fmt::format("/dev/kvm: add {} KiB of guest memory at {:#x}", slot.size >> 10, slot.start));
   };
   auto log = create_write_log(device_, vm_fd(), memory, slots, set, dirty_ring);
   if (!log) return std::unexpected(log.error());
@@ -87,7 +106,12 @@ Result<> KvmEngine::add_memory(uint32_t dirty_ring) {
   for (const MemorySlot& slot : slots) {
     if (auto done = set(slot, 0); !done) return done;
   }
-  return {};
+  if (memory.rom_size() == 0) return {};
+  // Writes to it become exits for device memory, where no device is.
+  if (!device_.has(KVM_CAP_READONLY_MEM)) {
+    return fail("/dev/kvm: the host's kernel lacks KVM_CAP_READONLY_MEM, which firmware needs; use --engine jit");
+  }
+  return set({static_cast<uint32_t>(slots.size()), memory.rom_start(), memory.rom_size()}, KVM_MEM_READONLY);
 }
 
 Result<std::unique_ptr<Vcpu>> KvmEngine::create_vcpu(unsigned index, CpuInterrupts& interrupts) {

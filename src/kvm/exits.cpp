@@ -195,7 +195,7 @@ std::string KvmVcpu::describe() const {
   text += " code";
   for (uint64_t i = 0; i < 15; ++i) {
     uint8_t byte;
-    if (!engine_.services().memory.read(where.physical_address + i, {&byte, 1})) break;
+    if (!engine_.services().memory.read_with_rom(where.physical_address + i, {&byte, 1})) break;
     text += fmt::format(" {:02x}", byte);
   }
   return text;

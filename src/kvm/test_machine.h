@@ -83,7 +83,7 @@ class KvmTest : public testing::Test {
   void SetUp() override {
     auto device = open_device();
     if (!device) GTEST_SKIP() << device.error().message;
-    memory = *GuestMemory::create(uint64_t{16} << 20);
+    memory = make_memory();
     model = std::make_unique<x86::CpuModel>(*x86::CpuModel::create("host", 2, clock.tsc_hz()));
     auto made = KvmEngine::create({.memory = *memory, .bus = bus, .clock = clock, .model = *model}, std::move(*device),
                                   {.kernel_apics = false});
@@ -96,6 +96,8 @@ class KvmTest : public testing::Test {
     bus.map(Space::Port, port_base, 0x10, port, 0);
     bus.map(Space::Memory, 0xd000'0000, 0x10, port, 1);
   }
+
+  virtual std::unique_ptr<GuestMemory> make_memory() { return *GuestMemory::create(uint64_t{16} << 20); }
 
   template <class T>
   void put(uint64_t address, T value) {

@@ -59,6 +59,9 @@ class GuestMemory {
   [[nodiscard]] uint8_t* base() const { return base_; }
   [[nodiscard]] int memfd() const { return memfd_.get(); }
 
+  // A display's window lies over the RAM from video_start to video_end, so that no one but the host sees it.
+  [[nodiscard]] bool has_video_window() const { return window_end_ != 0; }
+
   // True when [gpa, gpa+length) is RAM throughout. Never overflows; length 0 is true for any gpa in RAM (and in
   // the display's window).
   [[nodiscard]] bool contains(Gpa gpa, uint64_t length) const {

@@ -49,9 +49,6 @@ Result<> VmSpec::validate() const {
   if (kernel.empty() == (firmware == control::FirmwareKind::None)) {
     return fail("either kernel or firmware says what is started");
   }
-  if (firmware != control::FirmwareKind::None && engine == control::EngineChoice::Kvm) {
-    return fail("firmware needs the engine jit; engine is kvm");
-  }
   if (!firmware_vars.empty() && firmware != control::FirmwareKind::Uefi) {
     return fail("firmware_vars is for firmware uefi only");
   }
