@@ -42,7 +42,10 @@ SERVER
 i=0
 until printf 'GET / HTTP/1.0\r\n\r\n' | timeout 5 busybox nc 127.0.0.1 "$port" 2>/dev/null | grep -q 'hello from inside'; do
   i=$((i + 1))
-  [ "$i" -lt 50 ] || die "no answer through the forwarded port"
+  [ "$i" -lt 50 ] || {
+    timeout 60 "$CAISSON" exec web sh -c 'ip address; ip neighbour; networkctl --no-pager; ss -tanp; cat /proc/interrupts; journalctl --no-pager -n 30' >guest.out 2>&1 || :
+    die "no answer through the forwarded port"
+  }
   sleep 0.2
 done
 
