@@ -21,6 +21,7 @@ void Bus::map(Space space, uint64_t base, uint64_t length, Device& device, unsig
   for (Doorbell& doorbell : doorbells_) {
     if (doorbell.device == &device && doorbell.region == region) bind(doorbell);
   }
+  place_directs();
 }
 
 void Bus::unmap(Space space, const Device& device, unsigned region) {
@@ -30,6 +31,7 @@ void Bus::unmap(Space space, const Device& device, unsigned region) {
   for (Doorbell& doorbell : doorbells_) {
     if (doorbell.device == &device && doorbell.region == region) unbind(doorbell);
   }
+  place_directs();
 }
 
 void Bus::add_doorbell(const Device& device, unsigned region, uint64_t offset, std::function<void()> ring) {
@@ -52,18 +54,86 @@ void Bus::set_binder(DoorbellBinder* binder) {
 
 void Bus::bind(Doorbell& doorbell) {
   if (binder_ == nullptr || doorbell.bound) return;
-  const auto& windows = windows_[static_cast<int>(Space::Memory)];
-  const auto window = std::ranges::find_if(windows, [&](const Window& candidate) {
-    return candidate.device == doorbell.device && candidate.region == doorbell.region;
-  });
-  if (window == windows.end() || doorbell.offset >= window->length) return;
+  const Window* const window = window_of(*doorbell.device, doorbell.region);
+  if (window == nullptr || doorbell.offset >= window->length) return;
   // Where another window lies over it the write is that device's.
   const uint64_t address = window->base + doorbell.offset;
-  if (find(Space::Memory, address) == &*window && binder_->bind(address, doorbell.ring)) doorbell.bound = address;
+  if (find(Space::Memory, address) == window && binder_->bind(address, doorbell.ring)) doorbell.bound = address;
 }
 
 void Bus::unbind(Doorbell& doorbell) {
   if (const auto address = std::exchange(doorbell.bound, std::nullopt)) binder_->unbind(*address);
+}
+
+void Bus::set_direct(const Device& device, unsigned region, std::span<uint8_t> memory, bool writable) {
+  const auto found = std::ranges::find_if(
+      directs_, [&](const Direct& direct) { return direct.device == &device && direct.region == region; });
+  if (found == directs_.end()) {
+    directs_.push_back({&device, region, memory, writable, {}, false});
+  } else {
+    unbind(*found);
+    found->memory = memory;
+    found->writable = writable;
+  }
+  place_directs();
+}
+
+void Bus::remove_direct(const Device& device) {
+  for (Direct& direct : directs_) {
+    if (direct.device == &device) unbind(direct);
+  }
+  std::erase_if(directs_, [&](const Direct& direct) { return direct.device == &device; });
+}
+
+bool Bus::direct_written(const Device& device, unsigned region) {
+  for (Direct& direct : directs_) {
+    if (direct.device != &device || direct.region != region) continue;
+    const bool now = direct.bound && direct.writable && direct_binder_->written(*direct.bound);
+    return std::exchange(direct.written, false) || now;
+  }
+  return false;
+}
+
+void Bus::set_direct_binder(DirectBinder* binder) {
+  for (Direct& direct : directs_) unbind(direct);
+  direct_binder_ = binder;
+  place_directs();
+}
+
+const Bus::Window* Bus::window_of(const Device& device, unsigned region) const {
+  const auto& windows = windows_[static_cast<int>(Space::Memory)];
+  const auto found = std::ranges::find_if(
+      windows, [&](const Window& window) { return window.device == &device && window.region == region; });
+  return found == windows.end() ? nullptr : &*found;
+}
+
+// Where the guest may be let at the memory: all of its window, when that shares no address with another.
+std::optional<uint64_t> Bus::place_of(const Direct& direct) const {
+  constexpr uint64_t page = 4096;
+  const Window* const window = window_of(*direct.device, direct.region);
+  if (direct_binder_ == nullptr || direct.memory.empty() || window == nullptr) return {};
+  if (window->length != direct.memory.size() || window->base % page != 0 || window->length % page != 0) return {};
+  for (const Window& other : windows_[static_cast<int>(Space::Memory)]) {
+    const bool apart =
+        other.base + (other.length - 1) < window->base || window->base + (window->length - 1) < other.base;
+    if (&other != window && !apart) return {};
+  }
+  return window->base;
+}
+
+void Bus::unbind(Direct& direct) {
+  const auto address = std::exchange(direct.bound, std::nullopt);
+  if (!address) return;
+  direct.written |= direct.writable && direct_binder_->written(*address);
+  direct_binder_->unbind(*address);
+}
+
+void Bus::place_directs() {
+  for (Direct& direct : directs_) {
+    const auto place = place_of(direct);
+    if (direct.bound != place) unbind(direct);
+    if (!direct.bound && place && direct_binder_->bind(*place, direct.memory, direct.writable)) direct.bound = place;
+  }
 }
 
 const Bus::Window* Bus::find(Space space, uint64_t address) {

@@ -11,9 +11,11 @@
 #include <functional>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "bus/device.h"
+#include "bus/direct_memory.h"
 #include "bus/doorbell.h"
 
 namespace caisson {
@@ -41,6 +43,15 @@ class Bus {
   // Who passes doorbells on; null: nobody, they are plain writes. Device lock held.
   void set_binder(DoorbellBinder* binder);
 
+  // From here on what a memory window reads, and where `writable` what is written to it, is this memory: the device
+  // gives and does nothing else. As long as the window, in whole pages; empty: the device is asked again.
+  void set_direct(const Device& device, unsigned region, std::span<uint8_t> memory, bool writable);
+  void remove_direct(const Device& device);
+  // Whether writable memory may have been written without the device, since this was asked last.
+  [[nodiscard]] bool direct_written(const Device& device, unsigned region);
+  // Who lets the guest at such memory; null: nobody, all accesses go to the device. Device lock held.
+  void set_direct_binder(DirectBinder* binder);
+
   [[nodiscard]] uint64_t read(Space space, uint64_t address, unsigned size);
   void write(Space space, uint64_t address, unsigned size, uint64_t value);
 
@@ -65,6 +76,19 @@ class Bus {
   void bind(Doorbell& doorbell);
   void unbind(Doorbell& doorbell);
 
+  struct Direct {
+    const Device* device;
+    unsigned region;
+    std::span<uint8_t> memory;
+    bool writable;
+    std::optional<uint64_t> bound;  // at this address
+    bool written;                   // while it was bound before
+  };
+  [[nodiscard]] const Window* window_of(const Device& device, unsigned region) const;
+  [[nodiscard]] std::optional<uint64_t> place_of(const Direct& direct) const;
+  void unbind(Direct& direct);
+  void place_directs();
+
   [[nodiscard]] const Window* find(Space space, uint64_t address);
   uint64_t read_window(const Window& window, uint64_t offset, unsigned size);
   void write_window(const Window& window, uint64_t offset, unsigned size, uint64_t value);
@@ -73,6 +97,8 @@ class Bus {
   std::vector<Window> windows_[2];
   std::vector<Doorbell> doorbells_;
   DoorbellBinder* binder_ = nullptr;
+  std::vector<Direct> directs_;
+  DirectBinder* direct_binder_ = nullptr;
   uint64_t unclaimed_ = 0;
 };
 

@@ -80,6 +80,8 @@ class Engine {
   [[nodiscard]] virtual ApicKeeper* apics() { return nullptr; }
   // Who passes doorbells on while the guest goes on; null: nobody. The same all its life.
   [[nodiscard]] virtual DoorbellBinder* doorbells() { return nullptr; }
+  // Who lets the guest at memory of devices; null: nobody. The same all its life.
+  [[nodiscard]] virtual DirectBinder* direct_memory() { return nullptr; }
   // The guest's writes, for the dirty log; lives as long as the engine.
   [[nodiscard]] virtual GuestWriteLog& write_log() = 0;
   // Memory was replaced behind the engine's back (machine reset): forget everything derived from it. No CPU runs.

@@ -91,14 +91,7 @@ Result<> KvmEngine::add_memory(uint32_t dirty_ring) {
   const GuestMemory& memory = services_.memory;
   std::vector<MemorySlot> slots = ram_slots(memory);
   const auto set = [vm = vm_fd(), base = memory.base()](const MemorySlot& slot, uint32_t flags) -> Result<> {
-    kvm_userspace_memory_region region{};
-    region.slot = slot.number;
-    region.flags = flags;
-    region.guest_phys_addr = slot.start;
-    region.memory_size = slot.size;
-    region.userspace_addr = reinterpret_cast<uint64_t>(base + slot.start);
-    if (control(vm, KVM_SET_USER_MEMORY_REGION, &region) == 0) return {};
-    return fail_errno(errno, fmt::format("/dev/kvm: add {} KiB of guest memory at {:#x}", slot.size >> 10, slot.start));
+    return set_memory_slot(vm, slot, base + slot.start, flags);
   };
   auto log = create_write_log(device_, vm_fd(), memory, slots, set, dirty_ring);
   if (!log) return std::unexpected(log.error());
@@ -106,12 +99,15 @@ Result<> KvmEngine::add_memory(uint32_t dirty_ring) {
   for (const MemorySlot& slot : slots) {
     if (auto done = set(slot, 0); !done) return done;
   }
+  // One for read-only memory, the others for devices'.
+  const auto rom_slot = static_cast<uint32_t>(slots.size());
+  direct_memory_ = std::make_unique<KvmDirectMemory>(device_, vm_fd(), rom_slot + 1, write_log_->bitmaps());
   if (memory.rom_size() == 0) return {};
   // Writes to it become exits for device memory, where no device is.
   if (!device_.has(KVM_CAP_READONLY_MEM)) {
     return fail("/dev/kvm: the host's kernel lacks KVM_CAP_READONLY_MEM, which firmware needs; use --engine jit");
   }
-  return set({static_cast<uint32_t>(slots.size()), memory.rom_start(), memory.rom_size()}, KVM_MEM_READONLY);
+  return set({rom_slot, memory.rom_start(), memory.rom_size()}, KVM_MEM_READONLY);
 }
 
 Result<std::unique_ptr<Vcpu>> KvmEngine::create_vcpu(unsigned index, CpuInterrupts& interrupts) {

@@ -14,6 +14,7 @@
 #include "engine/engine.h"
 #include "kvm/apics.h"
 #include "kvm/device.h"
+#include "kvm/direct_memory.h"
 #include "kvm/doorbells.h"
 #include "kvm/state.h"
 #include "kvm/write_log.h"
@@ -33,6 +34,7 @@ class KvmEngine final : public Engine {
   [[nodiscard]] Result<std::unique_ptr<Vcpu>> create_vcpu(unsigned index, CpuInterrupts& interrupts) override;
   [[nodiscard]] KvmApics* apics() override { return apics_.get(); }
   [[nodiscard]] DoorbellBinder* doorbells() override { return doorbells_.get(); }
+  [[nodiscard]] KvmDirectMemory* direct_memory() override { return direct_memory_.get(); }
   [[nodiscard]] KvmWriteLog& write_log() override { return *write_log_; }
   // Why local APICs are not the kernel's; empty where they are.
   [[nodiscard]] const std::string& apics_missing() const { return apics_missing_; }
@@ -60,6 +62,7 @@ class KvmEngine final : public Engine {
   std::string apics_missing_;
   std::unique_ptr<KvmDoorbells> doorbells_;
   std::unique_ptr<KvmWriteLog> write_log_;
+  std::unique_ptr<KvmDirectMemory> direct_memory_;
   std::vector<kvm_cpuid_entry2> supported_;
   StateAbilities abilities_;
   uint64_t tsc_bias_ = 0;

@@ -5,6 +5,7 @@
 #include "kvm/ioctl_faults.h"
 #include "kvm/test_machine.h"
 #include "memory/dirty_log.h"
+#include "memory/page_memory.h"
 
 namespace caisson::kvm::test {
 namespace {
@@ -66,6 +67,31 @@ TEST_F(KvmMemoryMap, RamGoesOnAroundTheWindow) {
     EXPECT_EQ(run(address, address + 3).gpr[Rcx], address + 3);
     EXPECT_EQ(get<uint64_t>(address), address + 3);
   }
+}
+
+// The ROM's code writes to a device's memory and reads it again.
+TEST_F(KvmMemoryMap, MemoryOfDevicesIsTheGuestsWithoutADevice) {
+  constexpr uint64_t bar = 0xd010'0000;
+  PageMemory pages(0x3000);
+  PortDevice device;
+  bus.map(Space::Memory, bar, pages.size(), device, 0);
+  bus.set_direct(device, 0, pages.bytes(), true);
+  bus.set_direct_binder(engine->direct_memory());
+  EXPECT_FALSE(bus.direct_written(device, 0));
+  EXPECT_EQ(run(bar + 0x1008, 0x1234).gpr[Rcx], 0x1234u);
+  EXPECT_TRUE(device.written.empty());
+  EXPECT_EQ(pages[0x1008], 0x34);
+  EXPECT_TRUE(bus.direct_written(device, 0));
+  EXPECT_FALSE(bus.direct_written(device, 0));
+  // As memory that only reads: a write is the device's.
+  bus.set_direct(device, 0, pages.bytes(), false);
+  EXPECT_EQ(run(bar + 0x1008, 0x5678).gpr[Rcx], 0x1234u);
+  EXPECT_EQ(device.written, (std::vector<uint64_t>{0x5678}));
+  bus.set_direct(device, 0, {}, false);
+  EXPECT_EQ(run(bar + 0x1008, 0x9abc).gpr[Rcx], 0x9abdu);
+  // Over guest memory the kernel has none of it.
+  EXPECT_FALSE(engine->direct_memory()->bind(data, pages.bytes(), true));
+  bus.set_direct_binder(nullptr);
 }
 
 TEST_F(KvmMemoryMap, RomNeedsAKernelThatHasIt) {

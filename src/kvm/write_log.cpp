@@ -8,31 +8,50 @@
 #include "base/log.h"
 
 namespace caisson::kvm {
+
+Result<> set_memory_slot(int vm_fd, const MemorySlot& slot, const uint8_t* memory, uint32_t flags) {
+  kvm_userspace_memory_region region{};
+  region.slot = slot.number;
+  region.flags = flags;
+  region.guest_phys_addr = slot.start;
+  region.memory_size = slot.size;
+  region.userspace_addr = reinterpret_cast<uint64_t>(memory);
+  if (control(vm_fd, KVM_SET_USER_MEMORY_REGION, &region) == 0) return {};
+  return fail_errno(errno, fmt::format("/dev/kvm: add {} KiB of guest memory at {:#x}", slot.size >> 10, slot.start));
+}
+
+Result<> take_dirty_bitmap(int vm_fd, const MemorySlot& slot, DirtyBitmaps kind, std::vector<uint64_t>& bits) {
+  const uint64_t pages = slot.size / page_size;
+  bits.assign((pages + 63) / 64, 0);
+  kvm_dirty_log log{};
+  log.slot = slot.number;
+  log.dirty_bitmap = bits.data();
+  if (control(vm_fd, KVM_GET_DIRTY_LOG, &log) != 0) return fail_errno(errno, "/dev/kvm: read the dirty log");
+  kvm_clear_dirty_log clear{};
+  clear.slot = slot.number;
+  clear.num_pages = static_cast<uint32_t>(pages);
+  clear.dirty_bitmap = bits.data();
+  if (kind == DirtyBitmaps::ClearedByUs && control(vm_fd, KVM_CLEAR_DIRTY_LOG, &clear) != 0) {
+    return fail_errno(errno, "/dev/kvm: clear the dirty log");
+  }
+  return {};
+}
+
 namespace {
 
 class BitmapLog final : public KvmWriteLog {
  public:
-  BitmapLog(int vm_fd, const GuestMemory& memory, std::vector<MemorySlot> slots, SetSlot set_slot, bool clears_itself)
-      : KvmWriteLog(vm_fd, memory, std::move(slots), std::move(set_slot)), clears_itself_(clears_itself) {}
+  BitmapLog(int vm_fd, const GuestMemory& memory, std::vector<MemorySlot> slots, SetSlot set_slot, DirtyBitmaps kind)
+      : KvmWriteLog(vm_fd, memory, std::move(slots), std::move(set_slot)), kind_(kind) {}
+
+  DirtyBitmaps bitmaps() const override { return kind_; }
 
   Result<> gather(DirtyPages& into) override {
     for (const MemorySlot& slot : slots_) {
-      const uint64_t pages = slot.size / page_size;
       const size_t first = memory_.page_index(slot.start);
-      std::vector<uint64_t> bits((pages + 63) / 64);
-      kvm_dirty_log log{};
-      log.slot = slot.number;
-      log.dirty_bitmap = bits.data();
-      if (control(vm_fd_, KVM_GET_DIRTY_LOG, &log) != 0) return fail_errno(errno, "/dev/kvm: read the dirty log");
-      kvm_clear_dirty_log clear{};
-      clear.slot = slot.number;
-      clear.num_pages = static_cast<uint32_t>(pages);
-      clear.dirty_bitmap = bits.data();
-      if (!clears_itself_ && control(vm_fd_, KVM_CLEAR_DIRTY_LOG, &clear) != 0) {
-        return fail_errno(errno, "/dev/kvm: clear the dirty log");
-      }
-      for (size_t word = 0; word < bits.size(); ++word) {
-        for (uint64_t left = bits[word]; left != 0; left &= left - 1) {
+      if (auto done = take_dirty_bitmap(vm_fd_, slot, kind_, bits_); !done) return done;
+      for (size_t word = 0; word < bits_.size(); ++word) {
+        for (uint64_t left = bits_[word]; left != 0; left &= left - 1) {
           into.add(first + 64 * word + static_cast<size_t>(std::countr_zero(left)));
         }
       }
@@ -44,7 +63,8 @@ class BitmapLog final : public KvmWriteLog {
   // Taking a slot's flag away has dropped its bitmap.
   void forget() override {}
 
-  const bool clears_itself_;  // the kernel protects pages again as soon as their bits are read
+  const DirtyBitmaps kind_;
+  std::vector<uint64_t> bits_;
 };
 
 class RingLog final : public KvmWriteLog {
@@ -65,6 +85,8 @@ class RingLog final : public KvmWriteLog {
     rings_.push_back({static_cast<kvm_dirty_gfn*>(at), 0});
     return {};
   }
+
+  DirtyBitmaps bitmaps() const override { return DirtyBitmaps::Absent; }
 
   bool ring_full() override {
     const auto found = harvest();
@@ -155,7 +177,8 @@ Result<std::unique_ptr<KvmWriteLog>> create_write_log(const KvmDevice& device, i
   enable.cap = KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2;
   enable.args[0] = KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE;
   const bool manual = device.has(KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2) && control(vm_fd, KVM_ENABLE_CAP, &enable) == 0;
-  return std::make_unique<BitmapLog>(vm_fd, memory, std::move(slots), std::move(set_slot), !manual);
+  return std::make_unique<BitmapLog>(vm_fd, memory, std::move(slots), std::move(set_slot),
+                                     manual ? DirtyBitmaps::ClearedByUs : DirtyBitmaps::ClearedByKernel);
 }
 
 }  // namespace caisson::kvm

@@ -23,6 +23,16 @@ struct MemorySlot {
   uint64_t size;
 };
 
+// `memory` null and a size of 0: the slot goes. `flags`: KVM_MEM_….
+[[nodiscard]] Result<> set_memory_slot(int vm_fd, const MemorySlot& slot, const uint8_t* memory, uint32_t flags);
+
+// Whether a machine's slots have bitmaps of what was written, and who makes a bit 0 that was read.
+enum class DirtyBitmaps : uint8_t { Absent, ClearedByKernel, ClearedByUs };
+
+// Moves the bitmap of a slot with KVM_MEM_LOG_DIRTY_PAGES to `bits`, a bit for each page.
+[[nodiscard]] Result<> take_dirty_bitmap(int vm_fd, const MemorySlot& slot, DirtyBitmaps kind,
+                                         std::vector<uint64_t>& bits);
+
 class KvmWriteLog : public GuestWriteLog {
  public:
   // Tells the kernel a slot, with these flags.
@@ -34,6 +44,7 @@ class KvmWriteLog : public GuestWriteLog {
   [[nodiscard]] virtual Result<> add_vcpu(int) { return {}; }
   // A vCPU cannot go on before its ring has room; false where it gets none.
   [[nodiscard]] virtual bool ring_full() { return false; }
+  [[nodiscard]] virtual DirtyBitmaps bitmaps() const = 0;
 
  protected:
   KvmWriteLog(int vm_fd, const GuestMemory& memory, std::vector<MemorySlot> slots, SetSlot set_slot)

@@ -103,7 +103,6 @@ Firmware::Firmware(Bus& bus, GuestMemory& memory, const FirmwareOptions& options
 }
 
 Firmware::~Firmware() {
-  if (flash_) bus_.unmap(Space::Memory, *flash_, 0);
   bus_.unmap(Space::Port, fw_cfg_, 0);
   bus_.unmap(Space::Port, fw_cfg_, 1);
   bus_.unmap(Space::Port, debug_port_, 0);
@@ -131,11 +130,10 @@ Result<> Firmware::add_variables(const FirmwareOptions& options) {
   if (end - size < devices_end) return fail("{}: too large to stand below the firmware", options.variables_name);
   variables_ = Fd{::fcntl(options.variables, F_DUPFD_CLOEXEC, 0)};
   if (!variables_.valid()) return fail_errno(errno, options.variables_name);
-  flash_ = std::make_unique<Flash>(std::move(*content), [fd = variables_.get(), name = options.variables_name](
-                                                            uint64_t offset, std::span<const uint8_t> bytes) {
-    return store(fd, name, offset, bytes);
-  });
-  bus_.map(Space::Memory, end - size, size, *flash_, 0);
+  flash_ = std::make_unique<Flash>(
+      *content, [fd = variables_.get(), name = options.variables_name](
+                    uint64_t offset, std::span<const uint8_t> bytes) { return store(fd, name, offset, bytes); });
+  flash_->map(bus_, end - size);
   return {};
 }
 

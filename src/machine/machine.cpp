@@ -167,6 +167,7 @@ Machine::~Machine() {
   // Backends ask for the device lock to be held when they go.
   const std::lock_guard hold(bus_.lock());
   bus_.set_binder(nullptr);
+  bus_.set_direct_binder(nullptr);
   if (chipset_) chipset_->apic_bus().set_keeper(nullptr);
   control_.reset();
   live_.reset();
@@ -372,6 +373,7 @@ Result<> Machine::create_cpus() {
     const std::lock_guard hold(bus_.lock());
     chipset_->apic_bus().set_keeper(engine_.engine->apics());
     bus_.set_binder(engine_.engine->doorbells());
+    bus_.set_direct_binder(engine_.engine->direct_memory());
   }
   for (unsigned i = 0; i < config_.cpus; ++i) {
     auto cpu = engine_.engine->create_vcpu(i, chipset_->local_apic(i));

@@ -35,6 +35,11 @@ rfb::Cursor Vnc::cursor() {
   return {pointer->width, pointer->height, pointer->hot_x, pointer->hot_y, std::move(pointer->pixels)};
 }
 
+uint64_t Vnc::changes() {
+  const std::lock_guard hold(bus_.lock());
+  return screen_.changes();
+}
+
 rfb::Frame Vnc::draw(bool pointer) {
   display::Picture picture;
   {

@@ -23,7 +23,7 @@ class Vnc final : private rfb::Machine {
  private:
   Vnc(Bus& bus, display::Screen& screen, Inputs& inputs) : bus_(bus), screen_(screen), inputs_(inputs) {}
 
-  [[nodiscard]] uint64_t changes() override { return screen_.changes(); }
+  [[nodiscard]] uint64_t changes() override;
   [[nodiscard]] rfb::Frame draw(bool pointer) override;
   [[nodiscard]] rfb::Cursor cursor() override;
   void key(rfb::ScanCode key, bool down) override;

@@ -78,6 +78,15 @@ footprint() {
   [ "$kib" -gt 0 ] && [ "$kib" -le 5120 ]
 }
 
+# SeaBIOS runs from read-only memory, with the display's window below it, and starts a disk.
+mkdir -p /usr && ln -s /lab/share /usr/share
+bios() {
+  status=0
+  caisson run --firmware bios --disk /lab/boot.raw --debug-exit --engine kvm --cpu-model $model --cpus 2 --memory 64M --net none \
+    </dev/null >/tmp/out 2>&1 || status=$?
+  [ "$status" = 71 ] && grep -q 'hello from the boot sector' /tmp/out || { cat /tmp/out; return 1; }
+}
+
 # QEMU 7.2 does not arm the breakpoints that VMRUN loads with DR7.
 check "unit tests" unit_tests caisson_kvm_test --gtest_filter=-KvmDebug.BreakpointsStopBeforeTheirInstruction
 check "states between engines" unit_tests caisson_machine_test
@@ -90,6 +99,8 @@ check "no /dev/kvm, forced" no_device kvm 1
 for case in boot-1 boot-2 boot-4 work disk net console reset panic button stop; do
   check "$case" case_of "$case" kvm
 done
+check "firmware bios" bios
+check "uefi" case_of uefi kvm
 check "pause" pause
 check "footprint" footprint
 check "boot-2, auto" case_of boot-2 auto

@@ -1,5 +1,5 @@
 // What a machine's viewers and screenshots ask of whatever shows its picture.
-//   Threads  under the device lock, unless said otherwise
+//   Threads  under the device lock
 #pragma once
 
 #include <cstdint>
@@ -30,8 +30,8 @@ class Screen {
   virtual ~Screen() = default;
   // Of the picture.
   [[nodiscard]] virtual std::pair<unsigned, unsigned> size() const = 0;
-  // Counts what may have changed the picture. Any thread, without the device lock.
-  [[nodiscard]] virtual uint64_t changes() const = 0;
+  // Counts what may have changed the picture.
+  [[nodiscard]] virtual uint64_t changes() = 0;
   // What a screen would show now. Black where the picture is switched off.
   [[nodiscard]] virtual Picture picture() const = 0;
   // The same without what pointer() has.

@@ -31,8 +31,11 @@ Vga::Vga(Clock& clock) : PciDevice(identity), clock_(clock) {
   add_bar(registers, {.size = registers_size, .widths = {1, 4}});
   // Firmware switches I/O decode on and looks whether it stays; the ports are there in any case.
   config_.define(pci::command, 2, 0, pci::command_io | pci::command_memory | pci::command_bus_master);
-  state_.memory.data.resize(memory_size);
   reset();
+}
+
+Vga::~Vga() {
+  if (bus_ != nullptr) bus_->remove_direct(*this);
 }
 
 void Vga::map_legacy(Bus& bus) {
@@ -40,14 +43,14 @@ void Vga::map_legacy(Bus& bus) {
           legacy_memory);
   bus.map(Space::Port, first_port, port_count, *this, legacy_ports, {1, 1});
   bus.map(Space::Port, first_vbe_port, vbe_port_count, *this, vbe_ports, {1, 2});
+  bus_ = &bus;
+  bus.set_direct(*this, frame_buffer, memory_.bytes(), true);
 }
 
 void Vga::reset() {
   changed();
-  auto memory = std::move(state_.memory);
   state_ = State{};
-  state_.memory = std::move(memory);
-  clear_memory();
+  memory_.clear();
   state_.vbe[vbe_width] = 640;
   state_.vbe[vbe_height] = 480;
   state_.vbe[vbe_depth] = 8;
@@ -57,6 +60,7 @@ void Vga::reset() {
 void Vga::save(fields::Buffer& out) const {
   State state = state_;
   state.config = config_.state();
+  state.memory.data.assign(memory_.bytes().begin(), memory_.bytes().end());
   fields::save(state, out);
 }
 
@@ -70,9 +74,15 @@ Result<> Vga::restore(std::span<const uint8_t> in) {
     return fail("vga: a saved register has an impossible value; the snapshot is damaged");
   }
   if (auto done = restore_config(state.config); !done) return done;
+  std::ranges::copy(std::exchange(state.memory.data, {}), memory_.bytes().begin());
   state_ = std::move(state);
   changed();
   return {};
+}
+
+uint64_t Vga::changes() {
+  if (bus_ != nullptr && bus_->direct_written(*this, frame_buffer)) changed();
+  return changes_;
 }
 
 void Vga::start_linear(uint16_t width, uint16_t height) {
@@ -117,7 +127,7 @@ void Vga::write(unsigned region, uint64_t offset, unsigned size, uint64_t value)
   const auto byte = [&](unsigned i) { return static_cast<uint8_t>(value >> (8 * i)); };
   switch (region) {
     case frame_buffer:
-      for (unsigned i = 0; i < size; ++i) state_.memory.data[(offset + i) % memory_size] = byte(i);
+      for (unsigned i = 0; i < size; ++i) memory_[(offset + i) % memory_size] = byte(i);
       break;
     case legacy_memory:
       for (unsigned i = 0; i < size; ++i) write_byte(offset + i, byte(i));
@@ -277,7 +287,7 @@ void Vga::write_vbe(unsigned index, uint16_t value) {
       if ((value & vbe_enabled) != 0 && !linear()) {
         vbe[vbe_virtual_width] = vbe[vbe_width];
         vbe[vbe_x_offset] = vbe[vbe_y_offset] = vbe[vbe_bank] = 0;
-        if ((value & vbe_keep_memory) == 0) clear_memory();
+        if ((value & vbe_keep_memory) == 0) memory_.clear();
       }
       vbe[index] = value;
       break;
@@ -328,9 +338,8 @@ uint8_t Vga::read_byte(uint64_t offset) {
 }
 
 void Vga::write_byte(uint64_t offset, uint8_t value) {
-  auto& memory = state_.memory.data;
   if (linear() && offset < 0x1'0000) {
-    memory[(uint64_t{state_.vbe[vbe_bank]} << 16 | offset) % memory_size] = value;
+    memory_[(uint64_t{state_.vbe[vbe_bank]} << 16 | offset) % memory_size] = value;
     return;
   }
   const auto address = window(offset);
@@ -339,7 +348,7 @@ void Vga::write_byte(uint64_t offset, uint8_t value) {
   uint8_t planes = state_.sequencer[seq_map_mask] & 0xf;
   uint32_t at = *address;
   if ((state_.sequencer[seq_memory_mode] & memory_chain4) != 0) {
-    if ((planes >> (at & 3) & 1) != 0) memory[at] = value;
+    if ((planes >> (at & 3) & 1) != 0) memory_[at] = value;
     return;
   }
   if ((state_.sequencer[seq_memory_mode] & memory_sequential) == 0) {  // odd addresses to odd planes
@@ -371,7 +380,7 @@ void Vga::write_byte(uint64_t offset, uint8_t value) {
       }
       data = static_cast<uint8_t>((data & mask) | (latch & ~mask));
     }
-    memory[uint64_t{at} * 4 + plane] = data;
+    memory_[uint64_t{at} * 4 + plane] = data;
   }
 }
 

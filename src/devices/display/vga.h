@@ -13,15 +13,14 @@
 #pragma once
 
 #include <array>
-#include <atomic>
 #include <cstdint>
-#include <cstring>
 #include <utility>
 #include <vector>
 
 #include "bus/clock.h"
 #include "devices/display/screen.h"
 #include "devices/pci/pci_device.h"
+#include "memory/page_memory.h"
 
 namespace caisson::display {
 
@@ -66,14 +65,18 @@ class Vga final : public pci::PciDevice, public Screen {
   };
 
   explicit Vga(Clock& clock);
-  // Legacy ports and memory; before the guest runs.
+  ~Vga() override;
+  Vga(const Vga&) = delete;
+  Vga& operator=(const Vga&) = delete;
+  // Legacy ports and memory; before the guest runs. From then on the frame buffer is memory that an engine may let the
+  // guest at; `bus` outlives the device.
   void map_legacy(Bus& bus);
 
   // A black picture of 32 bits a pixel, and the frame buffer's BAR decoded: as firmware that knows the device leaves
   // it.
   void start_linear(uint16_t width, uint16_t height);
   [[nodiscard]] std::pair<unsigned, unsigned> size() const override;
-  [[nodiscard]] uint64_t changes() const override { return changes_.load(std::memory_order_relaxed); }
+  [[nodiscard]] uint64_t changes() override;
   [[nodiscard]] Picture picture() const override;
   [[nodiscard]] std::string text() const override;
 
@@ -85,10 +88,7 @@ class Vga final : public pci::PciDevice, public Screen {
   [[nodiscard]] Result<> restore(std::span<const uint8_t> in) override;
 
  private:
-  // By memset: a loop takes 50 ms where sanitizers look at every byte.
-  void clear_memory() { std::memset(state_.memory.data.data(), 0, memory_size); }
-  // Under the device lock nobody else counts.
-  void changed() { changes_.store(changes() + 1, std::memory_order_relaxed); }
+  void changed() { ++changes_; }
   uint8_t read_port(uint16_t port);
   void write_port(uint16_t port, uint8_t value);
   uint8_t read_byte(uint64_t offset);
@@ -107,14 +107,16 @@ class Vga final : public pci::PciDevice, public Screen {
   [[nodiscard]] unsigned lines() const;
   [[nodiscard]] std::array<uint8_t, 3> color(uint8_t index) const;
   [[nodiscard]] uint8_t palette(uint8_t attribute) const;
-  [[nodiscard]] uint8_t byte_at(uint64_t offset) const { return state_.memory.data[offset % memory_size]; }
+  [[nodiscard]] uint8_t byte_at(uint64_t offset) const { return memory_[offset % memory_size]; }
   void draw_text(Picture& out, const TextShape& shape) const;
   void draw_graphics(Picture& out) const;
   void draw_linear(Picture& out) const;
 
   Clock& clock_;
-  std::atomic<uint64_t> changes_ = 0;
-  State state_;  // config stands elsewhere; filled in by save()
+  Bus* bus_ = nullptr;
+  uint64_t changes_ = 0;
+  PageMemory memory_{memory_size};
+  State state_;  // config and memory stand elsewhere; filled in by save()
 };
 
 }  // namespace caisson::display

@@ -160,6 +160,34 @@ TEST_F(VgaTest, EveryRegisterAtItsWorstGivesAPicture) {
   }
 }
 
+TEST_F(VgaTest, WhatAnEngineWritesPastItIsAChange) {
+  class Binder final : public DirectBinder {
+   public:
+    bool bind(uint64_t, std::span<uint8_t> given, bool writable) override {
+      EXPECT_TRUE(writable);
+      memory = given;
+      return true;
+    }
+    void unbind(uint64_t) override { memory = {}; }
+    bool written(uint64_t) override { return std::exchange(dirty, false); }
+    std::span<uint8_t> memory;
+    bool dirty = false;
+  } binder;
+  bus.set_direct_binder(&binder);
+  bus.map(Space::Memory, 0xd000'0000, Vga::memory_size, vga, Vga::frame_buffer);
+  ASSERT_EQ(binder.memory.size(), Vga::memory_size);
+  vga.start_linear(64, 64);
+  const uint64_t before = vga.changes();
+  EXPECT_EQ(vga.changes(), before);
+  binder.memory[64 * 4 + 5] = 0x66;
+  binder.dirty = true;
+  EXPECT_GT(vga.changes(), before);
+  EXPECT_EQ(pixel(vga.picture(), 1, 1), (std::array<uint8_t, 3>{0, 0x66, 0}));
+  vga.reset();
+  EXPECT_EQ(binder.memory[64 * 4 + 5], 0);
+  bus.set_direct_binder(nullptr);
+}
+
 TEST_F(VgaTest, RoundTrip) {
   test_support::expect_round_trip<Vga>(vga, [](Vga::State& state) {
     fields::Buffer config;

@@ -65,8 +65,30 @@ std::array<uint8_t, 0x36> query_table(uint64_t size) {
 
 }  // namespace
 
-Flash::Flash(std::vector<uint8_t> content, Store store) : content_(std::move(content)), store_(std::move(store)) {
-  CAISSON_CHECK(!content_.empty() && content_.size() % block_size == 0 && content_.size() <= largest);
+Flash::Flash(std::span<const uint8_t> content, Store store) : content_(content.size()), store_(std::move(store)) {
+  CAISSON_CHECK(content.size() % block_size == 0 && content.size() <= largest);
+  std::ranges::copy(content, content_.bytes().begin());
+}
+
+Flash::~Flash() {
+  settle();
+  if (bus_ == nullptr) return;
+  bus_->remove_direct(*this);
+  bus_->unmap(Space::Memory, *this, 0);
+}
+
+void Flash::map(Bus& bus, uint64_t base) {
+  bus_ = &bus;
+  bus.map(Space::Memory, base, content_.size(), *this, 0);
+  show_array();
+}
+
+// By every way to the array all that was done to it is in the store.
+void Flash::show_array() {
+  const bool show = state_.mode == Mode::Array && state_.next == Next::Command;
+  if (bus_ == nullptr || show == shown_) return;
+  shown_ = show;
+  bus_->set_direct(*this, 0, show ? content_.bytes() : std::span<uint8_t>{}, false);
 }
 
 uint64_t Flash::read(unsigned, uint64_t offset, unsigned size) {
@@ -104,6 +126,7 @@ void Flash::write(unsigned, uint64_t offset, unsigned size, uint64_t value) {
   for (unsigned i = 0; i < size && offset + i < content_.size(); ++i) {
     write_byte(offset + i, static_cast<uint8_t>(value >> (8 * i)));
   }
+  show_array();
 }
 
 void Flash::write_byte(uint64_t offset, uint8_t value) {
@@ -194,7 +217,7 @@ void Flash::program(uint64_t offset, uint8_t value) {
 }
 
 void Flash::erase(uint64_t block) {
-  std::fill_n(content_.begin() + static_cast<ptrdiff_t>(block), block_size, uint8_t{0xff});
+  std::ranges::fill(content_.bytes().subspan(block, block_size), uint8_t{0xff});
   changed(block, block_size);
 }
 
@@ -239,7 +262,7 @@ void Flash::changed(uint64_t offset, uint64_t size) {
 
 void Flash::settle() {
   if (changed_from_ == changed_to_) return;
-  const auto bytes = std::span{content_}.subspan(changed_from_, changed_to_ - changed_from_);
+  const auto bytes = content_.bytes().subspan(changed_from_, changed_to_ - changed_from_);
   const auto done = store_(changed_from_, bytes);
   if (done) {
     changed_from_ = changed_to_ = 0;
@@ -253,6 +276,7 @@ void Flash::settle() {
 void Flash::reset() {
   settle();
   state_ = State{};
+  show_array();
 }
 
 Result<> Flash::restore(std::span<const uint8_t> in) {
@@ -271,6 +295,7 @@ Result<> Flash::restore(std::span<const uint8_t> in) {
   }
   settle();
   state_ = state;
+  show_array();
   return {};
 }
 

@@ -18,10 +18,11 @@
 #include <cstdint>
 #include <functional>
 #include <span>
-#include <vector>
 
 #include "base/fields.h"
+#include "bus/bus.h"
 #include "bus/device.h"
+#include "memory/page_memory.h"
 
 namespace caisson {
 
@@ -59,12 +60,16 @@ class Flash final : public Device {
   };
 
   // `content`: whole blocks, at most `largest`.
-  Flash(std::vector<uint8_t> content, Store store);
-  ~Flash() override { settle(); }
+  Flash(std::span<const uint8_t> content, Store store);
+  ~Flash() override;
   Flash(const Flash&) = delete;
   Flash& operator=(const Flash&) = delete;
 
-  [[nodiscard]] const std::vector<uint8_t>& content() const { return content_; }
+  // All of it at `base`. While the array is read it is memory that an engine may let the guest at; `bus` outlives the
+  // device.
+  void map(Bus& bus, uint64_t base);
+
+  [[nodiscard]] std::span<const uint8_t> content() const { return content_.bytes(); }
 
   [[nodiscard]] std::string_view name() const override { return "flash"; }
   uint64_t read(unsigned region, uint64_t offset, unsigned size) override;
@@ -87,8 +92,11 @@ class Flash final : public Device {
   void bad_sequence();
   void changed(uint64_t offset, uint64_t size);
   void settle();
+  void show_array();
 
-  std::vector<uint8_t> content_;
+  Bus* bus_ = nullptr;
+  bool shown_ = false;  // to engines
+  PageMemory content_;
   Store store_;
   State state_;
   uint64_t changed_from_ = 0, changed_to_ = 0;  // what the store does not have yet

@@ -3,14 +3,13 @@
 //   Models   one scanout, 2D resources of all formats with backing in pieces, a cursor with its picture, EDID, changes
 //            of the size that the host would like
 //   Omits    3D, blobs, several scanouts
-//   Threads  under the device lock, changes() but for
+//   Threads  under the device lock
 //
 // A resource's pixels are the device's own: what the driver does to its memory shows when it says so. How much memory
 // all of them take is bounded, and how much is copied before the event loop has its turn.
 #pragma once
 
 #include <array>
-#include <atomic>
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
@@ -59,7 +58,7 @@ class Gpu final : public Model, public display::Screen {
   // 16 to `largest`; what is beyond is brought there.
   bool want_size(unsigned width, unsigned height) override;
   [[nodiscard]] std::pair<unsigned, unsigned> size() const override;
-  [[nodiscard]] uint64_t changes() const override { return changes_.load(std::memory_order_relaxed); }
+  [[nodiscard]] uint64_t changes() override { return changes_; }
   [[nodiscard]] display::Picture picture() const override;
   [[nodiscard]] display::Picture picture_below_pointer() const override;
   [[nodiscard]] std::optional<display::PointerPicture> pointer() const override;
@@ -95,7 +94,7 @@ class Gpu final : public Model, public display::Screen {
 
   // Commands: gpu.cpp
   void refresh_config();
-  void changed() { changes_.store(changes() + 1, std::memory_order_relaxed); }
+  void changed() { ++changes_; }
   [[nodiscard]] Resource* find(uint32_t id);
   [[nodiscard]] const Resource* find(uint32_t id) const { return const_cast<Gpu*>(this)->find(id); }
   [[nodiscard]] static bool inside(const gpu::Rect& rect, const Resource& resource);
@@ -122,7 +121,7 @@ class Gpu final : public Model, public display::Screen {
   uint64_t bytes_ = 0;   // of them
   size_t pieces_ = 0;    // of their backing
   uint64_t copied_ = 0;  // in a row
-  std::atomic<uint64_t> changes_ = 0;
+  uint64_t changes_ = 0;
 };
 
 }  // namespace caisson::virtio
