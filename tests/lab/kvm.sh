@@ -1,25 +1,8 @@
 # The kvm engine's tests, and the cases of tests/system on it.
-# QEMU 7.2 does not let a hypervisor intercept XSETBV, so KVM would not follow the guest's XCR0: a model without XSAVE.
-model=x86-64-v2
-export GUESTS=/lab/guests
-failed=0
-check() { # check NAME COMMAND…: the command prints only what explains a failure
-  name=$1
-  shift
-  start=$(cut -d. -f1 /proc/uptime)
-  if "$@" >/tmp/log 2>&1; then verdict=ok; else verdict=FAILED failed=1; fi
-  echo "$verdict $name ($(($(cut -d. -f1 /proc/uptime) - start)) s)"
-  [ "$verdict" = ok ] || tail -n 60 /tmp/log
-}
+. /lab/parts.sh
 # What is skipped elsewhere for want of a good /dev/kvm must run here.
 unit_tests() { "$@" >/tmp/tests 2>&1 && ! grep SKIPPED /tmp/tests || { tail -n 60 /tmp/tests; return 1; }; }
 chosen() { caisson doctor >/tmp/doctor 2>&1; grep -q 'the kvm engine runs machines' /tmp/doctor || { cat /tmp/doctor; return 1; }; }
-case_of() { # case_of CASE ENGINE
-  printf '#!/bin/sh\nexec /lab/caisson "$@" --engine %s --cpu-model %s\n' "$2" "$model" >/tmp/caisson
-  chmod +x /tmp/caisson
-  mkdir -p "/tmp/$1" && cd "/tmp/$1"
-  CAISSON=/tmp/caisson timeout 600 sh -eu -c '. "$1"; . "$2"' sh /lab/lib.sh "/lab/cases/$1.sh" || { tail -n 40 ./*.out; return 1; }
-}
 beyond() { caisson run --kernel beyond_kvm --memory 64M --cpus 1 --net none --debug-exit "$@" </dev/null 2>/tmp/err; }
 # In the middle of a machine's life KVM meets what it cannot run: the choice was ours, so the machine goes on.
 goes_on() {
@@ -79,7 +62,6 @@ footprint() {
 }
 
 # SeaBIOS runs from read-only memory, with the display's window below it, and starts a disk.
-mkdir -p /usr && ln -s /lab/share /usr/share
 bios() {
   status=0
   caisson run --firmware bios --disk /lab/boot.raw --debug-exit --engine kvm --cpu-model $model --cpus 2 --memory 64M --net none \
@@ -100,7 +82,6 @@ for case in boot-1 boot-2 boot-4 work disk net console reset panic button stop; 
   check "$case" case_of "$case" kvm
 done
 check "firmware bios" bios
-check "uefi" case_of uefi kvm
 check "pause" pause
 check "footprint" footprint
 check "boot-2, auto" case_of boot-2 auto
