@@ -1,7 +1,6 @@
 #include "backend/rfb/encoder.h"
 
 #include <algorithm>
-#include <array>
 
 namespace caisson::rfb {
 namespace {
@@ -13,29 +12,6 @@ constexpr uint8_t hextile_raw = 1, hextile_background = 2, hextile_foreground = 
 // ZRLE's subencodings, 7.7.6: 0 raw, 1 one colour, 2 to 16 a packed palette, 128 runs.
 constexpr uint8_t zrle_raw = 0, zrle_solid = 1, zrle_runs = 128;
 constexpr size_t most_colours = 16;
-
-// The first colours of a tile; one more than `most_colours` means that there are more.
-struct Palette {
-  std::array<uint32_t, most_colours + 1> colours{};
-  size_t count = 0;
-  [[nodiscard]] size_t find(uint32_t colour) const {
-    return static_cast<size_t>(std::find(colours.begin(), colours.begin() + static_cast<ptrdiff_t>(count), colour) -
-                               colours.begin());
-  }
-};
-
-Palette palette_of(const std::vector<uint32_t>& tile) {
-  Palette palette;
-  uint32_t last = ~tile[0];
-  for (const uint32_t colour : tile) {
-    if (colour == last) continue;
-    last = colour;
-    if (palette.find(colour) < palette.count) continue;
-    palette.colours[palette.count++] = colour;
-    if (palette.count > most_colours) break;
-  }
-  return palette;
-}
 
 }  // namespace
 
@@ -92,17 +68,16 @@ void Encoder::hextile(const Frame& frame, const Rect& rect, const PixelWriter& p
       const Rect part{x, y, std::min(hextile_side, rect.x + rect.width - x),
                       std::min(hextile_side, rect.y + rect.height - y)};
       fetch(frame, part);
-      const Palette palette = palette_of(tile_);
+      const bool two = palette_.gather(tile_, 2);  // or one
+      const bool one = palette_.colours().size() == 1;
       const uint32_t background = tile_[0];
-      const bool two = palette.count <= 2;
       const size_t start = out.size();
-      out.push_back(static_cast<uint8_t>(hextile_background | (palette.count == 1 ? 0 : hextile_rects) |
-                                         (palette.count == 1 ? 0
-                                          : two              ? hextile_foreground
-                                                             : hextile_coloured)));
+      out.push_back(one   ? hextile_background
+                    : two ? hextile_background | hextile_rects | hextile_foreground
+                          : hextile_background | hextile_rects | hextile_coloured);
       pixels.put(out, background);
-      if (palette.count == 1) continue;
-      if (two) pixels.put(out, palette.colours[1]);
+      if (one) continue;
+      if (two) pixels.put(out, palette_.colours()[1]);
       const size_t count_at = out.size();
       out.push_back(0);
       unsigned count = 0;
@@ -135,20 +110,21 @@ void Encoder::hextile(const Frame& frame, const Rect& rect, const PixelWriter& p
 }
 
 void Encoder::zrle_tile(const PixelWriter& pixels) {
-  const Palette palette = palette_of(tile_);
-  if (palette.count == 1) {
+  const bool few = palette_.gather(tile_, most_colours);
+  const auto& colours = palette_.colours();
+  if (colours.size() == 1) {
     plain_.push_back(zrle_solid);
     pixels.put_compact(plain_, tile_[0]);
     return;
   }
-  if (palette.count <= most_colours) {
-    plain_.push_back(static_cast<uint8_t>(palette.count));
-    for (size_t i = 0; i < palette.count; ++i) pixels.put_compact(plain_, palette.colours[i]);
-    const unsigned bits = palette.count == 2 ? 1 : palette.count <= 4 ? 2 : 4;
+  if (few) {
+    plain_.push_back(static_cast<uint8_t>(colours.size()));
+    for (const uint32_t rgb : colours) pixels.put_compact(plain_, rgb);
+    const unsigned bits = colours.size() == 2 ? 1 : colours.size() <= 4 ? 2 : 4;
     for (size_t row = 0; row < tile_.size(); row += tile_width_) {
       unsigned byte = 0, filled = 0;
       for (unsigned x = 0; x < tile_width_; ++x) {
-        byte = byte << bits | static_cast<unsigned>(palette.find(tile_[row + x]));
+        byte = byte << bits | static_cast<unsigned>(palette_.index_of(tile_[row + x]));
         filled += bits;
         if (filled == 8) {
           plain_.push_back(static_cast<uint8_t>(byte));

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "backend/rfb/frame.h"
+#include "backend/rfb/palette.h"
 #include "backend/rfb/pixel_format.h"
 #include "backend/rfb/tight.h"
 #include "backend/rfb/zlib_stream.h"
@@ -34,6 +35,7 @@ class Encoder {
   void zrle_tile(const PixelWriter& pixels);
   void fetch(const Frame& frame, const Rect& rect);
 
+  Palette palette_;
   ZlibStream zrle_stream_;
   TightEncoder tight_;
   std::vector<uint32_t> tile_;

@@ -12,54 +12,29 @@ constexpr size_t least_packed = 12;  // fewer bytes are sent as they are, withou
 
 }  // namespace
 
-// Where a colour is in the table, or has its place.
-size_t TightEncoder::slot_of(uint32_t colour) const {
-  size_t slot = (colour * 0x9e37'79b1u) >> (32 - table_bits);
-  while (table_[slot] != 0 && palette_[table_[slot] - 1u] != colour) slot = (slot + 1) % table_.size();
-  return slot;
-}
-
-size_t TightEncoder::index_of(uint32_t colour) const { return table_[slot_of(colour)] - size_t{1}; }
-
-// False: there are more colours than a palette has.
-bool TightEncoder::find_palette(std::span<const uint32_t> pixels) {
-  palette_.clear();
-  table_.fill(0);
-  uint32_t last = ~pixels[0];
-  for (const uint32_t colour : pixels) {
-    if (colour == last) continue;
-    last = colour;
-    const size_t slot = slot_of(colour);
-    if (table_[slot] != 0) continue;
-    if (palette_.size() == most_colours) return false;
-    palette_.push_back(colour);
-    table_[slot] = static_cast<uint16_t>(palette_.size());
-  }
-  return true;
-}
-
 bool TightEncoder::encode(std::span<const uint32_t> pixels, unsigned width, const PixelWriter& writer,
                           std::vector<uint8_t>& out) {
   const size_t start = out.size();
   Stream stream = FullColour;
   plain_.clear();
-  if (!find_palette(pixels)) {
+  const auto& colours = palette_.colours();
+  if (!palette_.gather(pixels, Palette::largest)) {
     out.push_back(FullColour << stream_shift);
     for (const uint32_t rgb : pixels) writer.put_tight(plain_, rgb);
-  } else if (palette_.size() == 1) {
+  } else if (colours.size() == 1) {
     out.push_back(fill);
-    writer.put_tight(out, palette_[0]);
+    writer.put_tight(out, colours[0]);
     return true;
   } else {
-    stream = palette_.size() == 2 ? TwoColours : Indexed;
+    stream = colours.size() == 2 ? TwoColours : Indexed;
     out.push_back(static_cast<uint8_t>(named_filter | stream << stream_shift));
     out.push_back(palette_filter);
-    out.push_back(static_cast<uint8_t>(palette_.size() - 1));
-    for (const uint32_t rgb : palette_) writer.put_tight(out, rgb);
+    out.push_back(static_cast<uint8_t>(colours.size() - 1));
+    for (const uint32_t rgb : colours) writer.put_tight(out, rgb);
     if (stream == TwoColours) {
       put_two_colours(pixels, width);
     } else {
-      for (const uint32_t rgb : pixels) plain_.push_back(static_cast<uint8_t>(index_of(rgb)));
+      for (const uint32_t rgb : pixels) plain_.push_back(static_cast<uint8_t>(palette_.index_of(rgb)));
     }
   }
   if (put_data(stream, out)) return true;
@@ -72,7 +47,7 @@ void TightEncoder::put_two_colours(std::span<const uint32_t> pixels, unsigned wi
   for (size_t row = 0; row < pixels.size(); row += width) {
     unsigned byte = 0;
     for (unsigned x = 0; x < width; ++x) {
-      byte = byte << 1 | (pixels[row + x] == palette_[1] ? 1 : 0);
+      byte = byte << 1 | (pixels[row + x] == palette_.colours()[1] ? 1 : 0);
       if (x % 8 == 7) plain_.push_back(static_cast<uint8_t>(byte));
     }
     if (width % 8 != 0) plain_.push_back(static_cast<uint8_t>(byte << (8 - width % 8)));

@@ -9,6 +9,7 @@
 #include <span>
 #include <vector>
 
+#include "backend/rfb/palette.h"
 #include "backend/rfb/pixel_format.h"
 #include "backend/rfb/zlib_stream.h"
 
@@ -25,18 +26,12 @@ class TightEncoder {
 
  private:
   enum Stream : uint8_t { FullColour, TwoColours, Indexed, Streams };
-  static constexpr size_t most_colours = 256;
-  static constexpr unsigned table_bits = 10;  // four times as many as colours
 
-  bool find_palette(std::span<const uint32_t> pixels);
-  [[nodiscard]] size_t index_of(uint32_t colour) const;
-  [[nodiscard]] size_t slot_of(uint32_t colour) const;
   void put_two_colours(std::span<const uint32_t> pixels, unsigned width);
   [[nodiscard]] bool put_data(Stream stream, std::vector<uint8_t>& out);
 
   std::array<ZlibStream, Streams> streams_;
-  std::vector<uint32_t> palette_;
-  std::array<uint16_t, size_t{1} << table_bits> table_{};  // 0, or one more than a place in the palette
+  Palette palette_;
   std::vector<uint8_t> plain_, packed_;
 };
 
