@@ -65,16 +65,20 @@ void Bus::unbind(Doorbell& doorbell) {
   if (const auto address = std::exchange(doorbell.bound, std::nullopt)) binder_->unbind(*address);
 }
 
-void Bus::set_direct(const Device& device, unsigned region, std::span<uint8_t> memory, bool writable) {
+Bus::Direct* Bus::direct_of(const Device& device, unsigned region) {
   const auto found = std::ranges::find_if(
       directs_, [&](const Direct& direct) { return direct.device == &device && direct.region == region; });
-  if (found == directs_.end()) {
-    directs_.push_back({&device, region, memory, writable, {}, false});
-  } else {
-    unbind(*found);
-    found->memory = memory;
-    found->writable = writable;
-  }
+  return found == directs_.end() ? nullptr : &*found;
+}
+
+void Bus::set_direct(const Device& device, unsigned region, std::span<uint8_t> memory, bool writable) {
+  Direct* direct = direct_of(device, region);
+  if (direct == nullptr) direct = &directs_.emplace_back(Direct{.device = &device, .region = region});
+  const bool same = direct->memory.data() == memory.data() && direct->memory.size() == memory.size();
+  if (same && direct->writable == writable) return;
+  unbind(*direct);
+  direct->memory = memory;
+  direct->writable = writable;
   place_directs();
 }
 
@@ -86,12 +90,10 @@ void Bus::remove_direct(const Device& device) {
 }
 
 bool Bus::direct_written(const Device& device, unsigned region) {
-  for (Direct& direct : directs_) {
-    if (direct.device != &device || direct.region != region) continue;
-    const bool now = direct.bound && direct.writable && direct_binder_->written(*direct.bound);
-    return std::exchange(direct.written, false) || now;
-  }
-  return false;
+  Direct* const direct = direct_of(device, region);
+  if (direct == nullptr) return false;
+  const bool now = direct->bound && direct->writable && direct_binder_->written(*direct->bound);
+  return std::exchange(direct->written, false) || now;
 }
 
 void Bus::set_direct_binder(DirectBinder* binder) {

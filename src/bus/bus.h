@@ -44,7 +44,8 @@ class Bus {
   void set_binder(DoorbellBinder* binder);
 
   // From here on what a memory window reads, and where `writable` what is written to it, is this memory: the device
-  // gives and does nothing else. As long as the window, in whole pages; empty: the device is asked again.
+  // gives and does nothing else. As long as the window, in whole pages; empty: the device is asked again. Said again it
+  // changes nothing.
   void set_direct(const Device& device, unsigned region, std::span<uint8_t> memory, bool writable);
   void remove_direct(const Device& device);
   // Whether writable memory may have been written without the device, since this was asked last.
@@ -79,11 +80,12 @@ class Bus {
   struct Direct {
     const Device* device;
     unsigned region;
-    std::span<uint8_t> memory;
-    bool writable;
-    std::optional<uint64_t> bound;  // at this address
-    bool written;                   // while it was bound before
+    std::span<uint8_t> memory{};
+    bool writable = false;
+    std::optional<uint64_t> bound{};  // at this address
+    bool written = false;             // while it was bound before
   };
+  [[nodiscard]] Direct* direct_of(const Device& device, unsigned region);
   [[nodiscard]] const Window* window_of(const Device& device, unsigned region) const;
   [[nodiscard]] std::optional<uint64_t> place_of(const Direct& direct) const;
   void unbind(Direct& direct);

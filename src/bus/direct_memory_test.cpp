@@ -5,19 +5,10 @@
 #include <gtest/gtest.h>
 
 #include "bus/bus.h"
+#include "bus/silent_device.h"
 
 namespace caisson {
 namespace {
-
-class Silent final : public Device {
- public:
-  std::string_view name() const override { return "silent"; }
-  uint64_t read(unsigned, uint64_t, unsigned) override { return 0; }
-  void write(unsigned, uint64_t, unsigned, uint64_t) override {}
-  void reset() override {}
-  void save(fields::Buffer&) const override {}
-  Result<> restore(std::span<const uint8_t>) override { return {}; }
-};
 
 class Binder final : public DirectBinder {
  public:
@@ -43,7 +34,7 @@ class DirectMemory : public testing::Test {
     return binder_.bound.size() == 1 && binder_.bound.begin()->first == address;
   }
   Bus bus_;
-  Silent device_, other_;
+  SilentDevice device_, other_;
   Binder binder_;
   std::array<uint8_t, 0x2000> memory_{};
 };

@@ -4,6 +4,8 @@
 
 #include <linux/kvm.h>
 
+#include "base/log.h"
+
 namespace caisson::kvm {
 
 KvmDirectMemory::KvmDirectMemory(const KvmDevice& device, int vm_fd, uint32_t first_slot, DirtyBitmaps bitmaps)
@@ -17,10 +19,10 @@ uint32_t KvmDirectMemory::free_slot() const {
 
 bool KvmDirectMemory::bind(uint64_t address, std::span<uint8_t> memory, bool writable) {
   if (bound_.contains(address) || (!writable && !read_only_)) return false;
-  const MemorySlot slot{free_slot(), address, memory.size()};
+  const MemorySlot slot{free_slot(), address, memory.size(), memory.data()};
   const uint32_t flags = !writable ? KVM_MEM_READONLY : bitmaps_ != DirtyBitmaps::Absent ? KVM_MEM_LOG_DIRTY_PAGES : 0;
   // The kernel refuses what lies over guest memory: that was there before, also for accesses that leave the guest.
-  if (!set_memory_slot(vm_fd_, slot, memory.data(), flags)) return false;
+  if (!set_memory_slot(vm_fd_, slot, flags)) return false;
   bound_.emplace(address, slot);
   return true;
 }
@@ -30,7 +32,7 @@ void KvmDirectMemory::unbind(uint64_t address) {
   if (found == bound_.end()) return;
   MemorySlot gone = found->second;
   gone.size = 0;
-  (void)set_memory_slot(vm_fd_, gone, nullptr, 0);
+  if (auto done = set_memory_slot(vm_fd_, gone, 0); !done) log::error("{}", done.error().message);
   bound_.erase(found);
 }
 

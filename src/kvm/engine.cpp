@@ -72,8 +72,8 @@ namespace {
 // RAM, without what a display's window lies over: accesses there are the display's.
 std::vector<MemorySlot> ram_slots(const GuestMemory& memory) {
   std::vector<MemorySlot> slots;
-  const auto add = [&slots](Gpa start, Gpa end) {
-    if (start < end) slots.push_back({static_cast<uint32_t>(slots.size()), start, end - start});
+  const auto add = [&](Gpa start, Gpa end) {
+    if (start < end) slots.push_back({static_cast<uint32_t>(slots.size()), start, end - start, memory.base() + start});
   };
   if (memory.has_video_window()) {
     add(0, GuestMemory::video_start);
@@ -90,14 +90,11 @@ std::vector<MemorySlot> ram_slots(const GuestMemory& memory) {
 Result<> KvmEngine::add_memory(uint32_t dirty_ring) {
   const GuestMemory& memory = services_.memory;
   std::vector<MemorySlot> slots = ram_slots(memory);
-  const auto set = [vm = vm_fd(), base = memory.base()](const MemorySlot& slot, uint32_t flags) -> Result<> {
-    return set_memory_slot(vm, slot, base + slot.start, flags);
-  };
-  auto log = create_write_log(device_, vm_fd(), memory, slots, set, dirty_ring);
+  auto log = create_write_log(device_, vm_fd(), memory, slots, dirty_ring);
   if (!log) return std::unexpected(log.error());
   write_log_ = std::move(*log);
   for (const MemorySlot& slot : slots) {
-    if (auto done = set(slot, 0); !done) return done;
+    if (auto done = set_memory_slot(vm_fd(), slot, 0); !done) return done;
   }
   // One for read-only memory, the others for devices'.
   const auto rom_slot = static_cast<uint32_t>(slots.size());
@@ -107,7 +104,8 @@ Result<> KvmEngine::add_memory(uint32_t dirty_ring) {
   if (!device_.has(KVM_CAP_READONLY_MEM)) {
     return fail("/dev/kvm: the host's kernel lacks KVM_CAP_READONLY_MEM, which firmware needs; use --engine jit");
   }
-  return set({rom_slot, memory.rom_start(), memory.rom_size()}, KVM_MEM_READONLY);
+  const MemorySlot rom{rom_slot, memory.rom_start(), memory.rom_size(), memory.base() + memory.rom_start()};
+  return set_memory_slot(vm_fd(), rom, KVM_MEM_READONLY);
 }
 
 Result<std::unique_ptr<Vcpu>> KvmEngine::create_vcpu(unsigned index, CpuInterrupts& interrupts) {

@@ -9,13 +9,13 @@
 
 namespace caisson::kvm {
 
-Result<> set_memory_slot(int vm_fd, const MemorySlot& slot, const uint8_t* memory, uint32_t flags) {
+Result<> set_memory_slot(int vm_fd, const MemorySlot& slot, uint32_t flags) {
   kvm_userspace_memory_region region{};
   region.slot = slot.number;
   region.flags = flags;
   region.guest_phys_addr = slot.start;
   region.memory_size = slot.size;
-  region.userspace_addr = reinterpret_cast<uint64_t>(memory);
+  region.userspace_addr = reinterpret_cast<uint64_t>(slot.memory);
   if (control(vm_fd, KVM_SET_USER_MEMORY_REGION, &region) == 0) return {};
   return fail_errno(errno, fmt::format("/dev/kvm: add {} KiB of guest memory at {:#x}", slot.size >> 10, slot.start));
 }
@@ -41,8 +41,8 @@ namespace {
 
 class BitmapLog final : public KvmWriteLog {
  public:
-  BitmapLog(int vm_fd, const GuestMemory& memory, std::vector<MemorySlot> slots, SetSlot set_slot, DirtyBitmaps kind)
-      : KvmWriteLog(vm_fd, memory, std::move(slots), std::move(set_slot)), kind_(kind) {}
+  BitmapLog(int vm_fd, const GuestMemory& memory, std::vector<MemorySlot> slots, DirtyBitmaps kind)
+      : KvmWriteLog(vm_fd, memory, std::move(slots)), kind_(kind) {}
 
   DirtyBitmaps bitmaps() const override { return kind_; }
 
@@ -69,10 +69,8 @@ class BitmapLog final : public KvmWriteLog {
 
 class RingLog final : public KvmWriteLog {
  public:
-  RingLog(int vm_fd, const GuestMemory& memory, std::vector<MemorySlot> slots, SetSlot set_slot, uint32_t entries)
-      : KvmWriteLog(vm_fd, memory, std::move(slots), std::move(set_slot)),
-        entries_(entries),
-        found_(memory.size() / page_size) {}
+  RingLog(int vm_fd, const GuestMemory& memory, std::vector<MemorySlot> slots, uint32_t entries)
+      : KvmWriteLog(vm_fd, memory, std::move(slots)), entries_(entries), found_(memory.size() / page_size) {}
   ~RingLog() override {
     for (const Ring& ring : rings_) ::munmap(ring.entries, entries_ * sizeof(kvm_dirty_gfn));
   }
@@ -145,7 +143,7 @@ class RingLog final : public KvmWriteLog {
 Result<> KvmWriteLog::start() {
   forget();
   for (const MemorySlot& slot : slots_) {
-    if (auto done = set_slot_(slot, KVM_MEM_LOG_DIRTY_PAGES); !done) {
+    if (auto done = set_memory_slot(vm_fd_, slot, KVM_MEM_LOG_DIRTY_PAGES); !done) {
       stop();
       return done;
     }
@@ -155,13 +153,12 @@ Result<> KvmWriteLog::start() {
 
 void KvmWriteLog::stop() {
   for (const MemorySlot& slot : slots_) {
-    if (auto done = set_slot_(slot, 0); !done) log::error("{}", done.error().message);
+    if (auto done = set_memory_slot(vm_fd_, slot, 0); !done) log::error("{}", done.error().message);
   }
 }
 
 Result<std::unique_ptr<KvmWriteLog>> create_write_log(const KvmDevice& device, int vm_fd, const GuestMemory& memory,
-                                                      std::vector<MemorySlot> slots, KvmWriteLog::SetSlot set_slot,
-                                                      uint32_t ring_entries) {
+                                                      std::vector<MemorySlot> slots, uint32_t ring_entries) {
   kvm_enable_cap enable{};
   if (ring_entries != 0) {
     enable.cap = KVM_CAP_DIRTY_LOG_RING;
@@ -172,12 +169,12 @@ Result<std::unique_ptr<KvmWriteLog>> create_write_log(const KvmDevice& device, i
     if (control(vm_fd, KVM_ENABLE_CAP, &enable) != 0) {
       return fail_errno(errno, fmt::format("/dev/kvm: dirty rings of {} entries", ring_entries));
     }
-    return std::make_unique<RingLog>(vm_fd, memory, std::move(slots), std::move(set_slot), ring_entries);
+    return std::make_unique<RingLog>(vm_fd, memory, std::move(slots), ring_entries);
   }
   enable.cap = KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2;
   enable.args[0] = KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE;
   const bool manual = device.has(KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2) && control(vm_fd, KVM_ENABLE_CAP, &enable) == 0;
-  return std::make_unique<BitmapLog>(vm_fd, memory, std::move(slots), std::move(set_slot),
+  return std::make_unique<BitmapLog>(vm_fd, memory, std::move(slots),
                                      manual ? DirtyBitmaps::ClearedByUs : DirtyBitmaps::ClearedByKernel);
 }
 

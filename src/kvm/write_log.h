@@ -6,7 +6,6 @@
 //   Threads  as in memory/dirty_log.h; ring_full() by vCPU threads
 #pragma once
 
-#include <functional>
 #include <memory>
 #include <mutex>
 #include <vector>
@@ -20,11 +19,12 @@ namespace caisson::kvm {
 struct MemorySlot {
   uint32_t number;
   Gpa start;
-  uint64_t size;
+  uint64_t size;    // bytes; 0: the slot goes
+  uint8_t* memory;  // the host's
 };
 
-// `memory` null and a size of 0: the slot goes. `flags`: KVM_MEM_….
-[[nodiscard]] Result<> set_memory_slot(int vm_fd, const MemorySlot& slot, const uint8_t* memory, uint32_t flags);
+// `flags`: KVM_MEM_….
+[[nodiscard]] Result<> set_memory_slot(int vm_fd, const MemorySlot& slot, uint32_t flags);
 
 // Whether a machine's slots have bitmaps of what was written, and who makes a bit 0 that was read.
 enum class DirtyBitmaps : uint8_t { Absent, ClearedByKernel, ClearedByUs };
@@ -35,9 +35,6 @@ enum class DirtyBitmaps : uint8_t { Absent, ClearedByKernel, ClearedByUs };
 
 class KvmWriteLog : public GuestWriteLog {
  public:
-  // Tells the kernel a slot, with these flags.
-  using SetSlot = std::function<Result<>(const MemorySlot& slot, uint32_t flags)>;
-
   [[nodiscard]] Result<> start() override;
   void stop() override;
   // By vCPUs as they are made; kept by the log.
@@ -47,21 +44,19 @@ class KvmWriteLog : public GuestWriteLog {
   [[nodiscard]] virtual DirtyBitmaps bitmaps() const = 0;
 
  protected:
-  KvmWriteLog(int vm_fd, const GuestMemory& memory, std::vector<MemorySlot> slots, SetSlot set_slot)
-      : vm_fd_(vm_fd), memory_(memory), slots_(std::move(slots)), set_slot_(std::move(set_slot)) {}
+  KvmWriteLog(int vm_fd, const GuestMemory& memory, std::vector<MemorySlot> slots)
+      : vm_fd_(vm_fd), memory_(memory), slots_(std::move(slots)) {}
   virtual void forget() = 0;  // what was logged before
 
   const int vm_fd_;
   const GuestMemory& memory_;
   const std::vector<MemorySlot> slots_;
-  const SetSlot set_slot_;
 };
 
 // `ring_entries` 0: a bitmap. Else a power of two, from 1024 on; before any vCPU is created.
 [[nodiscard]] Result<std::unique_ptr<KvmWriteLog>> create_write_log(const KvmDevice& device, int vm_fd,
                                                                     const GuestMemory& memory,
                                                                     std::vector<MemorySlot> slots,
-                                                                    KvmWriteLog::SetSlot set_slot,
                                                                     uint32_t ring_entries);
 
 }  // namespace caisson::kvm

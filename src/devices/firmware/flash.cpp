@@ -85,9 +85,8 @@ void Flash::map(Bus& bus, uint64_t base) {
 
 // By every way to the array all that was done to it is in the store.
 void Flash::show_array() {
+  if (bus_ == nullptr) return;
   const bool show = state_.mode == Mode::Array && state_.next == Next::Command;
-  if (bus_ == nullptr || show == shown_) return;
-  shown_ = show;
   bus_->set_direct(*this, 0, show ? content_.bytes() : std::span<uint8_t>{}, false);
 }
 

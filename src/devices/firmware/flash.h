@@ -95,7 +95,6 @@ class Flash final : public Device {
   void show_array();
 
   Bus* bus_ = nullptr;
-  bool shown_ = false;  // to engines
   PageMemory content_;
   Store store_;
   State state_;
