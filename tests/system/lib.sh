@@ -45,9 +45,9 @@ wait_for() {
   done
 }
 
-# A free TCP port: listening there would succeed right now.
+# A free TCP port, and one after it: listening there would succeed right now. Cases that run at once look in other places.
 free_port() {
-  port=$((20000 + $$ % 20000))
+  port=$((20000 + $$ * 16 % 12000)) # below those that connections get
   while grep -q "$(printf ':%04X ' "$port")" /proc/net/tcp; do port=$((port + 1)); done
 }
 
@@ -118,17 +118,20 @@ debian_image() {
   export XDG_CACHE_HOME
   source=$TESTS/../../src
   stamp=$(cat "$source"/cli/image_files.h "$source"/cli/image_build.cpp "$source"/agent/*.[hc]* "$source"/guest/* | sha256sum | cut -c1-16)
-  if [ "$(cat "$XDG_CACHE_HOME/stamp" 2>/dev/null)" != "$stamp" ]; then
-    "$CAISSON" image build debian:12 --force
+  mkdir -p "$XDG_CACHE_HOME"
+  ( # one builds it, others wait
+    flock 9
+    [ "$(cat "$XDG_CACHE_HOME/stamp" 2>/dev/null)" != "$stamp" ] || exit 0
+    "$CAISSON" image build debian:12 --force 9>&-
     echo "$stamp" >"$XDG_CACHE_HOME/stamp"
-  fi
+  ) 9>"$XDG_CACHE_HOME/lock"
 }
 
 # debian_disk NUMBER: Debian's image is in $image, built if it has to be; grub.cfg starts it from that partition. For
 # a boot sector or partition table: little NUMBER gives printf's text for 32 bits.
 debian_disk() {
-  image=${XDG_CACHE_HOME-$HOME/.cache}/caisson/images/debian-12
-  [ -f "$image/manifest.json" ] || "$CAISSON" image build debian:12
+  debian_image
+  image=$XDG_CACHE_HOME/caisson/images/debian-12
   PATH=$PATH:/usr/sbin:/sbin
   version=$(debugfs -R 'ls -p /boot' "$image/disk.raw" 2>/dev/null | sed -n 's,.*/vmlinuz-\([^/]*\)/.*,\1,p' | head -n 1)
   [ -n "$version" ] || die "no kernel on Debian's disk"

@@ -1,3 +1,4 @@
+# Alone: it compares what takes how long, and who gets how much of the CPUs.
 # Limits of disk, network and CPUs: at the start, and changed while the machine runs. Rates are compared with wide bounds:
 # a limit's time cannot be undercut, without one the same work takes a fraction.
 kernel=$GUESTS/cloud-amd64/vmlinuz
