@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
@@ -128,7 +129,7 @@ struct Server::Impl {
         continue;
       }
       Identity identity = identify(socket.native_handle());
-      spawn(serve(UnixStream{std::move(socket)}, std::move(identity), shared));
+      spawn(serve(Stream{UnixStream{std::move(socket)}}, std::move(identity), shared));
     }
   }
 
@@ -151,7 +152,7 @@ struct Server::Impl {
             {.who = "certificate " + name, .operation = "connect", .status = 401, .result = "has no role"});
       }
     }
-    co_await serve(std::move(stream), std::move(identity), shared);
+    co_await serve(Stream{std::move(stream)}, std::move(identity), shared);
   }
 
   asio::awaitable<void> accept_https() {

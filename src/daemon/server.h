@@ -19,7 +19,6 @@ namespace caisson::daemon {
 class Server {
  public:
   static constexpr size_t most_connections = 256;
-  static constexpr size_t most_streams = 64;  // of them
   static constexpr unsigned pool_threads = 8;
 
   Server(api::Api& api, const Settings& settings, const Tokens& tokens);
