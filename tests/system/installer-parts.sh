@@ -1,5 +1,8 @@
 # For installer and installer-i386, which make a folder of build/guests/ from Debian's mirror. They set $folder and source this:
 # it ends them where the folder is there, and else goes on in $folder.new, with $mirror and the functions below.
+mkdir -p "${folder%/*}"
+exec 9>"$folder.lock" # tests that run at once
+flock 9
 [ ! -d "$folder" ] || exit 0
 new=$folder.new
 rm -rf "$new"
